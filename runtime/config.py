@@ -1,0 +1,110 @@
+"""Settings from AGENT_RUNTIME__* variables, one frozen value.
+
+`Settings` is the table: its fields are the variables, the description of each type says what is right.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from runtime.errors import SettingsError
+from runtime.models import Durability
+
+PREFIX = "AGENT_RUNTIME__"
+MIB = 1024 * 1024
+
+# A day bounds what is meant as a pause or a patience; it also keeps out "inf".
+Seconds = Annotated[float, Meta(gt=0, le=86_400, description="seconds, more than 0 and at most 86400")]
+Bytes = Annotated[int, Meta(ge=1, le=2**50, description="a whole number of bytes, 1 or more")]
+# Understood, and refused where it is wrong, by the one who opens it: runtime.db.database.
+DatabaseUrl = Annotated[
+    str, Meta(description="sqlite:///path/of/a/file.db or postgresql://user@host/database")
+]
+Host = Annotated[str, Meta(min_length=1, description="a host name or address to listen on")]
+Port = Annotated[int, Meta(ge=0, le=65_535, description="a port number up to 65535; 0 takes a free one")]
+Connections = Annotated[int, Meta(ge=1, le=1000, description="a number of connections from 1 to 1000")]
+CacheBytes = Annotated[int, Meta(ge=0, le=2**50, description="a whole number of bytes; 0 keeps nothing")]
+Milliseconds = Annotated[float, Meta(ge=0, le=86_400_000, description="milliseconds, 0 or more")]
+DurabilityName = Annotated[Durability, Meta(description="committed or buffered")]
+MigrateMode = Annotated[Literal["auto", "check"], Meta(description="auto or check")]
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR"], Meta(description="DEBUG, INFO, WARNING or ERROR")
+]
+LogFormat = Annotated[Literal["text", "json"], Meta(description="text or json")]
+Switch = Annotated[bool, Meta(description="on or off")]
+
+SWITCH_WORDS = {"on": True, "off": False}
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """All settings, checked. Times are in seconds and sizes in bytes unless a name says otherwise."""
+
+    db_url: DatabaseUrl = "sqlite:///data/agent_runtime.db"
+    host: Host = "127.0.0.1"
+    port: Port = 8001
+    durability: DurabilityName = "committed"
+    flush_interval: Seconds = 5.0
+    max_pending_bytes: Bytes = 64 * MIB
+    write_timeout: Seconds = 10.0
+    pool_min: Connections = 2
+    pool_max: Connections = 10
+    pool_timeout: Seconds = 5.0
+    command_timeout: Seconds = 30.0
+    cache_bytes: CacheBytes = 64 * MIB
+    max_body_bytes: Bytes = 8 * MIB
+    migrate: MigrateMode = "auto"
+    shutdown_timeout: Seconds = 30.0
+    slow_query_ms: Milliseconds = 100.0
+    log_level: LogLevel = "INFO"
+    log_format: LogFormat = "text"
+    access_log: Switch = True
+
+    def __post_init__(self) -> None:
+        if self.pool_min > self.pool_max:
+            raise SettingsError(
+                f"{PREFIX}POOL_MIN is {self.pool_min}, which is more than {PREFIX}POOL_MAX, {self.pool_max}"
+            )
+
+    def __repr__(self) -> str:
+        shown = {**msgspec.structs.asdict(self), "db_url": redact_url(self.db_url)}
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Settings:
+        """The settings that the variables give, and the defaults for the rest.
+
+        Raises SettingsError for a variable with our prefix that does not exist, and for a wrong value.
+        """
+        types = get_type_hints(cls, include_extras=True)
+        known = {PREFIX + name.upper(): name for name in cls.__struct_fields__}
+        given = {name: text for name, text in environ.items() if name.upper().startswith(PREFIX)}
+        for variable in sorted(given.keys() - known.keys()):
+            raise SettingsError(f"{variable} is not a setting; the nearest is {_nearest(variable, known)}")
+        return cls(**{known[name]: _parse(name, text, types[known[name]]) for name, text in given.items()})
+
+
+def _nearest(variable: str, known: Mapping[str, str]) -> str:
+    return difflib.get_close_matches(variable.upper(), known, n=1, cutoff=0)[0]
+
+
+def _parse(variable: str, text: str, wanted: Any) -> Any:
+    """The value that a variable's text stands for. Raises SettingsError."""
+    value = SWITCH_WORDS.get(text, text) if wanted is Switch else text
+    try:
+        return msgspec.convert(value, wanted, strict=wanted is Switch)
+    except msgspec.ValidationError:
+        right = wanted.__metadata__[0].description
+        # The cause would carry nothing more, and the value must not be shown with its password.
+        raise SettingsError(f"{variable} is {redact_url(text)!r}; it must be {right}") from None
+
+
+def redact_url(url: str) -> str:
+    """The URL without its passwords: neither that of the user nor one among the parameters."""
+    url = re.sub(r"^((?:[\w+]*://)?[^:@/]*):(?!//).*@", r"\1:***@", url, flags=re.DOTALL)
+    return re.sub(r"(password=)('[^']*'|[^&\s]*)", r"\1***", url, flags=re.IGNORECASE)

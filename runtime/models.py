@@ -1,0 +1,215 @@
+"""What callers see of a conversation. Everything is frozen; times are aware and UTC."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+DEFAULT_AGENT = "orchestrator"
+
+# The longest that an approval may wait, in seconds: ten years.
+MAX_EXPIRES_IN = 10 * 366 * 86_400
+
+Durability = Literal["committed", "buffered"]
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+Decision = Literal["approve", "edit", "reject"]
+ApprovalStatus = Literal["pending", "approved", "edited", "rejected", "expired"]
+
+# A key: what a session, a call or an agent is known by. No control characters (C0, DEL and C1), and no
+# surrogates, which are no characters at all. Python's $ also matches before a last line feed: hence (?!\n).
+KEY_PATTERN = r"^[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+$(?!\n)"
+Key = Annotated[str, Meta(min_length=1, max_length=255, pattern=KEY_PATTERN)]
+Metadata = dict[str, Any]
+Time = Annotated[datetime, Meta(tz=True)]
+TokenCount = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+
+
+class Session(Struct, frozen=True):
+    """A conversation. `last_seq` is the highest sequence number ever given in it."""
+
+    session_id: str
+    title: str | None
+    description: str | None
+    metadata: Metadata
+    created_at: datetime
+    last_activity: datetime
+    is_active: bool
+    deleted_at: datetime | None
+    version: int
+    last_seq: int
+    message_count: int
+    current_agent: str
+
+
+class SessionPage(Struct, frozen=True):
+    """Sessions, latest activity first. `next_cursor` asks for the page that follows."""
+
+    sessions: list[Session]
+    next_cursor: str | None
+    total: int | UnsetType = UNSET
+
+
+class SessionStats(Struct, frozen=True):
+    """What a session has grown to. Tokens are those that its messages were sent with."""
+
+    session_id: str
+    version: int
+    message_count: int
+    total_tokens: int
+    last_message_at: datetime | None
+    created_at: datetime
+    last_activity: datetime
+
+
+class Message(Struct, frozen=True, omit_defaults=True):
+    """A stored message, as far as we know its fields; it may carry others, kept as they came."""
+
+    seq: int
+    role: Role
+    content: str | list[Any] | None
+    timestamp: datetime
+    name: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: list[Any] | None = None
+    token_count: int | None = None
+    metadata: Metadata | None = None
+
+
+class MessagePage(Struct, frozen=True):
+    """Messages, oldest first, each as the JSON of a `Message` with all of its fields.
+
+    `more` says whether messages follow in the direction of reading; `last_seq` and `version` are
+    those of the session when the page was read.
+    """
+
+    session_id: str
+    seqs: list[int]
+    encoded: list[msgspec.Raw]
+    more: bool
+    last_seq: int
+    version: int
+
+    @property
+    def first_seq(self) -> int | None:
+        """The sequence number of the first message; None on an empty page."""
+        return self.seqs[0] if self.seqs else None
+
+    @property
+    def end_seq(self) -> int | None:
+        """The sequence number of the last message; None on an empty page."""
+        return self.seqs[-1] if self.seqs else None
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The messages decoded, one dict each."""
+        return [msgspec.json.decode(raw) for raw in self.encoded]
+
+
+class History(Struct, frozen=True):
+    """A whole conversation in the form that chat-completion APIs take, each message as its JSON.
+
+    `agent_history` stands in the order in which it happened.
+    """
+
+    session_id: str
+    version: int
+    encoded: list[msgspec.Raw]
+    message_count: int
+    last_activity: datetime
+    current_agent: str
+    agent_history: list[AgentSwitch]
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The messages decoded, one dict each."""
+        return [msgspec.json.decode(raw) for raw in self.encoded]
+
+
+class AgentContext(Struct, frozen=True):
+    """Which agent holds a session. `version` is the session's."""
+
+    session_id: str
+    version: int
+    current_agent: str
+    switch_count: int
+    created_at: datetime
+    updated_at: datetime
+    metadata: Metadata
+
+
+class AgentSwitch(Struct, frozen=True):
+    """One handover. `id` counts within the session, from 1."""
+
+    id: int
+    from_agent: str
+    to_agent: str
+    switched_at: datetime
+    reason: str | None
+    metadata: Metadata
+
+
+class SwitchPage(Struct, frozen=True):
+    """Handovers of a session, latest first."""
+
+    session_id: str
+    version: int
+    switches: list[AgentSwitch]
+
+
+class Approval(Struct, frozen=True):
+    """A tool call that waits, or waited, for a person."""
+
+    call_id: str
+    session_id: str
+    tool_name: str
+    arguments: Any
+    reason: str | None
+    status: ApprovalStatus
+    created_at: datetime
+    expires_at: datetime | None
+    decided_at: datetime | None
+    modified_arguments: Any
+    feedback: str | None
+
+    def at(self, now: datetime) -> Approval:
+        """The approval as it stands at a time: one left pending expires without a write."""
+        if self.status == "pending" and self.expires_at is not None and self.expires_at <= now:
+            return msgspec.structs.replace(self, status="expired")
+        return self
+
+
+class ApprovalList(Struct, frozen=True):
+    """Approvals of a session, oldest first."""
+
+    session_id: str
+    version: int
+    approvals: list[Approval]
+
+
+class Cleaned(Struct, frozen=True):
+    """How many sessions a cleanup deleted, and how many it erased."""
+
+    soft_deleted: int
+    hard_deleted: int
+
+
+class MessageEvent(Struct, frozen=True):
+    """A message that a follower of a session sees, as the JSON of a `Message`."""
+
+    seq: int
+    encoded: msgspec.Raw
+
+
+class ChangedEvent(Struct, frozen=True):
+    """Anything else that changed in a session. After a gap `what` names all that may have."""
+
+    version: int
+    what: list[str]
+
+
+def utc_now() -> datetime:
+    """The time, aware and in UTC."""
+    return datetime.now(UTC)

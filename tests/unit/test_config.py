@@ -1,0 +1,126 @@
+"""Settings: what is right is taken, what is wrong is one clear sentence, no password is shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime.config import PREFIX, Settings, redact_url
+from runtime.errors import SettingsError
+
+
+def read(**variables: str) -> Settings:
+    return Settings.from_environment({PREFIX + name: text for name, text in variables.items()})
+
+
+def message(**variables: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        read(**variables)
+    return str(caught.value)
+
+
+def test_an_empty_environment_gives_the_defaults_of_the_design():
+    settings = Settings.from_environment({"PATH": "/bin", "AGENT_RUNTIME_OTHER": "not ours"})
+    assert settings == Settings()
+    assert settings.db_url == "sqlite:///data/agent_runtime.db"
+    assert (settings.host, settings.port) == ("127.0.0.1", 8001)
+    assert settings.max_pending_bytes == settings.cache_bytes == 64 * 1024 * 1024
+    assert settings.max_body_bytes == 8 * 1024 * 1024
+
+
+def test_each_value_takes_its_type():
+    settings = read(
+        DB_URL="postgresql+asyncpg://me@here/db",
+        PORT="0",
+        DURABILITY="buffered",
+        FLUSH_INTERVAL="0.25",
+        POOL_MAX="50",
+        MIGRATE="check",
+        LOG_FORMAT="json",
+        ACCESS_LOG="off",
+    )
+    assert settings.port == 0
+    assert settings.durability == "buffered"
+    assert settings.flush_interval == 0.25
+    assert settings.pool_max == 50
+    assert settings.migrate == "check"
+    assert settings.log_format == "json"
+    assert settings.access_log is False
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("AGENT_RUNTIME__DBURL", "AGENT_RUNTIME__DB_URL"),
+        ("AGENT_RUNTIME__FLUSH_INTERVALL", "AGENT_RUNTIME__FLUSH_INTERVAL"),
+        ("agent_runtime__port", "AGENT_RUNTIME__PORT"),
+    ],
+)
+def test_an_unknown_variable_names_the_nearest(misspelt: str, meant: str):
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment({misspelt: "1"})
+    assert str(caught.value) == f"{misspelt} is not a setting; the nearest is {meant}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("PORT", "70000", "a port number"),
+        ("PORT", "", "a port number"),
+        ("MAX_BODY_BYTES", "8MiB", "whole number of bytes"),
+        ("MAX_BODY_BYTES", "0", "whole number of bytes"),
+        ("FLUSH_INTERVAL", "0", "more than 0"),
+        ("FLUSH_INTERVAL", "nan", "more than 0"),
+        ("SHUTDOWN_TIMEOUT", "inf", "at most 86400"),
+        ("DURABILITY", "maybe", "committed or buffered"),
+        ("MIGRATE", "never", "auto or check"),
+        ("LOG_LEVEL", "loud", "DEBUG, INFO, WARNING or ERROR"),
+        ("ACCESS_LOG", "yes", "on or off"),
+        ("POOL_MIN", "0", "number of connections"),
+    ],
+)
+def test_a_wrong_value_names_variable_value_and_what_is_right(name: str, value: str, right: str):
+    text = message(**{name: value})
+    assert text.startswith(f"{PREFIX}{name} is {value!r}; it must be ")
+    assert right in text
+
+
+def test_the_bounds_of_the_pool_must_fit_each_other():
+    assert message(POOL_MIN="5", POOL_MAX="4") == (
+        "AGENT_RUNTIME__POOL_MIN is 5, which is more than AGENT_RUNTIME__POOL_MAX, 4"
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://me:s3cret@here/db",
+        "postgresq://me:s3cret@here:5432/db",
+        "postgresql:me:s3cret@here",
+        "me:s3cret@here",
+        "mysql://here/db?user=me&password=s3cret&x=1",
+        "host=here password=s3cret",
+        "host=here password='s3cret word'",
+        "mysql://me:s3/c?r@et-s3cret@here/db",
+    ],
+)
+def test_a_redacted_url_shows_no_password(url: str):
+    assert "s3c" not in redact_url(url)
+    assert "***" in redact_url(url)
+
+
+def test_no_password_is_shown_in_an_error():
+    text = message(PORT="postgresql://me:s3cret@here/db")
+    assert "'postgresql://me:***@here/db'" in text
+
+
+def test_no_password_is_shown_by_the_settings_themselves():
+    settings = Settings(db_url="postgresql://me:s3cret@here/db")
+    assert "s3cret" not in repr(settings)
+    assert "me:***@here" in f"{settings}"
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:///data/a.db", "postgresql://me@here:5432/db?sslmode=require", "postgres:///db"]
+)
+def test_a_url_without_password_stays_as_it_is(url: str):
+    assert redact_url(url) == url
