@@ -1,0 +1,191 @@
+"""What the store asks of a database: four ways to use it, and nothing about drivers.
+
+Values go in and come out as str, int, float, None and aware UTC datetime; a bool, which SQLite does not
+know, comes out of it as 0 or 1. A list goes in as the text of a JSON array.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+from urllib.parse import unquote, urlsplit
+
+from runtime.errors import SettingsError
+
+logger = logging.getLogger("agent_runtime.db")
+
+Dialect = Literal["sqlite", "postgres"]
+MigrateMode = Literal["auto", "check"]
+
+_SECRETS = re.compile(r"(?<=://)([^:/?#]*):.*@|((?:^|[?&])(?:ssl)?password=)[^&]*")
+
+
+class Row(Protocol):
+    """A row: values by column name or by position."""
+
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Transaction(Protocol):
+    """The write transaction while it is open."""
+
+    async def fetch(self, statement: str, *parameters: object) -> Sequence[Row]:
+        """Run a statement of sql/ by name and return all of its rows."""
+
+    async def execute_many(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
+        """Run a statement of sql/ by name once for each row of parameters."""
+
+
+class Database(Protocol):
+    """An open database. Every method raises only errors of ours (DatabaseError and below)."""
+
+    dialect: Dialect
+    sole_writer: bool
+    """True where no other process can write: what memory says of a head is the truth (R2)."""
+
+    async def fetch(self, statement: str, *parameters: object) -> Sequence[Row]:
+        """Run a reading statement of sql/ by name on a connection of the pool; return all rows."""
+
+    def transaction(self, *, durable: bool = True) -> AbstractAsyncContextManager[Transaction]:
+        """The one write transaction (W1); a second one waits until the first has ended.
+
+        Leaving commits; an exception, cancellation too, rolls back and goes on upwards. With
+        `durable` false SQLite may lose the transaction in a power cut (W5). Raises CommitUnknown when
+        COMMIT was sent and its answer is not known.
+        """
+
+    def listen(self, on_payload: Callable[[str], None], on_gap: Callable[[], None]) -> None:
+        """Call `on_payload` with each notification of other instances, from now on.
+
+        `on_gap` is called after any time in which notifications may have been missed. Where there is
+        no other instance nothing is ever called.
+        """
+
+    def pool_usage(self) -> dict[str, int]:
+        """The connections for reading: how many are `idle`, how many `busy`."""
+
+    async def close(self) -> None:
+        """Close every connection, in bounded time. Afterwards each use is DatabaseUnavailable."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What bounds the use of a database: connections, seconds, and milliseconds for slow statements."""
+
+    pool_min: int
+    pool_max: int
+    pool_timeout: float
+    command_timeout: float
+    slow_query_ms: float
+
+
+@dataclass(frozen=True)
+class DatabaseUrl:
+    """A database URL, understood. As text it holds no password."""
+
+    dialect: Dialect
+    address: str
+    """For SQLite the absolute path of the file; for Postgres the URL as its drivers take it."""
+
+    @classmethod
+    def parse(cls, url: str) -> DatabaseUrl:
+        """Raises SettingsError, which says what would be right."""
+        scheme, colon, rest = url.partition("://")
+        match scheme.lower().partition("+")[0]:
+            case "sqlite" if colon:
+                return cls("sqlite", _sqlite_path(url, rest))
+            case "postgresql" | "postgres" if colon:
+                return cls("postgres", _postgres_dsn(f"postgresql://{rest}"))
+        raise SettingsError(
+            f"DB_URL: {_without_secrets(url)!r} names no database that is known here; "
+            "expected sqlite:///path/of/a/file.db or postgresql://user:password@host/database"
+        )
+
+    def __str__(self) -> str:
+        """For people: without its password."""
+        return f"sqlite:///{self.address}" if self.dialect == "sqlite" else _without_secrets(self.address)
+
+    __repr__ = __str__
+
+
+def _sqlite_path(url: str, rest: str) -> str:
+    if "?" in rest or "#" in rest:
+        raise SettingsError(
+            f"DB_URL: {url!r} has options, and SQLite takes none; in a path write ? as %3F, # as %23"
+        )
+    name = unquote(rest[1:])
+    if not rest.startswith("/") or name in ("", ":memory:") or name.endswith("/") or "\0" in name:
+        raise SettingsError(
+            f"DB_URL: {url!r} names no file; expected sqlite:///relative.db or sqlite:////absolute.db"
+        )
+    return str(Path(name).resolve())
+
+
+def _postgres_dsn(dsn: str) -> str:
+    try:
+        # Text after the scheme that cannot be split would show in the drivers' errors, password and all.
+        _ = urlsplit(dsn).port
+    except ValueError:
+        raise SettingsError(
+            f"DB_URL: {_without_secrets(dsn)!r} cannot be read: is the port a number, "
+            "and is the password percent-encoded?"
+        ) from None
+    return dsn
+
+
+def _without_secrets(url: str) -> str:
+    return _SECRETS.sub(lambda found: f"{found[2]}***" if found[2] else f"{found[1]}:***@", url)
+
+
+async def open_database(
+    url: str,
+    *,
+    migrate: MigrateMode = "auto",
+    pool_min: int = 2,
+    pool_max: int = 10,
+    pool_timeout: float = 5.0,
+    command_timeout: float = 30.0,
+    slow_query_ms: float = 100.0,
+) -> Database:
+    """Open the database at `url`, migrated or, with `check`, found to need no migration.
+
+    Times are seconds but for `slow_query_ms`. Raises StartupError and the kinds of it, each one line.
+    """
+    parsed = DatabaseUrl.parse(url)
+    limits = Limits(pool_min, pool_max, pool_timeout, command_timeout, slow_query_ms)
+    opening = _open_postgres if parsed.dialect == "postgres" else _open_sqlite
+    database = await opening(parsed, limits, migrate)
+    logger.info("opened %s", parsed)
+    return database
+
+
+# A driver is imported where it is used: importing is most of the time that it takes to start.
+
+
+async def _open_postgres(url: DatabaseUrl, limits: Limits, migrate: MigrateMode) -> Database:
+    from runtime.db.migrate import prepare_schema
+    from runtime.db.postgres import PostgresDatabase
+
+    await prepare_schema(url, migrate)
+    return await PostgresDatabase.open(url, limits)
+
+
+async def _open_sqlite(url: DatabaseUrl, limits: Limits, migrate: MigrateMode) -> Database:
+    from runtime.db.lockfile import LockFile
+    from runtime.db.migrate import prepare_schema
+    from runtime.db.sqlite import SqliteDatabase
+
+    lock = LockFile.take(Path(url.address))
+    try:
+        await prepare_schema(url, migrate)
+        return await SqliteDatabase.open(url, limits, lock)
+    except BaseException:
+        lock.release()
+        raise

@@ -1,0 +1,67 @@
+"""Hears what other instances notify (R2), over a connection of its own that it keeps alive."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+logger = logging.getLogger("agent_runtime.db")
+
+CHANNEL = "agent_runtime"
+
+# Seconds: between two heartbeats, for the answer to one, and between attempts to connect.
+HEARTBEAT_SECONDS = 10.0
+HEARTBEAT_TIMEOUT = 5.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+
+
+class Listener:
+    """Calls `on_payload(payload, server process that notified)`, and `on_gap` after each (re)connect."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Any]],
+        heartbeat: str,
+        on_payload: Callable[[str, int], None],
+        on_gap: Callable[[], None],
+    ) -> None:
+        self._connect = connect
+        self._heartbeat = heartbeat
+        self._on_payload = on_payload
+        self._on_gap = on_gap
+        self._pause = FIRST_PAUSE
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            try:
+                await self._hear_until_lost()
+            except Exception as error:
+                logger.warning("not listening to the database for now: %s", error or type(error).__name__)
+            # Instances that lost the same server do not come back to it all at once.
+            await asyncio.sleep(self._pause * random.uniform(0.5, 1))
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+    async def _hear_until_lost(self) -> None:
+        connection = await self._connect()
+        try:
+            lost = asyncio.Event()
+            connection.add_termination_listener(lambda _: lost.set())
+            await connection.add_listener(CHANNEL, self._hear)
+            self._pause = FIRST_PAUSE
+            self._on_gap()
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(HEARTBEAT_SECONDS):
+                        await lost.wait()
+                # LISTEN dies silently with its connection; this fails where that is dead or closed.
+                await connection.fetch(self._heartbeat, timeout=HEARTBEAT_TIMEOUT)
+        finally:
+            connection.terminate()
+
+    def _hear(self, _connection: Any, process: int, _channel: str, payload: str) -> None:
+        self._on_payload(payload, process)

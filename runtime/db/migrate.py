@@ -1,0 +1,224 @@
+"""Migrations: plain SQL of migrations/<dialect>/, applied by yoyo, of which only this file knows.
+
+Everything that yoyo does happens under a lock of ours, so that any number of processes may start at once:
+an advisory lock on Postgres, the lock file of W13 on SQLite. What is applied is read without yoyo, which
+writes tables of its own as soon as it connects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import glob
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from runtime.db.cancellation import finish
+from runtime.db.database import DatabaseUrl, Dialect, MigrateMode
+from runtime.db.lockfile import LockFile
+from runtime.db.queries import find_folder, load_queries
+from runtime.errors import AgentRuntimeError, MigrationError
+
+logger = logging.getLogger("agent_runtime.db")
+
+# How long to wait for another process that is migrating the same Postgres, in seconds.
+LOCK_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One step of the schema: its id, the SQL that makes it and the SQL that takes it back."""
+
+    id: str
+    sql: str
+    rollback_sql: str
+
+
+def list_migrations(dialect: Dialect) -> list[Migration]:
+    """Every migration that the program knows, oldest first."""
+    folder = find_folder("migrations") / dialect
+    paths = sorted(path for path in folder.glob("*.sql") if not path.name.endswith(".rollback.sql"))
+    return [Migration(path.stem, _read(path), _read(path.with_suffix(".rollback.sql"))) for path in paths]
+
+
+async def pending_migrations(url: str) -> list[Migration]:
+    """The migrations that the database lacks, oldest first; nothing is written.
+
+    Raises MigrationError when the database is newer than the program, and StartupError.
+    """
+    return await _list_pending(DatabaseUrl.parse(url))
+
+
+async def apply_migrations(url: str) -> list[str]:
+    """Apply what is pending and return the ids that were applied here. Raises StartupError kinds."""
+    parsed = DatabaseUrl.parse(url)
+    with _owned(parsed):
+        return await _apply(parsed) if await _list_pending(parsed) else []
+
+
+async def rollback_migrations(url: str, count: int) -> list[str]:
+    """Take back the last `count` migrations; return their ids, latest first. Raises StartupError kinds."""
+    parsed = DatabaseUrl.parse(url)
+    with _owned(parsed):
+        await _list_pending(parsed)  # Refuses a database that is newer: its last steps are not known here.
+        return await finish(asyncio.to_thread(_roll_back_last, parsed, count))
+
+
+async def prepare_schema(url: DatabaseUrl, mode: MigrateMode) -> None:
+    """Bring the schema up to date, or with `check` refuse to start with an old one.
+
+    The caller holds the lock file of a SQLite database. Where nothing is pending, which costs one read
+    to find out, yoyo is not even imported.
+    """
+    pending = await _list_pending(url)
+    if pending and mode == "check":
+        raise MigrationError(f"{_names(pending)} pending; run `agent-runtime migrate` first")
+    if pending:
+        await _apply(url)
+
+
+async def _list_pending(url: DatabaseUrl) -> list[Migration]:
+    known = list_migrations(url.dialect)
+    applied = set(await _list_applied(url))
+    unknown = sorted(applied - {migration.id for migration in known})
+    if unknown:
+        raise MigrationError(
+            f"the database {url} is newer than this program, which does not know {', '.join(unknown)}; "
+            "run a newer agent-runtime"
+        )
+    return [migration for migration in known if migration.id not in applied]
+
+
+async def _list_applied(url: DatabaseUrl) -> list[str]:
+    if url.dialect == "postgres":
+        from runtime.db.postgres import list_applied
+    else:
+        from runtime.db.sqlite import list_applied
+    return await list_applied(url)
+
+
+async def _apply(url: DatabaseUrl) -> list[str]:
+    # To its end: the lock file must not be given up while yoyo is at work in its thread.
+    applied = await finish(asyncio.to_thread(_apply_pending, url))
+    # yoyo has ways of leaving a migration out without a word.
+    if pending := await _list_pending(url):
+        raise MigrationError(f"{_names(pending)} still pending after migrating {url}")
+    for migration_id in applied:
+        logger.info("applied migration %s", migration_id)
+    return applied
+
+
+def _apply_pending(url: DatabaseUrl) -> list[str]:
+    with _yoyo(url) as (backend, migrations):
+        return [_run(backend.apply_one, each) for each in backend.to_apply(migrations)]
+
+
+def _roll_back_last(url: DatabaseUrl, count: int) -> list[str]:
+    with _yoyo(url) as (backend, migrations):
+        return [_run(backend.rollback_one, each) for each in backend.to_rollback(migrations)[:count]]
+
+
+def _run(step: Callable[[Any], None], migration: Any) -> str:
+    try:
+        step(migration)
+    except Exception as error:
+        raise MigrationError(f"migration {migration.id} failed: {_one_line(error)}") from error
+    return str(migration.id)
+
+
+@contextmanager
+def _yoyo(url: DatabaseUrl) -> Iterator[tuple[Any, Any]]:
+    """A yoyo backend, held under our lock, and the migrations."""
+    import yoyo
+
+    folder = find_folder("migrations") / url.dialect
+    try:
+        with _advisory_lock(url), yoyo.get_backend(_yoyo_url(url)) as backend:
+            backend.get_log_data = _log_data
+            # A row that a crash has left behind: who else could hold it has our lock, which we have.
+            backend.break_lock()
+            yield backend, yoyo.read_migrations(glob.escape(str(folder)))
+    except AgentRuntimeError:
+        raise
+    except Exception as error:
+        raise MigrationError(f"cannot migrate {url}: {_one_line(error)}") from error
+
+
+@contextmanager
+def _advisory_lock(url: DatabaseUrl) -> Iterator[None]:
+    """Keep every other process from migrating this Postgres. On SQLite the lock file does that."""
+    if url.dialect == "sqlite":
+        yield
+        return
+    import psycopg
+
+    with psycopg.connect(url.address, autocommit=True) as connection:
+        connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+        try:
+            connection.execute(load_queries("postgres")["lock_migrations"].sql)
+        except psycopg.errors.LockNotAvailable as error:
+            reason = f"another process has been migrating {url} for {LOCK_SECONDS} s"
+            raise MigrationError(reason) from error
+        yield
+
+
+def _yoyo_url(url: DatabaseUrl) -> str:
+    if url.dialect == "sqlite":
+        # yoyo puts the path into a file: URI as it stands.
+        return f"sqlite:///{quote(url.address)}"
+    from psycopg.conninfo import conninfo_to_dict
+
+    # By keywords: of a URL's path yoyo would take a percent-encoded name as it stands.
+    words = {word: value for word, value in conninfo_to_dict(url.address).items() if value is not None}
+    return f"postgresql+psycopg:///?{urlencode(words)}"
+
+
+def _log_data(migration: Any = None, operation: str = "apply") -> dict[str, Any]:
+    """What yoyo notes of a migration. Its own version fails where the user id has no name, as in many
+    containers, and waits for a name server.
+    """
+    return {
+        "id": str(uuid.uuid1()),
+        "migration_id": migration.id if migration else None,
+        "migration_hash": migration.hash if migration else None,
+        "username": str(os.getuid()),
+        "hostname": socket.gethostname(),
+        "created_at_utc": datetime.now(UTC).replace(tzinfo=None),
+        "operation": operation,
+    }
+
+
+@contextmanager
+def _owned(url: DatabaseUrl) -> Iterator[None]:
+    if url.dialect == "postgres":
+        yield
+        return
+    lock = LockFile.take(Path(url.address))
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise MigrationError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _names(migrations: list[Migration]) -> str:
+    names = ", ".join(migration.id for migration in migrations)
+    return f"migration {names} is" if len(migrations) == 1 else f"migrations {names} are"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

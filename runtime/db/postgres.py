@@ -1,0 +1,326 @@
+"""Postgres, by asyncpg: a pool that reads, one connection that writes, one that listens.
+
+A connection in which anything was left unclear is broken off (`terminate`), never used again: nothing that
+was sent over it can be committed later, but for a COMMIT that was under way (W7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar, cast
+
+import asyncpg
+
+from runtime.db.cancellation import finish
+from runtime.db.database import DatabaseUrl, Dialect, Limits, Row
+from runtime.db.listener import Listener
+from runtime.db.queries import Queries, load_queries
+from runtime.db.slowlog import SlowLog, now
+from runtime.errors import (
+    CommitUnknown,
+    DatabaseConflict,
+    DatabaseError,
+    DatabaseUnavailable,
+    DataRefused,
+    StartupError,
+)
+
+logger = logging.getLogger("agent_runtime.db")
+
+OLDEST_POSTGRES = 13
+# Seconds: to connect before there are any settings, to roll back, to close.
+FIRST_CONNECT_SECONDS = 10.0
+ROLLBACK_SECONDS = 2.0
+CLOSE_SECONDS = 5.0
+
+SESSION = {
+    "application_name": "agent-runtime",
+    "TimeZone": "UTC",
+    # W5: what is acknowledged survives, whatever the server's own default is.
+    "synchronous_commit": "on",
+}
+
+# asyncpg raises the errors of the server, errors of its own, and what the network raises.
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+# The connection is gone, and nothing is said of the statement: another one may serve it.
+BROKEN = (
+    ConnectionResetError,
+    BrokenPipeError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
+CONFLICTS = (
+    asyncpg.UniqueViolationError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.OutdatedSchemaCacheError,
+)
+# Classes of SQLSTATE, see "PostgreSQL Error Codes" in its documentation.
+REFUSED_CLASSES = {"22", "23", "54"}
+UNAVAILABLE_CLASSES = {"08", "25", "28", "3D", "53", "57", "58", "F0", "XX"}
+
+Result = TypeVar("Result")
+
+
+def translate(error: Exception) -> DatabaseError:
+    """What a driver's error means in our terms."""
+    reason = " ".join(str(error).split()) or "no answer in time"
+    if isinstance(error, CONFLICTS):
+        return DatabaseConflict(reason)
+    if isinstance(error, ValueError):
+        # asyncpg could not encode a parameter.
+        return DataRefused(reason)
+    if not isinstance(error, asyncpg.PostgresError):
+        return DatabaseUnavailable(reason)
+    state = (error.sqlstate or "08")[:2]
+    if state in UNAVAILABLE_CLASSES:
+        return DatabaseUnavailable(reason)
+    return DataRefused(reason) if state in REFUSED_CLASSES else DatabaseError(reason)
+
+
+async def _translated(awaitable: Awaitable[Result]) -> Result:
+    try:
+        return await awaitable
+    except DRIVER_ERRORS as error:
+        raise translate(error) from error
+
+
+async def list_applied(url: DatabaseUrl) -> list[str]:
+    """The ids of the migrations that the database has; writes nothing.
+
+    It is the first that is asked of a database: StartupError says when it cannot be reached or used.
+    """
+    try:
+        connection = await asyncpg.connect(
+            url.address, timeout=FIRST_CONNECT_SECONDS, command_timeout=FIRST_CONNECT_SECONDS
+        )
+    except (*DRIVER_ERRORS, ValueError) as error:
+        raise _cannot_open(url, error) from error
+    try:
+        _check_server(url, connection)
+        return [
+            row[0] for row in await connection.fetch(load_queries("postgres")["list_applied_migrations"].sql)
+        ]
+    except asyncpg.UndefinedTableError:
+        return []
+    except DRIVER_ERRORS as error:
+        raise _cannot_open(url, error) from error
+    finally:
+        await finish(_close(connection))
+
+
+def _check_server(url: DatabaseUrl, connection: Any) -> None:
+    version, encoding = connection.get_server_version(), connection.get_settings().server_encoding
+    if version.major < OLDEST_POSTGRES:
+        raise StartupError(f"DB_URL: {url} is Postgres {version.major}; {OLDEST_POSTGRES} or later is needed")
+    if encoding != "UTF8":
+        raise StartupError(f"DB_URL: the encoding of {url} is {encoding}; UTF8 is needed")
+
+
+def _cannot_open(url: DatabaseUrl, error: Exception) -> StartupError:
+    return StartupError(f"DB_URL: cannot open {url}: {translate(error)}")
+
+
+async def _close(connection: Any) -> None:
+    with suppress(*DRIVER_ERRORS):
+        await connection.close(timeout=ROLLBACK_SECONDS)
+
+
+async def _keep(connection: Any) -> None:
+    """Reset nothing: a read leaves nothing behind, and asyncpg's reset is a round trip each time."""
+
+
+class PostgresTransaction:
+    """The write transaction while it is open."""
+
+    def __init__(self, connection: Any, queries: Queries, slow: SlowLog) -> None:
+        self._connection = connection
+        self._queries = queries
+        self._slow = slow
+
+    async def fetch(self, statement: str, *parameters: object) -> Sequence[Row]:
+        """Run a statement by name and return all of its rows."""
+        started = now()
+        try:
+            sql = self._queries[statement].sql
+            return cast(Sequence[Row], await self._connection.fetch(sql, *parameters))
+        except DRIVER_ERRORS as error:
+            raise translate(error) from error
+        finally:
+            self._slow.note(statement, started)
+
+    async def execute_many(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
+        """Run a statement by name once for each row of parameters."""
+        started = now()
+        try:
+            await self._connection.executemany(self._queries[statement].sql, rows)
+        except DRIVER_ERRORS as error:
+            raise translate(error) from error
+        finally:
+            self._slow.note(statement, started)
+
+
+class PostgresDatabase:
+    """A Postgres database, which other instances may use as well."""
+
+    dialect: Dialect = "postgres"
+    sole_writer = False
+
+    def __init__(self, url: DatabaseUrl, limits: Limits) -> None:
+        self._url = url
+        self._limits = limits
+        self._queries = load_queries("postgres")
+        self._slow = SlowLog(limits.slow_query_ms)
+        self._connecting: dict[str, Any] = {
+            "dsn": url.address,
+            "timeout": limits.pool_timeout,
+            "command_timeout": limits.command_timeout,
+            "server_settings": SESSION,
+        }
+        self._turn = asyncio.Lock()
+        self._writer: Any = None
+        self._listening: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._pool = asyncpg.create_pool(
+            min_size=min(limits.pool_min, limits.pool_max),
+            max_size=limits.pool_max,
+            reset=_keep,
+            **self._connecting,
+        )
+
+    @classmethod
+    async def open(cls, url: DatabaseUrl, limits: Limits) -> PostgresDatabase:
+        """Open the pool; the other connections follow when they are needed. Raises StartupError."""
+        database = cls(url, limits)
+        try:
+            await database._pool
+        except DRIVER_ERRORS as error:
+            raise _cannot_open(url, error) from error
+        return database
+
+    async def fetch(self, statement: str, *parameters: object) -> Sequence[Row]:
+        """Run a reading statement by name; return all rows."""
+        for _ in range(self._limits.pool_max):
+            try:
+                return await self._read(statement, parameters)
+            except DatabaseUnavailable as error:
+                # A server that restarts breaks all of the pool: a read goes on to a connection that is well.
+                if not isinstance(error.__cause__, BROKEN):
+                    raise
+        return await self._read(statement, parameters)
+
+    async def _read(self, statement: str, parameters: Sequence[object]) -> Sequence[Row]:
+        connection = await self._acquire()
+        try:
+            return await PostgresTransaction(connection, self._queries, self._slow).fetch(
+                statement, *parameters
+            )
+        except DatabaseUnavailable:
+            # It answers too late or not at all: asyncpg would wait for it once more before the next use.
+            with suppress(asyncpg.InterfaceError):  # It is given back already where the pool has closed.
+                connection.terminate()
+            raise
+        finally:
+            # Where giving back fails, asyncpg has broken the connection off; what was read is read.
+            with suppress(*DRIVER_ERRORS):
+                await self._pool.release(connection, timeout=ROLLBACK_SECONDS)
+
+    async def _acquire(self) -> Any:
+        seconds = self._limits.pool_timeout
+        try:
+            return await self._pool.acquire(timeout=seconds)
+        except TimeoutError as error:
+            reason = f"no connection for reading came free in {seconds:g} s"
+            raise DatabaseUnavailable(reason) from error
+        except DRIVER_ERRORS as error:
+            raise translate(error) from error
+
+    @asynccontextmanager
+    async def transaction(self, *, durable: bool = True) -> AsyncIterator[PostgresTransaction]:
+        """The one write transaction: see `Database.transaction`."""
+        async with self._turn:
+            connection = await self._writing_connection()
+            try:
+                await _translated(connection.execute("BEGIN"))
+                yield PostgresTransaction(connection, self._queries, self._slow)
+            except BaseException as error:
+                await finish(self._roll_back(connection, error))
+                raise
+            await self._commit(connection)
+
+    def listen(self, on_payload: Callable[[str], None], on_gap: Callable[[], None]) -> None:
+        """Call `on_payload` with what other instances notify, `on_gap` after each (re)connect."""
+
+        def hear(payload: str, process: int) -> None:
+            # Our own transactions notify as well, and the feed has heard of them already.
+            if self._writer is None or process != self._writer.get_server_pid():
+                on_payload(payload)
+
+        listener = Listener(self._connect, self._queries["ping"].sql, hear, on_gap)
+        self._listening.add(asyncio.create_task(listener.run()))
+
+    def pool_usage(self) -> dict[str, int]:
+        """The connections for reading: how many are `idle`, how many `busy`."""
+        idle = self._pool.get_idle_size()
+        return {"idle": idle, "busy": self._pool.get_size() - idle}
+
+    async def close(self) -> None:
+        """Close every connection, within a few seconds."""
+        if not self._closed:
+            self._closed = True
+            await finish(self._close_all())
+
+    async def _close_all(self) -> None:
+        for task in self._listening:
+            task.cancel()
+        await asyncio.gather(*self._listening, return_exceptions=True)
+        if self._writer is not None:
+            await _close(self._writer)
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._pool.close()
+        except DRIVER_ERRORS:
+            logger.warning("connections of %s were still in use and are broken off", self._url)
+            self._pool.terminate()
+
+    async def _writing_connection(self) -> Any:
+        if self._closed:
+            raise DatabaseUnavailable("the database is closed")
+        if self._writer is None or self._writer.is_closed():
+            self._writer = await self._connect()
+        return self._writer
+
+    async def _connect(self) -> Any:
+        return await _translated(asyncpg.connect(**self._connecting))
+
+    async def _commit(self, connection: Any) -> None:
+        try:
+            status = await connection.execute("COMMIT")
+        except BaseException as error:
+            if isinstance(error, asyncpg.PostgresError) and error.severity_en == "ERROR":
+                # The server itself says so: the transaction is gone, the connection is well.
+                raise translate(error) from error
+            connection.terminate()
+            if isinstance(error, DRIVER_ERRORS):
+                raise CommitUnknown(str(translate(error))) from error
+            raise
+        if status != "COMMIT":
+            raise DatabaseError("the transaction was rolled back: a statement in it had failed")
+
+    async def _roll_back(self, connection: Any, cause: BaseException) -> None:
+        if isinstance(cause.__cause__, asyncpg.ReadOnlySQLTransactionError):
+            # After a failover: the connections stick to a server that is not the primary any more.
+            connection.terminate()
+            await self._pool.expire_connections()
+            return
+        try:
+            async with asyncio.timeout(ROLLBACK_SECONDS):
+                await connection.execute("ROLLBACK")
+        except DRIVER_ERRORS:
+            connection.terminate()

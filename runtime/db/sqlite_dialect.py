@@ -1,0 +1,64 @@
+"""What SQLite says and understands, in our terms: errors and values."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from runtime.errors import DatabaseConflict, DatabaseError, DatabaseUnavailable, DataRefused
+
+# aiosqlite itself raises ValueError, for a connection that is closed.
+DRIVER_ERRORS = (sqlite3.Error, ValueError, OverflowError)
+UNAVAILABLE = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+}
+DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+TAKEN = {
+    sqlite3.SQLITE_CONSTRAINT_UNIQUE,
+    sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY,
+    sqlite3.SQLITE_CONSTRAINT_ROWID,
+}
+
+
+def _read_time(raw: bytes) -> datetime:
+    return datetime.fromisoformat(raw.decode())
+
+
+# By the name that the migrations declare; Python's own converters are deprecated.
+sqlite3.register_converter("timestamptz", _read_time)
+
+
+def bind(parameters: Sequence[object]) -> list[object]:
+    """The parameters with each time as text of one width, so that the order of texts is that of times."""
+    return [
+        value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+        if isinstance(value, datetime)
+        else value
+        for value in parameters
+    ]
+
+
+def translate(error: Exception) -> DatabaseError:
+    """What a driver's error means in our terms."""
+    if isinstance(error, (OverflowError, UnicodeError)):
+        return DataRefused(str(error))
+    if isinstance(error, ValueError) or "closed database" in str(error):
+        return DatabaseUnavailable("the database is closed")
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE)
+    if code & 0xFF in DAMAGED:
+        return DatabaseUnavailable(f"the database file is damaged: {error}")
+    if code & 0xFF in UNAVAILABLE:
+        return DatabaseUnavailable(str(error))
+    if code in TAKEN:
+        return DatabaseConflict(str(error))
+    refused = isinstance(error, (sqlite3.IntegrityError, sqlite3.DataError)) or code == sqlite3.SQLITE_MISUSE
+    return DataRefused(str(error)) if refused else DatabaseError(str(error))

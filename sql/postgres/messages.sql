@@ -1,0 +1,63 @@
+-- The messages of the sessions. One that is stored never changes.
+
+-- name: insert_message(session_db_id, seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra)
+INSERT INTO messages (session_db_id, seq, role, content, timestamp, name, tool_call_id,
+                      tool_calls, token_count, metadata, extra)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
+
+-- name: delete_messages_after(session_db_id, seq)
+DELETE FROM messages WHERE session_db_id = $1 AND seq > $2;
+
+-- name: sum_messages_after(session_db_id, seq)
+-- What a cut after this message would take away.
+SELECT count(*) AS message_count, coalesce(sum(token_count), 0)::bigint AS token_total
+  FROM messages
+ WHERE session_db_id = $1 AND seq > $2;
+
+-- name: list_messages_after(session_db_id, after_seq, limit)
+-- A page of a session's messages, oldest first.
+SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
+  FROM messages
+ WHERE session_db_id = $1 AND seq > $2
+ ORDER BY seq
+ LIMIT $3;
+
+-- name: list_messages_before(session_db_id, before_seq, limit)
+-- The page that ends before a message, latest first.
+SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
+  FROM messages
+ WHERE session_db_id = $1 AND seq < $2
+ ORDER BY seq DESC
+ LIMIT $3;
+
+-- name: list_role_messages_after(session_db_id, role, after_seq, limit)
+SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
+  FROM messages
+ WHERE session_db_id = $1 AND role = $2 AND seq > $3
+ ORDER BY seq
+ LIMIT $4;
+
+-- name: list_role_messages_before(session_db_id, role, before_seq, limit)
+SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
+  FROM messages
+ WHERE session_db_id = $1 AND role = $2 AND seq < $3
+ ORDER BY seq DESC
+ LIMIT $4;
+
+-- name: list_messages_at(session_db_id, offset, limit)
+-- A numbered page, for clients that count pages: its cost grows with the number.
+SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
+  FROM messages
+ WHERE session_db_id = $1
+ ORDER BY seq
+OFFSET $2 LIMIT $3;
+
+-- name: list_role_messages_at(session_db_id, role, offset, limit)
+SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
+  FROM messages
+ WHERE session_db_id = $1 AND role = $2
+ ORDER BY seq
+OFFSET $3 LIMIT $4;
+
+-- name: find_last_message_time(session_db_id)
+SELECT timestamp FROM messages WHERE session_db_id = $1 ORDER BY seq DESC LIMIT 1;

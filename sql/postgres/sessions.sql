@@ -1,0 +1,120 @@
+-- The sessions, each with its head. A list that goes in as one parameter is a JSON array.
+
+-- name: lock_heads(keys)
+-- The heads of the sessions named by [[owner, session_id], …], locked in the order of their ids, so
+-- that two instances never wait for each other in a circle. Nothing is joined: after a wait only a
+-- locked row is read anew.
+SELECT s.id, s.owner, s.session_id, s.version, s.last_seq, s.message_count, s.token_total,
+       s.last_activity, s.deleted_at, s.cut_version, s.first_user_seq
+  FROM sessions AS s
+ WHERE s.id IN (SELECT n.id
+                  FROM json_array_elements($1::json) AS k (pair)
+                  JOIN sessions AS n ON n.owner = k.pair ->> 0 AND n.session_id = k.pair ->> 1)
+ ORDER BY s.id
+   FOR UPDATE;
+
+-- name: find_head(owner, session_id)
+-- One head, for a reader: nothing is locked.
+SELECT id, owner, session_id, version, last_seq, message_count, token_total,
+       last_activity, deleted_at, cut_version, first_user_seq
+  FROM sessions
+ WHERE owner = $1 AND session_id = $2;
+
+-- name: find_session(owner, session_id)
+-- One session, whole.
+SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.last_activity,
+       s.is_active, s.deleted_at, s.version, s.last_seq, s.message_count, s.first_user_text,
+       c.current_agent
+  FROM sessions AS s
+  JOIN agent_contexts AS c ON c.session_db_id = s.id
+ WHERE s.owner = $1 AND s.session_id = $2;
+
+-- name: list_details(session_db_ids)
+-- What a head leaves out, of the sessions [id, …] whose heads are locked.
+SELECT s.id, s.title, s.description, s.metadata, s.created_at, s.is_active, s.first_user_text,
+       c.current_agent, c.switch_count, c.metadata AS context_metadata,
+       c.created_at AS context_created_at, c.updated_at AS context_updated_at
+  FROM json_array_elements_text($1::json) AS k (id)
+  JOIN sessions AS s ON s.id = k.id::bigint
+  JOIN agent_contexts AS c ON c.session_db_id = s.id;
+
+-- name: allocate_session_ids(count)
+-- Ids for new sessions, never used before.
+SELECT nextval('sessions_id_seq') AS id
+  FROM generate_series(1, $1::bigint);
+
+-- name: insert_session(id, owner, session_id, title, description, metadata, created_at, last_activity, is_active, deleted_at, version, last_seq, message_count, token_total, cut_version, first_user_seq, first_user_text)
+INSERT INTO sessions (id, owner, session_id, title, description, metadata, created_at,
+                      last_activity, is_active, deleted_at, version, last_seq, message_count,
+                      token_total, cut_version, first_user_seq, first_user_text)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17);
+
+-- name: update_head(id, version, last_seq, message_count, token_total, last_activity, cut_version, first_user_seq, first_user_text)
+-- The text is written when the message that it comes from is another one; else it stays.
+UPDATE sessions
+   SET version = $2, last_seq = $3, message_count = $4, token_total = $5, last_activity = $6,
+       cut_version = $7, first_user_seq = $8,
+       first_user_text = CASE WHEN first_user_seq IS NOT DISTINCT FROM $8
+                              THEN first_user_text ELSE $9 END
+ WHERE id = $1;
+
+-- name: update_session(id, title, description, metadata, is_active, deleted_at)
+UPDATE sessions
+   SET title = $2, description = $3, metadata = $4, is_active = $5, deleted_at = $6
+ WHERE id = $1;
+
+-- name: delete_session(id)
+-- For good, with everything in it.
+DELETE FROM sessions WHERE id = $1;
+
+-- name: list_sessions(owner, before_activity, before_id, limit)
+-- A page of an owner's sessions, latest activity first.
+SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.last_activity,
+       s.is_active, s.deleted_at, s.version, s.last_seq, s.message_count, s.first_user_text,
+       c.current_agent
+  FROM sessions AS s
+  JOIN agent_contexts AS c ON c.session_db_id = s.id
+ WHERE s.owner = $1 AND s.deleted_at IS NULL AND (s.last_activity, s.id) < ($2, $3)
+ ORDER BY s.last_activity DESC, s.id DESC
+ LIMIT $4;
+
+-- name: list_sessions_and_deleted(owner, before_activity, before_id, limit)
+-- The same with the deleted ones: a page of each kind from its own index, then the two as one.
+SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.last_activity,
+       s.is_active, s.deleted_at, s.version, s.last_seq, s.message_count, s.first_user_text,
+       c.current_agent
+  FROM (SELECT id FROM (SELECT id FROM sessions
+                         WHERE owner = $1 AND deleted_at IS NULL
+                           AND (last_activity, id) < ($2, $3)
+                         ORDER BY last_activity DESC, id DESC LIMIT $4) AS live
+        UNION ALL
+        SELECT id FROM (SELECT id FROM sessions
+                         WHERE owner = $1 AND deleted_at IS NOT NULL
+                           AND (last_activity, id) < ($2, $3)
+                         ORDER BY last_activity DESC, id DESC LIMIT $4) AS deleted) AS page
+  JOIN sessions AS s ON s.id = page.id
+  JOIN agent_contexts AS c ON c.session_db_id = s.id
+ ORDER BY s.last_activity DESC, s.id DESC
+ LIMIT $4;
+
+-- name: count_sessions(owner)
+SELECT count(*) AS total FROM sessions WHERE owner = $1 AND deleted_at IS NULL;
+
+-- name: count_sessions_and_deleted(owner)
+SELECT count(*) AS total FROM sessions WHERE owner = $1;
+
+-- name: list_idle_sessions(idle_before, limit)
+-- Sessions of any owner that nothing has happened in since, longest idle first.
+SELECT owner, session_id
+  FROM sessions
+ WHERE deleted_at IS NULL AND last_activity < $1
+ ORDER BY last_activity, id
+ LIMIT $2;
+
+-- name: list_erasable_sessions(deleted_before, limit)
+-- Sessions of any owner that were deleted before then, longest deleted first.
+SELECT owner, session_id
+  FROM sessions
+ WHERE deleted_at IS NOT NULL AND deleted_at < $1
+ ORDER BY deleted_at, id
+ LIMIT $2;

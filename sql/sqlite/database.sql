@@ -1,0 +1,39 @@
+-- What is asked of the database as a whole.
+
+-- name: ping()
+SELECT 1 AS ok;
+
+-- name: notify(payload)
+-- Differs because no other process serves a SQLite file: there is nobody to wake.
+SELECT ?1 WHERE 0;
+
+-- name: list_applied_migrations()
+SELECT migration_id FROM _yoyo_migration ORDER BY migration_id;
+
+-- name: lock_migrations()
+-- Differs because the lock file beside the database keeps every other process out.
+SELECT 1 WHERE 0;
+
+-- name: count_everything()
+-- For a person who asks: reads whole tables.
+SELECT (SELECT count(*) FROM sessions WHERE deleted_at IS NULL) AS sessions,
+       (SELECT count(*) FROM sessions WHERE deleted_at IS NOT NULL) AS deleted_sessions,
+       (SELECT count(*) FROM messages) AS messages,
+       (SELECT coalesce(sum(token_total), 0) FROM sessions) AS tokens,
+       (SELECT count(*) FROM agent_switches) AS agent_switches,
+       (SELECT count(*) FROM pending_approvals WHERE status = 'pending') AS pending_approvals,
+       (SELECT count(*) FROM idempotency_keys) AS idempotency_keys;
+
+-- name: check_storage(limit)
+-- What is broken in the file, or the one row 'ok'. Reads all of it.
+SELECT quick_check AS finding FROM pragma_quick_check(?1);
+
+-- name: list_wrong_heads(limit)
+-- Sessions whose head and messages disagree: there should be none. Reads whole tables.
+SELECT s.owner, s.session_id, s.message_count, count(m.seq) AS messages_found, s.last_seq,
+       coalesce(max(m.seq), 0) AS last_seq_found
+  FROM sessions AS s
+  LEFT JOIN messages AS m ON m.session_db_id = s.id
+ GROUP BY s.id
+HAVING count(m.seq) <> s.message_count OR coalesce(max(m.seq), 0) > s.last_seq
+ LIMIT ?1;

@@ -1,0 +1,145 @@
+"""Every statement of sql/ explained on a filled database: none reads a whole table unless it is meant to."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import psycopg
+import pytest
+
+from runtime.db.queries import Query, load_queries
+from runtime.db.sqlite_dialect import bind
+from tests.contract.filling import INSERTS, filling
+from tests.postgres_server import PostgresServer
+
+# Whoever reads a whole table, and why that is meant.
+MEANT = {
+    "count_everything": "a person asks for it, seldom",
+    "list_wrong_heads": "a person asks for it, seldom",
+    "list_applied_migrations": "a table of a few rows",
+    "allocate_session_ids": "SQLite keeps one row a table in sqlite_sequence",
+    "raise_batch": "writers has one row an instance",
+    "lock_batch": "writers has one row an instance",
+    "delete_writer": "writers has one row an instance",
+    "delete_old_writers": "writers has one row an instance",
+    "find_oldest_idempotency_key": "the first entry of an index",
+}
+
+EARLY = datetime(2026, 1, 1, 0, 30, tzinfo=UTC)
+VALUES: dict[str, Any] = {
+    **dict.fromkeys(("id", "session_db_id", "before_id"), 4711),
+    **dict.fromkeys(("seq", "after_seq"), 5),
+    **dict.fromkeys(("before_seq", "last_seq", "message_count", "offset", "limit", "count"), 10),
+    **dict.fromkeys(("n", "before_n", "batch", "version", "cut_version", "switch_count"), 3),
+    **dict.fromkeys(("token_total", "token_count", "first_user_seq"), 1),
+    **dict.fromkeys(("idle_before", "deleted_before", "created_before", "written_before"), EARLY),
+    **dict.fromkeys(("created_at", "updated_at", "timestamp", "switched_at", "written_at"), EARLY),
+    **dict.fromkeys(("last_activity", "before_activity", "expires_at", "decided_at", "deleted_at"), EARLY),
+    **dict.fromkeys(("title", "description", "metadata", "first_user_text", "content", "name"), "{}"),
+    **dict.fromkeys(("tool_call_id", "tool_calls", "extra", "tool_name", "arguments", "reason"), "{}"),
+    **dict.fromkeys(("modified_arguments", "feedback", "reply"), "{}"),
+    **dict.fromkeys(("role", "status", "current_agent", "from_agent", "to_agent"), "user"),
+    "is_active": True,
+    "owner": "owner 11",
+    "session_id": "session 4711",
+    "call_id": "call 4711",
+    "key": "key 4711",
+    "fingerprint": "f",
+    "payload": "p",
+    "session_db_ids": "[1, 4711]",
+    "keys": '[["owner 11", "session 4711"], ["", "session 4712"]]',
+}
+NAMES = {
+    "list_idempotency_keys": '[["owner 11", "key 4711"], ["", "key 4712"]]',
+    "list_named_approvals": '[[4711, "call 4711"], [1, "call 1"]]',
+}
+WRITER = {"raise_batch", "lock_batch", "delete_writer"}
+STATEMENTS = load_queries("sqlite")
+
+
+def values(query: Query) -> list[Any]:
+    own: dict[str, Any] = {"names": NAMES.get(query.name)}
+    if query.name in WRITER:
+        own["id"] = "writer 1"
+    return [own.get(name) or VALUES[name] for name in query.parameters]
+
+
+def test_what_is_meant_is_a_statement():
+    assert MEANT.keys() <= STATEMENTS.keys()
+
+
+# SQLite: as it runs, without ANALYZE.
+
+
+@pytest.fixture(scope="module")
+def filled_sqlite(
+    sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[sqlite3.Connection]:
+    path = tmp_path_factory.mktemp("plans") / "filled.db"
+    shutil.copyfile(sqlite_template, path)
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in filling("sqlite"):
+            connection.execute(statement)
+        connection.commit()
+        yield connection
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_sqlite_scans_no_table(filled_sqlite: sqlite3.Connection, name: str):
+    query = load_queries("sqlite")[name]
+    plan = filled_sqlite.execute(f"EXPLAIN QUERY PLAN {query.sql}", bind(values(query)))
+    steps = [row[3] for row in plan]
+    scans = [step for step in steps if (found := re.match(r"SCAN (\w+)", step)) and found[1] in tables(query)]
+    assert name in MEANT or scans == [], steps
+
+
+def tables(query: Query) -> set[str]:
+    """The names that the statement knows tables by."""
+    known = "|".join([*INSERTS, "_yoyo_migration", "sqlite_sequence"])
+    found = re.findall(rf"\b({known})\b(?:\s+AS\s+(\w+))?", query.sql)
+    return {alias or table for table, alias in found} | {table for table, _ in found}
+
+
+# Postgres: after ANALYZE, which its autovacuum runs by itself.
+
+
+@pytest.fixture(scope="module")
+def filled_postgres(postgres_server: PostgresServer, postgres_template: str) -> Iterator[str]:
+    name = postgres_server.create(postgres_template)
+    with psycopg.connect(postgres_server.url(name), autocommit=True) as connection:
+        for statement in filling("postgres"):
+            connection.execute(statement)
+        connection.execute("VACUUM ANALYZE")
+    yield postgres_server.url(name)
+    postgres_server.drop(name)
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+async def test_postgres_scans_no_table(filled_postgres: str, name: str):
+    query = load_queries("postgres")[name]
+    connection = await asyncpg.connect(filled_postgres)
+    [row] = await connection.fetch(f"EXPLAIN (FORMAT JSON) {query.sql}", *values(query))
+    await connection.close()
+    scans = [node for node in nodes(json.loads(row[0])[0]["Plan"]) if is_whole(node)]
+    assert name in MEANT or scans == [], scans
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield {key: value for key, value in plan.items() if key != "Plans"}
+    for part in plan.get("Plans", []):
+        yield from nodes(part)
+
+
+def is_whole(node: dict[str, Any]) -> bool:
+    """Whether a step reads all of a table, or all of an index."""
+    kind = node.get("Node Type", "")
+    return kind == "Seq Scan" or (kind.startswith(("Index", "Bitmap Index")) and "Index Cond" not in node)

