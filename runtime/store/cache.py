@@ -1,0 +1,142 @@
+"""What is kept in memory of the busiest sessions: their heads and their latest messages (R1)."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import msgspec
+
+from runtime.store.batch import SessionChange
+from runtime.store.commands import SessionKey
+from runtime.store.messages import encode_message
+from runtime.store.state import Head, MessageColumns
+
+# The most messages kept of one session; it may hold half as many again before it is trimmed.
+TAIL_LENGTH = 200
+# About what an entry, and a message in it, cost beside their bytes.
+ENTRY_OVERHEAD, MESSAGE_OVERHEAD = 1000, 150
+
+Encoded = tuple[int, msgspec.Raw]
+
+
+class Entry:
+    """A head, and every stored message from `start` on: none is left out between and after."""
+
+    def __init__(self, head: Head, start: int) -> None:
+        self.head = head
+        self.start = start
+        self.seqs: list[int] = []
+        self.encoded: list[msgspec.Raw] = []
+        self.size = ENTRY_OVERHEAD
+
+    def extend(self, messages: Sequence[Encoded]) -> None:
+        """Add the messages that follow."""
+        for seq, encoded in messages:
+            self.seqs.append(seq)
+            self.encoded.append(encoded)
+            self.size += len(memoryview(encoded)) + MESSAGE_OVERHEAD
+        if len(self.seqs) > TAIL_LENGTH * 3 // 2:
+            self._trim(len(self.seqs) - TAIL_LENGTH)
+
+    def _trim(self, count: int) -> None:
+        self.start = self.seqs[count]
+        self.size -= sum(len(memoryview(raw)) + MESSAGE_OVERHEAD for raw in self.encoded[:count])
+        del self.seqs[:count], self.encoded[:count]
+
+    def after(self, seq: int, limit: int) -> tuple[list[Encoded], bool] | None:
+        """The page after a message and whether more follow; None where it reaches back too far."""
+        if seq + 1 < self.start:
+            return None
+        first = bisect_right(self.seqs, seq)
+        return self._slice(first, first + limit), first + limit < len(self.seqs)
+
+    def before(self, seq: int, limit: int) -> tuple[list[Encoded], bool] | None:
+        """The page that ends before a message, oldest first, and whether there are older ones."""
+        end = bisect_left(self.seqs, seq)
+        whole = len(self.seqs) == self.head.message_count
+        if end < limit and not whole:
+            return None
+        first = max(0, end - limit)
+        return self._slice(first, end), first > 0 or not whole
+
+    def _slice(self, first: int, end: int) -> list[Encoded]:
+        return list(zip(self.seqs[first:end], self.encoded[first:end], strict=True))
+
+
+class Cache:
+    """Entries by session, bounded in bytes; the least recently used goes first."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.size = 0
+        self.epoch = 0
+        self._entries: OrderedDict[SessionKey, Entry] = OrderedDict()
+
+    def get(self, key: SessionKey) -> Entry | None:
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+        return entry
+
+    def head(self, key: SessionKey) -> Head | None:
+        entry = self.get(key)
+        return entry.head if entry is not None else None
+
+    def apply(self, change: SessionChange) -> None:
+        """Follow a committed change."""
+        self.epoch += 1
+        if change.head is None:
+            self._drop(change.key)
+            return
+        last_seq = change.base.last_seq if change.base is not None else 0
+        entry = self.get(change.key)
+        if entry is None or not _continues(entry, change):
+            entry = Entry(change.head, last_seq + 1)
+        self._store(change.head, entry, [_encoded(columns) for columns in change.added])
+
+    def put_head(self, head: Head, epoch: int) -> None:
+        """Keep a head that was read at `epoch`, unless something was committed since: it may be old."""
+        if epoch == self.epoch and head.key not in self._entries:
+            self._store(head, Entry(head, head.last_seq + 1), ())
+
+    def catch_up(self, head: Head, missing: Sequence[Encoded] | None) -> None:
+        """Bring an entry to a head read from the database; without `missing` its messages are let go."""
+        entry = self._entries.get(head.key)
+        if entry is None or entry.head.version < head.version:
+            if entry is None or missing is None:
+                entry, missing = Entry(head, head.last_seq + 1), ()
+            self._store(head, entry, missing)
+
+    def put_tail(self, head: Head, start: int, messages: Sequence[Encoded]) -> None:
+        """Keep the messages from `start` to the end, as read at a head that still stands."""
+        entry = self._entries.get(head.key)
+        if entry is not None and entry.head.version == head.version and start < entry.start:
+            self._store(head, Entry(head, start), messages)
+
+    def _store(self, head: Head, entry: Entry, messages: Sequence[Encoded]) -> None:
+        self._drop(head.key)
+        entry.head = head
+        entry.extend(messages)
+        self._entries[head.key] = entry
+        self.size += entry.size
+        while self.size > self.max_bytes and self._entries:
+            self._drop(next(iter(self._entries)))
+
+    def _drop(self, key: SessionKey) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self.size -= entry.size
+
+
+def _continues(entry: Entry, change: SessionChange) -> bool:
+    """Whether the entry, with the change's messages added, is the session's tail again."""
+    base, head = change.base, change.head
+    if base is None or head is None or head.id != entry.head.id:
+        return False
+    return head.cut_version <= entry.head.version and base.last_seq == entry.head.last_seq
+
+
+def _encoded(columns: MessageColumns) -> Encoded:
+    return columns[1], msgspec.Raw(encode_message(*columns[1:]))

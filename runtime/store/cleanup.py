@@ -1,0 +1,76 @@
+"""Deletes what is idle and erases what was deleted long ago, a little at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from runtime.db.database import Database
+from runtime.models import Cleaned
+from runtime.store.commands import DeleteSession, ForgetOld, Request, SessionDeleted, SessionKey
+from runtime.store.writer import Writer
+
+# How many sessions share a transaction.
+CHUNK = 100
+# How long an idempotency key is kept, and the row of a writer that is silent.
+KEPT = timedelta(days=1)
+
+BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
+
+
+async def clean(
+    database: Database, writer: Writer, now: datetime, max_age_hours: float, hard_delete_after_days: float
+) -> Cleaned:
+    """Clean up sessions of every owner, and forget idempotency keys older than a day."""
+    idle_since = _before(now, max_age_hours * 3600)
+    deleted_since = _before(now, hard_delete_after_days * 86_400)
+    sweep = _Sweep(database, writer, now)
+    soft = await sweep.delete(
+        "list_idle_sessions", idle_since, lambda key: DeleteSession(key, idle_since=idle_since)
+    )
+    hard = await sweep.delete(
+        "list_erasable_sessions",
+        deleted_since,
+        lambda key: DeleteSession(key, hard=True, deleted_since=deleted_since),
+    )
+    await sweep.forget(now - KEPT)
+    return Cleaned(soft_deleted=soft, hard_deleted=hard)
+
+
+def _before(now: datetime, seconds: float) -> datetime:
+    try:
+        return now - timedelta(seconds=seconds)
+    except OverflowError:
+        return BEGINNING
+
+
+class _Sweep:
+    def __init__(self, database: Database, writer: Writer, now: datetime) -> None:
+        self._database = database
+        self._writer = writer
+        self._now = now
+
+    async def delete(
+        self, statement: str, before: datetime, command: Callable[[SessionKey], DeleteSession]
+    ) -> int:
+        """Delete what the statement lists, chunk by chunk, until nothing is listed or nothing goes."""
+        total = 0
+        while rows := await self._database.fetch(statement, before, CHUNK):
+            keys = [SessionKey(row["owner"], row["session_id"]) for row in rows]
+            requests = [Request(command(key), key, self._now) for key in keys]
+            outcomes = await asyncio.gather(*map(self._writer.submit, requests))
+            gone = sum(isinstance(outcome, SessionDeleted) and outcome.deleted for outcome in outcomes)
+            if not gone:
+                break
+            total += gone
+        return total
+
+    async def forget(self, before: datetime) -> None:
+        """Forget idempotency keys from before a time."""
+        nobody = SessionKey("", "")
+        while True:
+            await self._writer.submit(Request(ForgetOld(nobody, before), nobody, self._now))
+            rows = await self._database.fetch("find_oldest_idempotency_key")
+            if not rows or rows[0]["created_at"] >= before:
+                return

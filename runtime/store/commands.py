@@ -1,0 +1,279 @@
+"""What a caller can ask of the writer, and what comes back.
+
+A command holds the request and nothing else: no clock, no random number. Two requests are the same
+request exactly when their commands are equal, which is what an idempotency key is checked by (W12).
+Free text and structures stand in it as the JSON text that is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from runtime.models import DEFAULT_AGENT, AgentContext, Approval, Decision, Role, Session
+
+JsonText = str
+
+# What is counted for a command beside its texts, in bytes (W9).
+COMMAND_OVERHEAD = 512
+
+
+class SessionKey(Struct, frozen=True, order=True):
+    """What a session is known by: its owner (empty where nobody signs in) and its id."""
+
+    owner: str
+    session_id: str
+
+
+class NewMessage(Struct, frozen=True):
+    """A message to store. `title` is what it would be called by, `size` its texts in bytes."""
+
+    role: Role
+    content: JsonText
+    timestamp: datetime | None
+    name: JsonText | None
+    tool_call_id: JsonText | None
+    tool_calls: JsonText | None
+    token_count: int | None
+    metadata: JsonText | None
+    extra: JsonText | None
+    title: JsonText | None
+    size: int
+
+
+class Command(Struct, frozen=True, tag=True):
+    """Something to do with one session. An empty session id asks for one to be made."""
+
+    key: SessionKey
+
+
+class CreateSession(Command, frozen=True):
+    """Make the session; where `if_missing`, one that is there already will do."""
+
+    title: JsonText | None = None
+    description: JsonText | None = None
+    metadata: JsonText = "{}"
+    agent: str = DEFAULT_AGENT
+    messages: tuple[NewMessage, ...] = ()
+    if_missing: bool = False
+
+
+class UpdateSession(Command, frozen=True):
+    """Change what is named; the rest stays."""
+
+    title: JsonText | UnsetType | None = UNSET
+    description: JsonText | UnsetType | None = UNSET
+    metadata: JsonText | UnsetType = UNSET
+    is_active: bool | UnsetType = UNSET
+
+
+class DeleteSession(Command, frozen=True):
+    """Delete the session: so that it can be restored, or for good (`hard`).
+
+    The cleanup sets a condition, which is looked at again under the lock: `idle_since` deletes only a
+    session that nothing happened in after, `deleted_since` erases only one deleted no later.
+    """
+
+    hard: bool = False
+    idle_since: datetime | None = None
+    deleted_since: datetime | None = None
+
+
+class RestoreSession(Command, frozen=True):
+    """Take back a soft deletion."""
+
+
+class AppendMessages(Command, frozen=True):
+    """Add messages, all or none."""
+
+    messages: tuple[NewMessage, ...]
+
+
+class ReplaceMessages(Command, frozen=True):
+    """Make this the history. What is stored and the same at its beginning is kept as it is."""
+
+    messages: tuple[NewMessage, ...]
+    create: bool = False
+
+
+class TruncateMessages(Command, frozen=True):
+    """Take away what follows a message."""
+
+    after: int
+
+
+class SwitchAgent(Command, frozen=True):
+    """Hand the conversation over."""
+
+    agent: str
+    reason: JsonText | None = None
+    metadata: JsonText = "{}"
+
+
+class UpdateContext(Command, frozen=True):
+    """Set the metadata of the agent context."""
+
+    metadata: JsonText
+
+
+class CreateApproval(Command, frozen=True):
+    """Let a tool call wait for a person; `expires_in` is in seconds."""
+
+    call_id: str
+    tool_name: JsonText
+    arguments: JsonText
+    reason: JsonText | None = None
+    expires_in: float | None = None
+
+
+class DecideApproval(Command, frozen=True):
+    """Decide a waiting tool call."""
+
+    call_id: str
+    decision: Decision
+    modified_arguments: JsonText | None = None
+    feedback: JsonText | None = None
+
+
+class DeleteApproval(Command, frozen=True):
+    """Take an approval away."""
+
+    call_id: str
+
+
+class ForgetOld(Command, frozen=True):
+    """Forget idempotency keys and dead writers from before a time; concerns no session."""
+
+    before: datetime
+
+
+def weight(command: Command) -> int:
+    """About how many bytes a command holds while it waits (W9)."""
+    total = COMMAND_OVERHEAD
+    for field in command.__struct_fields__:
+        value = getattr(command, field)
+        if type(value) is str:
+            total += len(value)
+        elif type(value) is tuple:
+            total += sum(message.size for message in value)
+    return total
+
+
+def fingerprint(command: Command) -> str:
+    """What tells one request from another: 128 bits, as 32 hexadecimal digits."""
+    return hashlib.blake2b(msgspec.msgpack.encode(command), digest_size=16).hexdigest()
+
+
+class IdempotencyKey(Struct, frozen=True):
+    """The key that a client repeats a request under, and the fingerprint of that request (W12)."""
+
+    key: str
+    fingerprint: str
+
+
+class Request(Struct, frozen=True):
+    """A command as it is submitted, with all that `plan` may not make for itself.
+
+    `key` names the session also where the command left its id to be made.
+    """
+
+    command: Command
+    key: SessionKey
+    at: datetime
+    if_match: int | None = None
+    idempotency: IdempotencyKey | None = None
+
+
+class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a write comes back with. `version` is the session's after it; `replayed` says that this
+    answers a repeat of an earlier request, with the reply that the first one had."""
+
+    session_id: str
+    version: int
+    replayed: bool = False
+
+
+class Receipt(Struct, frozen=True):
+    """Where a message was stored."""
+
+    seq: int
+    timestamp: datetime
+
+
+class SessionWritten(Outcome, frozen=True):
+    """The session as the write left it; `created` where the write made it."""
+
+    session: Session
+    created: bool = False
+
+
+class SessionDeleted(Outcome, frozen=True):
+    """The session is deleted; False where the condition of a cleanup no longer held."""
+
+    deleted: bool = True
+
+
+class Appended(Outcome, frozen=True):
+    """Where each message was stored."""
+
+    messages: list[Receipt]
+    last_seq: int
+
+
+class Replaced(Outcome, frozen=True):
+    """Where each message of the history stands, kept or new."""
+
+    messages: list[Receipt]
+    last_seq: int
+    message_count: int
+
+
+class Truncated(Outcome, frozen=True):
+    """How many messages were taken away."""
+
+    deleted: int
+    last_seq: int
+
+
+class Switched(Outcome, frozen=True):
+    """Who held the conversation, and who holds it now."""
+
+    from_agent: str
+    to_agent: str
+    switch_count: int
+
+
+class ContextWritten(Outcome, frozen=True):
+    """The agent context as the write left it."""
+
+    context: AgentContext
+
+
+class ApprovalWritten(Outcome, frozen=True):
+    """The approval as the write left it."""
+
+    approval: Approval
+
+
+class ApprovalDeleted(Outcome, frozen=True):
+    """The approval is gone."""
+
+
+class Forgotten(Outcome, frozen=True):
+    """Some of what was old is forgotten."""
+
+
+class Accepted(Struct, frozen=True):
+    """A buffered write: it will be stored, together with others, within the flush interval (W5)."""
+
+    session_id: str
+    accepted: int
+    replayed: bool = False
+
+
+# What a follower of a session hears of a change that is not a message.
+Change = Literal["agent", "approvals", "context", "deleted", "messages", "session"]

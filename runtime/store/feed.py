@@ -1,0 +1,196 @@
+"""Wakes those who follow a session, on this instance and on the others.
+
+Nothing is queued for a follower: it is told that there is something new and reads it when it is ready,
+so one that is slow holds up nobody and costs no memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import get_args
+
+import msgspec
+
+from runtime.errors import SessionNotFound
+from runtime.models import ChangedEvent, MessageEvent
+from runtime.store.batch import SessionChange
+from runtime.store.commands import Change, SessionKey
+from runtime.store.reader import Reader
+from runtime.store.state import Head
+
+logger = logging.getLogger("agent_runtime.feed")
+
+# How many messages a follower gets at a time.
+PAGE = 100
+# Postgres takes notifications of less than 8000 bytes.
+MAX_NOTIFICATION = 7900
+
+ALL_CHANGES: tuple[Change, ...] = get_args(Change)
+
+# What a notification says of a session: its db id, its new version, and what changed in it.
+Changed = tuple[int, int, list[str]]
+
+
+class Feed:
+    """The followers of this instance, by the db id of the session that they follow."""
+
+    def __init__(self, reader: Reader, instance: str) -> None:
+        self._reader = reader
+        self._instance = instance
+        self._followers: defaultdict[int, set[Follower]] = defaultdict(set)
+        self._ended = False
+
+    async def follow(self, key: SessionKey, after: int) -> Follower:
+        """Follow a session from behind message `after`. Raises SessionNotFound."""
+        head = await self._reader.get_head(key)
+        follower = Follower(self, self._reader, head, after)
+        self._followers[head.id].add(follower)
+        if self._ended:
+            follower.end()
+        return follower
+
+    def leave(self, follower: Follower) -> None:
+        """Forget a follower."""
+        followers = self._followers[follower.session_db_id]
+        followers.discard(follower)
+        if not followers:
+            del self._followers[follower.session_db_id]
+
+    def publish(self, changes: Sequence[SessionChange]) -> None:
+        """Tell of a batch that this instance committed."""
+        if self._followers:
+            self._tell(map(_changed, changes))
+
+    def hear(self, notification: str) -> None:
+        """Tell of a batch that another instance committed (R2)."""
+        instance, changes = msgspec.json.decode(notification, type=tuple[str, list[Changed] | None])
+        if instance == self._instance:
+            return
+        if changes is None:
+            self.catch_up()
+        else:
+            self._tell(changes)
+
+    def _tell(self, changes: Iterable[Changed]) -> None:
+        for session_db_id, version, what in changes:
+            for follower in self._followers.get(session_db_id, ()):
+                follower.wake(version, what)
+
+    def catch_up(self) -> None:
+        """Let every follower look for itself: notifications may have been missed."""
+        for followers in self._followers.values():
+            for follower in followers:
+                follower.suspect()
+
+    def end(self) -> None:
+        """End every stream, also those that are still to be opened: the store is closing."""
+        self._ended = True
+        for followers in self._followers.values():
+            for follower in followers:
+                follower.end()
+
+
+class Follower:
+    """Reads a session as it grows: each message once and in order, and notes of all else."""
+
+    def __init__(self, feed: Feed, reader: Reader, head: Head, after: int) -> None:
+        self.session_db_id = head.id
+        self._feed = feed
+        self._reader = reader
+        self._key = head.key
+        self._cursor = after
+        self._version = head.version
+        self._what: set[str] = set()
+        self._news = asyncio.Event()
+        self._ended = False
+        # Something may have been committed between the reading of this head and the entry in the feed.
+        self.suspect()
+
+    async def __aenter__(self) -> Follower:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._feed.leave(self)
+
+    def wake(self, version: int, what: Iterable[str]) -> None:
+        """The session has changed."""
+        self._version = max(self._version, version)
+        self._what.update(what)
+        self._news.set()
+
+    def suspect(self) -> None:
+        """The session may have changed."""
+        self._suspicious = True
+        self._news.set()
+
+    def end(self) -> None:
+        """Nothing more is to be read."""
+        self._ended = True
+        self._news.set()
+
+    async def events(self, timeout: float) -> list[MessageEvent | ChangedEvent] | None:
+        """What is new, waiting for it up to `timeout` seconds: empty when nothing came, None at the end."""
+        while True:
+            try:
+                await asyncio.wait_for(self._news.wait(), timeout)
+            except TimeoutError:
+                # A notification may be lost without a trace: who waits long looks for itself.
+                self.suspect()
+                return []
+            self._news.clear()
+            if self._ended:
+                return None
+            if events := await self._read():
+                return events
+
+    async def _read(self) -> list[MessageEvent | ChangedEvent]:
+        try:
+            await self._look_for_itself()
+            page = await self._reader.list_messages(self._key, after=self._cursor, limit=PAGE)
+        except SessionNotFound:
+            return self._end_of_session()
+        events: list[MessageEvent | ChangedEvent] = []
+        if page.end_seq is not None:
+            self._cursor = page.end_seq
+            events += [MessageEvent(seq, raw) for seq, raw in zip(page.seqs, page.encoded, strict=True)]
+        if page.more:
+            self._news.set()
+        elif self._what:
+            events.append(self._changed())
+        return events
+
+    async def _look_for_itself(self) -> None:
+        if self._suspicious:
+            head = await self._reader.get_head(self._key)
+            self._suspicious = False
+            if head.version > self._version:
+                self.wake(head.version, ALL_CHANGES)
+
+    def _changed(self) -> ChangedEvent:
+        event = ChangedEvent(self._version, sorted(self._what))
+        self._what.clear()
+        return event
+
+    def _end_of_session(self) -> list[MessageEvent | ChangedEvent]:
+        self._what = {"deleted"}
+        self.end()
+        return [self._changed()]
+
+
+def notification(instance: str, changes: Sequence[SessionChange]) -> str:
+    """What the other instances are told of a batch: by whom, and what changed.
+
+    Where that would be too long it says null instead: anything may have changed.
+    """
+    text = msgspec.json.encode((instance, list(map(_changed, changes)))).decode()
+    return text if len(text) < MAX_NOTIFICATION else msgspec.json.encode((instance, None)).decode()
+
+
+def _changed(change: SessionChange) -> Changed:
+    if change.head is not None:
+        return change.head.id, change.head.version, sorted(change.what)
+    assert change.base is not None, "only a session that was stored can be gone for good"
+    return change.base.id, change.base.version + 1, sorted(change.what)

@@ -1,0 +1,124 @@
+"""Reads what a batch has to know before it is planned, under the lock on its heads (W2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from runtime.db.database import Transaction
+from runtime.store import commands
+from runtime.store.batch import Known, StoredReply
+from runtime.store.cache import Cache
+from runtime.store.commands import Request, SessionKey
+from runtime.store.rows import approval_row_from, details_from, head_from
+from runtime.store.state import Head
+
+# The commands that look at more of a session than its head.
+_NEED_DETAILS = (
+    commands.UpdateSession,
+    commands.RestoreSession,
+    commands.SwitchAgent,
+    commands.UpdateContext,
+)
+_NAME_APPROVALS = (commands.CreateApproval, commands.DecideApproval, commands.DeleteApproval)
+
+
+def json_list(values: Iterable[object]) -> str:
+    """A list as a statement takes it."""
+    return msgspec.json.encode(list(values)).decode()
+
+
+class Loader:
+    """Reads for the writer. `truth` holds the heads that need no reading; None where others write (R2)."""
+
+    def __init__(self, truth: Cache | None) -> None:
+        self._truth = truth
+
+    async def load(self, tx: Transaction, requests: Sequence[Request]) -> Known:
+        """Everything that the requests name, and as many unused ids as they may need."""
+        known = Known(heads=await self._heads(tx, {request.key for request in requests}))
+        await _load_details(tx, requests, known)
+        await _load_approvals(tx, requests, known)
+        await _load_replies(tx, requests, known)
+        await _load_histories(tx, requests, known)
+        await _load_cuts(tx, requests, known)
+        await _load_new_ids(tx, requests, known)
+        return known
+
+    async def _heads(self, tx: Transaction, keys: set[SessionKey]) -> dict[SessionKey, Head]:
+        heads: dict[SessionKey, Head] = {}
+        if self._truth is not None:
+            heads = {key: head for key in keys if (head := self._truth.head(key)) is not None}
+        if missing := [(key.owner, key.session_id) for key in sorted(keys - heads.keys())]:
+            for row in await tx.fetch("lock_heads", json_list(missing)):
+                head = head_from(row)
+                heads[head.key] = head
+        return heads
+
+
+async def _load_details(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
+    needed = (request.key for request in requests if _needs_details(request.command))
+    if ids := {head.id for key in needed if (head := known.heads.get(key)) is not None}:
+        rows = await tx.fetch("list_details", json_list(sorted(ids)))
+        known.details.update({row["id"]: details_from(row) for row in rows})
+
+
+def _needs_details(command: commands.Command) -> bool:
+    if isinstance(command, commands.CreateSession):
+        return command.if_missing
+    if isinstance(command, commands.DeleteSession):
+        return not command.hard
+    return isinstance(command, _NEED_DETAILS)
+
+
+async def _load_approvals(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
+    names = {
+        (head.id, request.command.call_id)
+        for request in requests
+        if isinstance(request.command, _NAME_APPROVALS) and (head := known.heads.get(request.key)) is not None
+    }
+    if names:
+        for row in await tx.fetch("list_named_approvals", json_list(sorted(names))):
+            known.approvals[row["session_db_id"], row["call_id"]] = approval_row_from(row)
+
+
+async def _load_replies(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
+    names = {(r.key.owner, r.idempotency.key) for r in requests if r.idempotency is not None}
+    if names:
+        for row in await tx.fetch("list_idempotency_keys", json_list(sorted(names))):
+            known.replies[row["owner"], row["key"]] = StoredReply(row["fingerprint"], row["reply"])
+
+
+async def _load_histories(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
+    lengths: dict[int, int] = {}
+    for request in requests:
+        head = known.heads.get(request.key)
+        if isinstance(request.command, commands.ReplaceMessages) and head is not None:
+            lengths[head.id] = max(lengths.get(head.id, 0), len(request.command.messages))
+    for session_db_id, length in lengths.items():
+        rows = await tx.fetch("list_messages_after", session_db_id, 0, length)
+        known.histories[session_db_id] = [tuple(row) for row in rows]
+
+
+async def _load_cuts(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
+    for request in requests:
+        head = known.heads.get(request.key)
+        if isinstance(request.command, commands.TruncateMessages) and head is not None:
+            after = request.command.after
+            (row,) = await tx.fetch("sum_messages_after", head.id, after)
+            known.cuts[head.id, after] = (row["message_count"], row["token_total"])
+
+
+async def _load_new_ids(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
+    """One id for each request that may make a session: the gaps that this leaves cost nothing."""
+    makers = [request for request in requests if _makes_session(request.command)]
+    erasing = any(isinstance(r.command, commands.DeleteSession) and r.command.hard for r in requests)
+    if any(erasing or request.key not in known.heads for request in makers):
+        rows = await tx.fetch("allocate_session_ids", len(makers))
+        known.new_ids = [row["id"] for row in rows]
+
+
+def _makes_session(command: commands.Command) -> bool:
+    replaces = isinstance(command, commands.ReplaceMessages) and command.create
+    return replaces or isinstance(command, commands.CreateSession)

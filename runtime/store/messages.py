@@ -1,0 +1,172 @@
+"""A message in its three forms: as a client sends it, as it is stored, as it is given back."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from runtime.db.database import Row
+from runtime.errors import InvalidInput
+from runtime.models import Metadata, Role, Time, TokenCount
+from runtime.store.commands import JsonText, NewMessage
+
+TITLE_LENGTH = 80
+
+_encode = msgspec.json.Encoder().encode
+_FIELD = re.compile("Object (?:missing required|contains unknown) field `(.*)`", re.DOTALL)
+
+
+class MessageInput(Struct, frozen=True):
+    """A message as a client sends it. Other fields are kept, but for `seq`, which the server gives."""
+
+    role: Role
+    content: str | list[Any] | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: list[Any] | None = None
+    token_count: TokenCount | None = None
+    metadata: Metadata | None = None
+    timestamp: Time | None = None
+
+
+_KNOWN = frozenset({*MessageInput.__struct_fields__, "seq"})
+
+
+def new_messages(values: Sequence[Any], path: str = "$") -> tuple[NewMessage, ...]:
+    """Parse messages as they came, decoded from JSON.
+
+    Raises InvalidInput with the place under `path`, such as `$[3].role`.
+    """
+    return tuple([_new_message(value, f"{path}[{index}]") for index, value in enumerate(values)])
+
+
+def _new_message(value: Any, path: str) -> NewMessage:
+    try:
+        fields = msgspec.convert(value, MessageInput)
+    except msgspec.ValidationError as error:
+        raise invalid_input(error, path) from None
+    extra = {name: value[name] for name in value if name not in _KNOWN}
+    content = json_text(fields.content, path)
+    name, tool_call_id, tool_calls, metadata, others = (
+        None if part is None else json_text(part, path)
+        for part in (fields.name, fields.tool_call_id, fields.tool_calls, fields.metadata, extra or None)
+    )
+    return NewMessage(
+        role=fields.role,
+        content=content,
+        timestamp=None if fields.timestamp is None else _as_utc(fields.timestamp, f"{path}.timestamp"),
+        name=name,
+        tool_call_id=tool_call_id,
+        tool_calls=tool_calls,
+        token_count=fields.token_count,
+        metadata=metadata,
+        extra=others,
+        title=_title(fields.content) if fields.role == "user" else None,
+        size=len(content) + sum(len(part) for part in (tool_calls, metadata, others) if part),
+    )
+
+
+def _as_utc(time: datetime, path: str) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise InvalidInput(path, "Expected a time between the years 1 and 9999 of UTC") from None
+
+
+def invalid_input(error: msgspec.ValidationError, path: str) -> InvalidInput:
+    """The error of msgspec as one of ours, its place put under `path`."""
+    message, _, place = str(error).partition(" - at `$")
+    # msgspec names the object around a field that is missing or unknown; we name the field.
+    field = _FIELD.fullmatch(message)
+    return InvalidInput(path + place.rstrip("`") + (f".{field[1]}" if field else ""), message)
+
+
+def json_text(value: Any, path: str = "$") -> JsonText:
+    """The JSON text of a value. Raises InvalidInput for what JSON or a database has no room for."""
+    try:
+        text = _encode(value).decode()
+    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        raise InvalidInput(path, f"cannot be stored: {error}") from None
+    # NaN and the infinities would silently become null.
+    if "null" in text and _has_non_finite(value):
+        raise InvalidInput(path, "cannot be stored: a number that is not finite")
+    return text
+
+
+def _has_non_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, dict):
+        return any(map(_has_non_finite, value.values()))
+    return isinstance(value, list | tuple) and any(map(_has_non_finite, value))
+
+
+def _title(content: str | list[Any] | None) -> JsonText | None:
+    """The first line that says something: what a session is called until somebody names it."""
+    for text in [content] if isinstance(content, str) else _texts(content or []):
+        if lines := text[: 10 * TITLE_LENGTH].split("\n", 50):
+            line = next((stripped for line in lines if (stripped := line.strip())), None)
+            if line:
+                return json_text(line[:TITLE_LENGTH])
+    return None
+
+
+def _texts(parts: list[Any]) -> list[str]:
+    texts = (part.get("text") for part in parts if isinstance(part, dict))
+    return [text for text in texts if isinstance(text, str)]
+
+
+def rfc3339(time: datetime) -> str:
+    """A UTC time as the API writes it: without a fraction where there is none."""
+    return time.replace(tzinfo=None).isoformat() + "Z"
+
+
+def encode_message(
+    seq: int,
+    role: str,
+    content: JsonText,
+    timestamp: datetime,
+    name: JsonText | None,
+    tool_call_id: JsonText | None,
+    tool_calls: JsonText | None,
+    token_count: int | None,
+    metadata: JsonText | None,
+    extra: JsonText | None,
+) -> bytes:
+    """The JSON of a stored message, as every reader gets it, from its columns in their order."""
+    text = f'{{"seq":{seq},"role":"{role}","content":{content},"timestamp":"{rfc3339(timestamp)}"'
+    if name is not None:
+        text += f',"name":{name}'
+    if tool_call_id is not None:
+        text += f',"tool_call_id":{tool_call_id}'
+    if tool_calls is not None:
+        text += f',"tool_calls":{tool_calls}'
+    if token_count is not None:
+        text += f',"token_count":{token_count}'
+    if metadata is not None:
+        text += f',"metadata":{metadata}'
+    if extra is not None:
+        text += f",{extra[1:-1]}"
+    return (text + "}").encode()
+
+
+def encode_row(row: Row) -> bytes:
+    """The same from a row of a statement that lists messages."""
+    return encode_message(*row)
+
+
+def encode_chat_message(row: Row) -> bytes:
+    """A message in the form that chat-completion APIs take: what we added to it left out."""
+    text = f'{{"role":"{row["role"]}","content":{row["content"]}'
+    for name in ("name", "tool_calls", "tool_call_id"):
+        if row[name] is not None:
+            text += f',"{name}":{row[name]}'
+    if row["extra"] is not None:
+        text += f",{row['extra'][1:-1]}"
+    return (text + "}").encode()

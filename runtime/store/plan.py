@@ -1,0 +1,101 @@
+"""Heads and requests in, rows and outcomes out.
+
+Pure: no I/O, no clock, no randomness. Each request takes effect on what the ones before it left, as if
+they came one by one (W3), and one that fails leaves everything as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct, structs
+
+from runtime.errors import KeyReused, RequestError
+from runtime.store.batch import Batch, Known, SessionChange, StoredReply
+from runtime.store.commands import (
+    Appended,
+    ApprovalDeleted,
+    ApprovalWritten,
+    ContextWritten,
+    JsonText,
+    Outcome,
+    Replaced,
+    Request,
+    SessionDeleted,
+    SessionWritten,
+    Switched,
+    Truncated,
+)
+from runtime.store.rules import RULES
+from runtime.store.working import Rows
+
+
+class Plan(Struct, frozen=True):
+    """The rows to write by statement, each request's outcome or error, and what changed."""
+
+    rows: Rows
+    outcomes: list[Outcome | RequestError]
+    changes: list[SessionChange]
+
+
+def plan(known: Known, requests: Sequence[Request]) -> Plan:
+    """Decide a batch. Its outcomes stand in the order of the requests."""
+    batch = Batch(known)
+    outcomes = [_decide(batch, request) for request in requests]
+    return Plan(batch.rows(), outcomes, list(batch.changes()))
+
+
+def _decide(batch: Batch, request: Request) -> Outcome | RequestError:
+    try:
+        return _replay(batch, request) or _execute(batch, request)
+    except RequestError as error:
+        return error
+
+
+def _replay(batch: Batch, request: Request) -> Outcome | None:
+    """W12: the reply that the first request under this key had."""
+    if request.idempotency is None:
+        return None
+    key = request.idempotency.key
+    stored = batch.replies.get((request.key.owner, key))
+    if stored is None:
+        return None
+    if stored.fingerprint != request.idempotency.fingerprint:
+        raise KeyReused(key)
+    return structs.replace(decode_reply(stored.reply), replayed=True)
+
+
+def _execute(batch: Batch, request: Request) -> Outcome:
+    outcome = RULES[type(request.command)](batch, request, request.command)
+    if request.idempotency is not None:
+        reply = StoredReply(request.idempotency.fingerprint, encode_reply(outcome))
+        batch.remember(request, request.idempotency, reply)
+    return outcome
+
+
+_OUTCOMES: dict[str, type[Outcome]] = {
+    kind.__name__: kind
+    for kind in (
+        SessionWritten,
+        SessionDeleted,
+        Appended,
+        Replaced,
+        Truncated,
+        Switched,
+        ContextWritten,
+        ApprovalWritten,
+        ApprovalDeleted,
+    )
+}
+
+
+def encode_reply(outcome: Outcome) -> JsonText:
+    """An outcome as it is kept under an idempotency key."""
+    return msgspec.json.encode((type(outcome).__name__, outcome)).decode()
+
+
+def decode_reply(reply: JsonText) -> Outcome:
+    """The outcome that was kept."""
+    kind, outcome = msgspec.json.decode(reply, type=tuple[str, msgspec.Raw])
+    return msgspec.json.decode(outcome, type=_OUTCOMES[kind])

@@ -1,0 +1,122 @@
+"""The face of the store, its reading half."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from runtime.models import (
+    AgentContext,
+    AgentSwitch,
+    ApprovalList,
+    ApprovalStatus,
+    History,
+    MessagePage,
+    Role,
+    Session,
+    SessionPage,
+    SessionStats,
+    SwitchPage,
+)
+from runtime.store.commands import SessionKey
+from runtime.store.feed import Feed, Follower
+from runtime.store.inputs import check_key
+from runtime.store.reader import Reader
+from runtime.store.writer import Writer
+
+
+class Reads:
+    """Each read waits for what was accepted for its session (W6).
+
+    Raises SessionNotFound, and DatabaseUnavailable for what may be tried again.
+    """
+
+    _reader: Reader
+    _writer: Writer
+    _feed: Feed
+
+    async def get_session(self, session_id: str, *, owner: str = "") -> Session:
+        """The session."""
+        return await self._reader.get_session(await self._settled(owner, session_id))
+
+    async def list_sessions(
+        self,
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        include_deleted: bool = False,
+        count: bool = False,
+        owner: str = "",
+    ) -> SessionPage:
+        """An owner's sessions, latest activity first; `cursor` is the `next_cursor` of the page before."""
+        await self._writer.settle(None)
+        return await self._reader.list_sessions(
+            owner, limit=limit, cursor=cursor, include_deleted=include_deleted, count=count
+        )
+
+    async def get_stats(self, session_id: str, *, owner: str = "") -> SessionStats:
+        """What a session has grown to."""
+        return await self._reader.get_stats(await self._settled(owner, session_id))
+
+    async def list_messages(
+        self,
+        session_id: str,
+        *,
+        after: int | None = None,
+        before: int | None = None,
+        last: int | None = None,
+        limit: int = 100,
+        role: Role | None = None,
+        owner: str = "",
+    ) -> MessagePage:
+        """A page of messages, oldest first: behind `after`, up to `before`, or the `last` ones."""
+        key = await self._settled(owner, session_id)
+        return await self._reader.list_messages(
+            key, after=after, before=before, last=last, limit=limit, role=role
+        )
+
+    async def list_numbered_page(
+        self, session_id: str, *, page: int, page_size: int, role: Role | None = None, owner: str = ""
+    ) -> MessagePage:
+        """The `page`-th page of `page_size` messages, from 1. Its cost grows with `page`."""
+        key = await self._settled(owner, session_id)
+        return await self._reader.list_numbered_page(key, page=page, page_size=page_size, role=role)
+
+    async def get_history(self, session_id: str, *, owner: str = "") -> History:
+        """The whole conversation in chat form."""
+        return await self._reader.get_history(await self._settled(owner, session_id))
+
+    async def get_context(self, session_id: str, *, owner: str = "") -> AgentContext:
+        """Which agent holds the session."""
+        return await self._reader.get_context(await self._settled(owner, session_id))
+
+    async def list_switches(
+        self, session_id: str, *, limit: int = 100, before: int | None = None, owner: str = ""
+    ) -> SwitchPage:
+        """Handovers, latest first: those before number `before`, where it is given."""
+        key = await self._settled(owner, session_id)
+        return await self._reader.list_switches(key, limit=limit, before=before)
+
+    async def list_agent_history(self, session_id: str, *, owner: str = "") -> list[AgentSwitch]:
+        """Every handover, in the order in which they happened."""
+        return await self._reader.list_agent_history(await self._settled(owner, session_id))
+
+    async def list_approvals(
+        self, session_id: str, *, status: ApprovalStatus | None = None, owner: str = ""
+    ) -> ApprovalList:
+        """Approvals of a session, oldest first."""
+        return await self._reader.list_approvals(await self._settled(owner, session_id), status=status)
+
+    @contextlib.asynccontextmanager
+    async def follow(self, session_id: str, *, after: int = 0, owner: str = "") -> AsyncIterator[Follower]:
+        """Follow a session from behind message `after`: its messages without a gap, then what comes."""
+        follower = await self._feed.follow(await self._settled(owner, session_id), after)
+        try:
+            yield follower
+        finally:
+            self._feed.leave(follower)
+
+    async def _settled(self, owner: str, session_id: str) -> SessionKey:
+        key = SessionKey(owner, check_key(session_id, "$.session_id"))
+        await self._writer.settle(key)
+        return key

@@ -1,0 +1,89 @@
+"""What is known of a session while it is written: values as they are stored."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from runtime.models import Approval, ApprovalStatus
+from runtime.store.commands import JsonText, SessionKey
+
+# The columns of a message row: session_db_id, then those of `encode_message`.
+MessageColumns = tuple[Any, ...]
+
+decode = msgspec.json.Decoder().decode
+
+
+def decode_optional(text: JsonText | None) -> Any:
+    """The value of a JSON text; None where there is no text."""
+    return None if text is None else decode(text)
+
+
+class Head(Struct, frozen=True):
+    """Where a session stands: the small row that is the lock and the authority.
+
+    `cut_version` is the version that last took messages away: what a cache holds from before it may
+    be gone. `first_user_seq` is the message that an untitled session is called after.
+    """
+
+    id: int
+    key: SessionKey
+    version: int
+    last_seq: int
+    message_count: int
+    token_total: int
+    last_activity: datetime
+    deleted_at: datetime | None
+    cut_version: int
+    first_user_seq: int | None
+
+
+class Details(Struct, frozen=True):
+    """What a head leaves out of a session, and its agent context."""
+
+    title: JsonText | None
+    description: JsonText | None
+    metadata: JsonText
+    created_at: datetime
+    is_active: bool
+    first_user_text: JsonText | None
+    current_agent: str
+    switch_count: int
+    context_metadata: JsonText
+    context_created_at: datetime
+    context_updated_at: datetime
+
+
+class ApprovalRow(Struct, frozen=True):
+    """An approval as it is stored."""
+
+    call_id: str
+    tool_name: JsonText
+    arguments: JsonText
+    reason: JsonText | None
+    status: ApprovalStatus
+    created_at: datetime
+    expires_at: datetime | None
+    decided_at: datetime | None
+    modified_arguments: JsonText | None
+    feedback: JsonText | None
+
+
+def approval_from(session_id: str, row: ApprovalRow) -> Approval:
+    """What callers see of a stored approval; `Approval.at` tells whether it has expired."""
+    return Approval(
+        call_id=row.call_id,
+        session_id=session_id,
+        tool_name=decode(row.tool_name),
+        arguments=decode(row.arguments),
+        reason=decode_optional(row.reason),
+        status=row.status,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        decided_at=row.decided_at,
+        modified_arguments=decode_optional(row.modified_arguments),
+        feedback=decode_optional(row.feedback),
+    )

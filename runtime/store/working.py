@@ -1,0 +1,249 @@
+"""A session while a batch is planned: it changes in memory, and says at the end what rows to write."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from msgspec import structs
+
+from runtime.models import AgentContext, Session
+from runtime.store.commands import Change, JsonText, NewMessage, Receipt
+from runtime.store.state import ApprovalRow, Details, Head, MessageColumns, decode, decode_optional
+
+# The statements of a batch in the order in which they run: what goes away makes room for what comes.
+STATEMENTS = (
+    "delete_session",
+    "insert_session",
+    "insert_agent_context",
+    "delete_messages_after",
+    "insert_message",
+    "update_session",
+    "update_head",
+    "update_agent_context",
+    "insert_agent_switch",
+    "delete_approval",
+    "insert_approval",
+    "update_approval",
+    "insert_idempotency_key",
+    "delete_old_idempotency_keys",
+    "delete_old_writers",
+)
+
+Rows = defaultdict[str, list[tuple[object, ...]]]
+
+
+class WorkingSession:
+    """A session as the commands planned so far leave it. `base` is what is stored, None for a new one."""
+
+    def __init__(self, head: Head, details: Details | None, *, base: Head | None) -> None:
+        self.id, self.key, self.base = head.id, head.key, base
+        self.version = head.version
+        self.last_seq = head.last_seq
+        self.last_activity = head.last_activity
+        self.deleted_at = head.deleted_at
+        self.cut_version = head.cut_version
+        self.first_user_seq = head.first_user_seq
+        self.first_user_text: JsonText | None = details.first_user_text if details else None
+        self.details = self.stored_details = details
+        # What is left of the messages stored before this batch, and those that it adds.
+        self.stored_count, self.stored_tokens = head.message_count, head.token_total
+        self.stored_last = head.last_seq
+        self.added: list[MessageColumns] = []
+        self.switches: list[tuple[object, ...]] = []
+        self.approvals: dict[str, ApprovalRow] = {}
+        self.stored_approvals: dict[str, ApprovalRow] = {}
+        self.deleted_approvals: set[str] = set()
+        self.changed: set[Change] = set()
+
+    @property
+    def message_count(self) -> int:
+        return self.stored_count + len(self.added)
+
+    @property
+    def token_total(self) -> int:
+        return self.stored_tokens + sum(row[8] or 0 for row in self.added)
+
+    def raise_version(self, at: datetime, *changes: Change) -> None:
+        """Record a change (W4). Activity never goes back, whatever the clock does."""
+        self.version += 1
+        self.last_activity = max(self.last_activity, at)
+        self.changed.update(changes)
+
+    def append(self, messages: Sequence[NewMessage], at: datetime) -> list[Receipt]:
+        """Give each message the next sequence number (W4)."""
+        return [self._append(message, at) for message in messages]
+
+    def _append(self, message: NewMessage, at: datetime) -> Receipt:
+        self.last_seq += 1
+        timestamp = message.timestamp or at
+        if self.first_user_seq is None and message.title is not None:
+            self.first_user_seq, self.first_user_text = self.last_seq, message.title
+        self.added.append(
+            (
+                self.id,
+                self.last_seq,
+                message.role,
+                message.content,
+                timestamp,
+                message.name,
+                message.tool_call_id,
+                message.tool_calls,
+                message.token_count,
+                message.metadata,
+                message.extra,
+            )
+        )
+        return Receipt(self.last_seq, timestamp)
+
+    def cut(self, after: int, stored_count: int, stored_tokens: int) -> int:
+        """Take away every message after one; say how many. What of the stored ones is left comes in."""
+        before = self.message_count
+        if after < self.stored_last:
+            self.stored_last = after
+            self.stored_count, self.stored_tokens = stored_count, stored_tokens
+        self.added = [row for row in self.added if row[1] <= after]
+        if self.first_user_seq is not None and self.first_user_seq > after:
+            self.first_user_seq = self.first_user_text = None
+        removed = before - self.message_count
+        if removed:
+            self.cut_version = self.version + 1
+        return removed
+
+    def known_details(self) -> Details:
+        assert self.details is not None, "the batch did not load the details that a command needs"
+        return self.details
+
+    def change_details(self, **fields: Any) -> None:
+        self.details = structs.replace(self.known_details(), **fields)
+
+    def head(self) -> Head:
+        return Head(
+            id=self.id,
+            key=self.key,
+            version=self.version,
+            last_seq=self.last_seq,
+            message_count=self.message_count,
+            token_total=self.token_total,
+            last_activity=self.last_activity,
+            deleted_at=self.deleted_at,
+            cut_version=self.cut_version,
+            first_user_seq=self.first_user_seq,
+        )
+
+    def session(self) -> Session:
+        """The session as callers see it."""
+        details = self.known_details()
+        return Session(
+            session_id=self.key.session_id,
+            title=decode_optional(details.title or self.first_user_text),
+            description=decode_optional(details.description),
+            metadata=decode(details.metadata),
+            created_at=details.created_at,
+            last_activity=self.last_activity,
+            is_active=details.is_active and self.deleted_at is None,
+            deleted_at=self.deleted_at,
+            version=self.version,
+            last_seq=self.last_seq,
+            message_count=self.message_count,
+            current_agent=details.current_agent,
+        )
+
+    def context(self) -> AgentContext:
+        """The agent context as callers see it."""
+        details = self.known_details()
+        return AgentContext(
+            session_id=self.key.session_id,
+            version=self.version,
+            current_agent=details.current_agent,
+            switch_count=details.switch_count,
+            created_at=details.context_created_at,
+            updated_at=details.context_updated_at,
+            metadata=decode(details.context_metadata),
+        )
+
+    def write(self, rows: Rows) -> None:
+        """Add what has to be written, once for the whole batch."""
+        if self.base is None:
+            self._write_new(rows)
+        elif self.version != self.base.version:
+            self._write_changes(rows, self.base)
+        rows["insert_message"] += self.added
+        rows["insert_agent_switch"] += self.switches
+        self._write_approvals(rows)
+
+    def _write_new(self, rows: Rows) -> None:
+        details, head = self.known_details(), self.head()
+        rows["insert_session"].append(
+            (
+                *(self.id, self.key.owner, self.key.session_id),
+                *(details.title, details.description, details.metadata, details.created_at),
+                *(head.last_activity, details.is_active, head.deleted_at),
+                *(head.version, head.last_seq, head.message_count, head.token_total),
+                *(head.cut_version, head.first_user_seq, self.first_user_text),
+            )
+        )
+        rows["insert_agent_context"].append(
+            (
+                *(self.id, details.current_agent, details.context_created_at),
+                *(details.context_updated_at, details.switch_count, details.context_metadata),
+            )
+        )
+
+    def _write_changes(self, rows: Rows, base: Head) -> None:
+        if self.stored_last < base.last_seq:
+            rows["delete_messages_after"].append((self.id, self.stored_last))
+        rows["update_head"].append(
+            (
+                *(self.id, self.version, self.last_seq, self.message_count, self.token_total),
+                *(self.last_activity, self.cut_version, self.first_user_seq, self.first_user_text),
+            )
+        )
+        if self.details is not None:
+            self._write_details(rows, base, self.details)
+
+    def _write_details(self, rows: Rows, base: Head, details: Details) -> None:
+        session = _session_columns(details)
+        if session != _session_columns(self.stored_details) or self.deleted_at != base.deleted_at:
+            rows["update_session"].append((self.id, *session, self.deleted_at))
+        context = _context_columns(details)
+        if context != _context_columns(self.stored_details):
+            rows["update_agent_context"].append((self.id, *context))
+
+    def _write_approvals(self, rows: Rows) -> None:
+        rows["delete_approval"] += [(self.id, call_id) for call_id in self.deleted_approvals]
+        for call_id, new in self.approvals.items():
+            stored = self.stored_approvals.get(call_id)
+            if stored is None or call_id in self.deleted_approvals:
+                rows["insert_approval"].append((self.id, *structs.astuple(new)))
+            elif stored != new:
+                decided = (new.status, new.decided_at, new.modified_arguments, new.feedback)
+                rows["update_approval"].append((self.id, call_id, *decided))
+
+
+def _session_columns(details: Details | None) -> tuple[object, ...]:
+    return (
+        ()
+        if details is None
+        else (
+            details.title,
+            details.description,
+            details.metadata,
+            details.is_active,
+        )
+    )
+
+
+def _context_columns(details: Details | None) -> tuple[object, ...]:
+    return (
+        ()
+        if details is None
+        else (
+            details.current_agent,
+            details.context_updated_at,
+            details.switch_count,
+            details.context_metadata,
+        )
+    )

@@ -1,0 +1,293 @@
+"""The face of the store, its writing half: what was asked becomes a command for the writer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, TypedDict, TypeVar, Unpack
+
+from msgspec import UNSET, UnsetType
+
+from runtime.db.database import Database
+from runtime.errors import KeyReused
+from runtime.models import DEFAULT_AGENT, MAX_EXPIRES_IN, Cleaned, Decision, Durability, Metadata
+from runtime.store import commands
+from runtime.store.cleanup import clean
+from runtime.store.commands import (
+    Accepted,
+    Appended,
+    ApprovalDeleted,
+    ApprovalWritten,
+    Command,
+    ContextWritten,
+    IdempotencyKey,
+    Outcome,
+    Replaced,
+    Request,
+    SessionDeleted,
+    SessionKey,
+    SessionWritten,
+    Switched,
+    Truncated,
+    fingerprint,
+)
+from runtime.store.inputs import check_key, check_number, optional_text, text
+from runtime.store.loader import json_list
+from runtime.store.messages import new_messages
+from runtime.store.reader import Reader
+from runtime.store.writer import Writer
+
+OutcomeT = TypeVar("OutcomeT", bound=Outcome)
+
+
+class WriteOptions(TypedDict, total=False):
+    """What every write takes: whose session it is, a key that makes a repeat harmless (W12), and the
+    version that the session must be at."""
+
+    owner: str
+    idempotency_key: str | None
+    if_match: int | None
+
+
+class Writes:
+    """Every write returns after COMMIT (W5) unless it is a `buffered` one.
+
+    It raises InvalidInput for what does not fit, another RequestError for what cannot be done, and
+    NotStored for what may be tried again.
+    """
+
+    _database: Database
+    _reader: Reader
+    _writer: Writer
+    _durability: Durability
+    _clock: Callable[[], datetime]
+    _make_id: Callable[[datetime], str]
+
+    async def create_session(
+        self,
+        session_id: str | None = None,
+        *,
+        title: str | None = None,
+        description: str | None = None,
+        metadata: Metadata | None = None,
+        agent: str | None = None,
+        messages: Sequence[Any] = (),
+        if_missing: bool = False,
+        **options: Unpack[WriteOptions],
+    ) -> SessionWritten:
+        """Make a session, with an id of its own (a UUIDv7) where none is given.
+
+        Raises SessionExists, unless `if_missing` lets one that is there do.
+        """
+        command = commands.CreateSession(
+            _key(session_id, options) if session_id is not None else SessionKey(options.get("owner", ""), ""),
+            title=optional_text(title, "$.title"),
+            description=optional_text(description, "$.description"),
+            metadata=text(metadata or {}, "$.metadata"),
+            agent=DEFAULT_AGENT if agent is None else check_key(agent, "$.agent"),
+            messages=new_messages(messages, "$.messages"),
+            if_missing=if_missing,
+        )
+        return await self._write(command, SessionWritten, options)
+
+    async def update_session(
+        self,
+        session_id: str,
+        *,
+        title: str | UnsetType | None = UNSET,
+        description: str | UnsetType | None = UNSET,
+        metadata: Metadata | UnsetType | None = UNSET,
+        is_active: bool | UnsetType = UNSET,
+        **options: Unpack[WriteOptions],
+    ) -> SessionWritten:
+        """Change what is given; None takes a title, a description or the metadata away."""
+        command = commands.UpdateSession(
+            _key(session_id, options),
+            title=title if title is UNSET else optional_text(title, "$.title"),
+            description=description if description is UNSET else optional_text(description, "$.description"),
+            metadata=metadata if metadata is UNSET else text(metadata or {}, "$.metadata"),
+            is_active=is_active,
+        )
+        return await self._write(command, SessionWritten, options)
+
+    async def delete_session(
+        self, session_id: str, *, hard: bool = False, **options: Unpack[WriteOptions]
+    ) -> SessionDeleted:
+        """Delete a session: so that it can be restored, or (`hard`) with all that is in it for good."""
+        command = commands.DeleteSession(_key(session_id, options), hard=hard)
+        return await self._write(command, SessionDeleted, options)
+
+    async def restore_session(self, session_id: str, **options: Unpack[WriteOptions]) -> SessionWritten:
+        """Take a soft deletion back; a session that is not deleted stays as it is."""
+        return await self._write(commands.RestoreSession(_key(session_id, options)), SessionWritten, options)
+
+    async def append_messages(
+        self,
+        session_id: str,
+        messages: Sequence[Any],
+        *,
+        durability: Durability | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> Appended | Accepted:
+        """Add messages, dicts in chat-completion form with any other fields: all, or none."""
+        command = commands.AppendMessages(_key(session_id, options), new_messages(messages))
+        if self._is_buffered(durability, options):
+            return await self._accept(command, len(command.messages), options)
+        return await self._write(command, Appended, options)
+
+    async def replace_messages(
+        self,
+        session_id: str,
+        messages: Sequence[Any],
+        *,
+        create: bool = False,
+        durability: Durability | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> Replaced | Accepted:
+        """Make this the history, in one step; a beginning that is the same is kept as it is.
+
+        With `create` a session that is missing is made.
+        """
+        command = commands.ReplaceMessages(_key(session_id, options), new_messages(messages), create)
+        if self._is_buffered(durability, options):
+            return await self._accept(command, len(command.messages), options)
+        return await self._write(command, Replaced, options)
+
+    async def truncate_messages(
+        self, session_id: str, *, after: int, **options: Unpack[WriteOptions]
+    ) -> Truncated:
+        """Take away the messages that follow number `after`. Their numbers are not used again."""
+        check_number(after, "$.after", 0, 2**63 - 1)
+        command = commands.TruncateMessages(_key(session_id, options), after)
+        return await self._write(command, Truncated, options)
+
+    async def switch_agent(
+        self,
+        session_id: str,
+        agent: str,
+        *,
+        reason: str | None = None,
+        metadata: Metadata | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> Switched:
+        """Hand the conversation over; to the agent that holds it already changes nothing."""
+        command = commands.SwitchAgent(
+            _key(session_id, options),
+            agent=check_key(agent, "$.agent"),
+            reason=optional_text(reason, "$.reason"),
+            metadata=text(metadata or {}, "$.metadata"),
+        )
+        return await self._write(command, Switched, options)
+
+    async def update_context(
+        self, session_id: str, metadata: Metadata, **options: Unpack[WriteOptions]
+    ) -> ContextWritten:
+        """Set the metadata of the agent context."""
+        command = commands.UpdateContext(_key(session_id, options), text(metadata, "$.metadata"))
+        return await self._write(command, ContextWritten, options)
+
+    async def create_approval(
+        self,
+        session_id: str,
+        call_id: str,
+        tool_name: str,
+        arguments: Any,
+        *,
+        reason: str | None = None,
+        expires_in: float | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> ApprovalWritten:
+        """Let a tool call wait for a person, for `expires_in` seconds or for ever. Raises ApprovalExists."""
+        if expires_in is not None:
+            check_number(expires_in, "$.expires_in", 0, MAX_EXPIRES_IN)
+        command = commands.CreateApproval(
+            _key(session_id, options),
+            call_id=check_key(call_id, "$.call_id"),
+            tool_name=text(tool_name, "$.tool_name"),
+            arguments=text(arguments, "$.arguments"),
+            reason=optional_text(reason, "$.reason"),
+            expires_in=expires_in,
+        )
+        return await self._write(command, ApprovalWritten, options)
+
+    async def decide_approval(
+        self,
+        session_id: str,
+        call_id: str,
+        decision: Decision,
+        *,
+        modified_arguments: Any = None,
+        feedback: str | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> ApprovalWritten:
+        """Decide a waiting tool call, once; the same decision again answers the same.
+
+        Raises ApprovalNotFound, ApprovalDecided, ApprovalExpired.
+        """
+        command = commands.DecideApproval(
+            _key(session_id, options),
+            call_id=check_key(call_id, "$.call_id"),
+            decision=decision,
+            modified_arguments=optional_text(modified_arguments, "$.modified_arguments"),
+            feedback=optional_text(feedback, "$.feedback"),
+        )
+        return await self._write(command, ApprovalWritten, options)
+
+    async def delete_approval(
+        self, session_id: str, call_id: str, **options: Unpack[WriteOptions]
+    ) -> ApprovalDeleted:
+        """Take an approval away. Raises ApprovalNotFound."""
+        command = commands.DeleteApproval(_key(session_id, options), check_key(call_id, "$.call_id"))
+        return await self._write(command, ApprovalDeleted, options)
+
+    async def cleanup(self, *, max_age_hours: float = 24, hard_delete_after_days: float = 30) -> Cleaned:
+        """Delete sessions idle for longer, erase those deleted longer ago, of every owner.
+
+        Forgets old idempotency keys too. Works in small transactions.
+        """
+        return await clean(self._database, self._writer, self._clock(), max_age_hours, hard_delete_after_days)
+
+    async def _write(self, command: Command, kind: type[OutcomeT], options: WriteOptions) -> OutcomeT:
+        outcome = await self._writer.submit(self._request(command, options))
+        assert isinstance(outcome, kind), f"a {type(command).__name__} ended in {outcome!r}"
+        return outcome
+
+    def _request(self, command: Command, options: WriteOptions) -> Request:
+        at = self._clock()
+        key = command.key if command.key.session_id else SessionKey(command.key.owner, self._make_id(at))
+        name = options.get("idempotency_key")
+        idempotency = None if name is None else IdempotencyKey(name, fingerprint(command))
+        return Request(command, key, at, options.get("if_match"), idempotency)
+
+    def _is_buffered(self, durability: Durability | None, options: WriteOptions) -> bool:
+        """W5. A version can only be compared in the transaction: who names one waits for the answer."""
+        chosen = durability or self._durability
+        return chosen == "buffered" and options.get("if_match") is None
+
+    async def _accept(self, command: Command, count: int, options: WriteOptions) -> Accepted:
+        """Acknowledge before storing (W5), where nothing that is known speaks against it."""
+        request = self._request(command, options)
+        if request.idempotency is not None and await self._is_repeat(request, request.idempotency):
+            return Accepted(request.key.session_id, count, replayed=True)
+        makes = isinstance(command, commands.ReplaceMessages) and command.create
+        if not makes and self._writer.queue.find_accepted(request.key) is None:
+            await self._reader.get_head(request.key)
+        self._writer.accept(request)
+        return Accepted(request.key.session_id, count)
+
+    async def _is_repeat(self, request: Request, idempotency: IdempotencyKey) -> bool:
+        """Whether this request was taken before, stored or not yet. Raises KeyReused (W12)."""
+        owner, name = request.key.owner, idempotency.key
+        earlier = self._writer.queue.find_key(owner, name)
+        if earlier is not None and earlier.idempotency is not None:
+            known = [earlier.idempotency.fingerprint]
+        else:
+            rows = await self._database.fetch("list_idempotency_keys", json_list([(owner, name)]))
+            known = [row["fingerprint"] for row in rows]
+        if known and known[0] != idempotency.fingerprint:
+            raise KeyReused(name)
+        return bool(known)
+
+
+def _key(session_id: str, options: WriteOptions) -> SessionKey:
+    return SessionKey(options.get("owner", ""), check_key(session_id, "$.session_id"))
