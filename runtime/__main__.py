@@ -1,0 +1,233 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from runtime import __version__
+from runtime.config import Settings
+from runtime.db.database import Database, open_database
+from runtime.errors import DatabaseUnavailable, MigrationError, StartupError
+from runtime.logs import configure_logging
+
+DESCRIPTION = "Keeps the conversations of LLM agents: sessions, messages, handovers and approvals."
+EPILOG = """\
+examples:
+  agent-runtime serve
+      serve http://127.0.0.1:8001, with the conversations in data/agent_runtime.db
+  AGENT_RUNTIME__DB_URL=postgresql://user:password@host/database agent-runtime serve
+      the same on Postgres
+  AGENT_RUNTIME__DB_URL=sqlite:////var/lib/agents.db agent-runtime check
+      look whether a database is sound
+
+Settings are environment variables that begin with AGENT_RUNTIME__: DB_URL, HOST, PORT and more.
+README.md lists all of them with their defaults. A misspelt one is an error, not ignored.
+
+exit status: 0 done; 1 something was found to be wrong, is still to do, or could not be stored;
+2 could not start.
+"""
+ROWS_SHOWN = 100
+
+Count = Annotated[int, Meta(ge=1)]
+Age = Annotated[float, Meta(ge=0, le=1e6)]
+
+Command = Callable[[argparse.Namespace, Settings], Coroutine[Any, Any, int]]
+
+
+async def serve(_: argparse.Namespace, settings: Settings) -> int:
+    """Serve until a signal says to stop. Writes that were lost at the end make the exit status 1."""
+    # Here, so that the other commands need not load the server.
+    from runtime import app
+
+    configure_logging(settings.log_level, settings.log_format)
+    return 1 if await app.serve(settings) else 0
+
+
+async def migrate(options: argparse.Namespace, settings: Settings) -> int:
+    """Apply the migrations, take some back, or say what is pending."""
+    from runtime.db import migrate as migrations
+
+    url = settings.db_url
+    if options.plan or options.check:
+        pending = await migrations.pending_migrations(url)
+        if options.plan:
+            _print_each("-- {0.id}\n{0.sql}", pending, otherwise="-- nothing is pending")
+            return 0
+        _print_each("pending: {0.id}", pending, otherwise="nothing is pending")
+        return 1 if pending else 0
+    if options.rollback:
+        gone = await migrations.rollback_migrations(url, options.rollback)
+        _print_each("rolled back: {}", gone, otherwise="there was nothing to roll back")
+    else:
+        _print_each("applied: {}", await migrations.apply_migrations(url), otherwise="nothing was pending")
+    return 0
+
+
+def _print_each(line: str, things: Sequence[object], *, otherwise: str) -> None:
+    print("\n".join(line.format(thing) for thing in things) or otherwise)
+
+
+async def cleanup(options: argparse.Namespace, settings: Settings) -> int:
+    """Soft-delete idle sessions, erase those deleted long ago."""
+    from runtime.store.store import open_store
+
+    async with open_store(settings=settings) as store:
+        cleaned = await store.cleanup(
+            max_age_hours=options.max_age_hours, hard_delete_after_days=options.hard_delete_after_days
+        )
+    print(f"soft-deleted {cleaned.soft_deleted} idle sessions, erased {cleaned.hard_deleted} deleted ones")
+    return 0
+
+
+async def stats(_: argparse.Namespace, settings: Settings) -> int:
+    """Print how much the database holds."""
+    async with _database(settings) as database:
+        [counts] = await database.fetch("count_everything")
+    for name in COUNTS:
+        print(f"{name:18} {counts[name]}")
+    return 0
+
+
+COUNTS = (
+    "sessions",
+    "deleted_sessions",
+    "messages",
+    "tokens",
+    "agent_switches",
+    "pending_approvals",
+    "idempotency_keys",
+)
+
+
+async def check(_: argparse.Namespace, settings: Settings) -> int:
+    """Look for what is wrong with the database. Prints a line for each finding."""
+    try:
+        async with _database(settings) as database:
+            findings = await _find_damage(database)
+    except MigrationError as error:
+        findings = [f"migrations: {error}"]
+    for finding in findings:
+        print(finding)
+    print(
+        f"problems found: {len(findings)}" if findings else "migrations, storage and session heads are sound"
+    )
+    return 1 if findings else 0
+
+
+async def _find_damage(database: Database) -> list[str]:
+    broken = [row["finding"] for row in await database.fetch("check_storage", ROWS_SHOWN)]
+    wrong = await database.fetch("list_wrong_heads", ROWS_SHOWN)
+    return [f"storage: {text}" for text in broken if text != "ok"] + [
+        f"session {row['session_id']!r} of owner {row['owner']!r}: its head says {row['message_count']}"
+        f" messages up to number {row['last_seq']}, stored are {row['messages_found']}"
+        f" up to {row['last_seq_found']}"
+        for row in wrong
+    ]
+
+
+@asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[Database]:
+    database = await open_database(settings.db_url, migrate="check")
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "agent-runtime",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"agent-runtime {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add(commands, serve, "serve HTTP until SIGTERM or Ctrl-C")
+    _add_migrate(commands)
+    _add_cleanup(commands)
+    _add(commands, stats, "print how many sessions, messages and so on are stored")
+    _add(commands, check, "check migrations, the stored data and every session's head")
+    return parser
+
+
+def _add(commands: Any, command: Command, text: str) -> argparse.ArgumentParser:
+    name = command.__name__
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"This will {text}.")
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_migrate(commands: Any) -> None:
+    parser = _add(commands, migrate, "bring the database's tables up to date")
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("--plan", action="store_true", help="print the SQL that would run, and run nothing")
+    modes.add_argument("--check", action="store_true", help="exit with status 1 when a migration is pending")
+    modes.add_argument("--rollback", type=_count, metavar="N", help="take back the last N migrations")
+
+
+def _add_cleanup(commands: Any) -> None:
+    parser = _add(commands, cleanup, "delete sessions that are idle, erase those deleted long ago")
+    parser.add_argument(
+        "--max-age-hours", type=_age, default=24.0, metavar="HOURS", help="idle for so long (default: 24)"
+    )
+    parser.add_argument(
+        "--hard-delete-after-days",
+        type=_age,
+        default=30.0,
+        metavar="DAYS",
+        help="erase what was deleted so long ago (default: 30)",
+    )
+
+
+def _count(text: str) -> int:
+    try:
+        return msgspec.convert(text, Count, strict=False)
+    except msgspec.ValidationError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more") from None
+
+
+def _age(text: str) -> float:
+    try:
+        return msgspec.convert(text, Age, strict=False)
+    except msgspec.ValidationError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to a million") from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit status is returned. See EPILOG."""
+    options = _parser().parse_args(arguments)
+    command: Command = options.command
+    configure_logging("WARNING")
+    try:
+        settings = Settings.from_environment(os.environ)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(command(options, settings))
+    except (StartupError, DatabaseUnavailable) as error:
+        print(f"agent-runtime: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where it is installed; None is asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""Agents: which there are, which holds a session, and how it was handed over."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from aiohttp import web
+from msgspec import Meta, Struct, convert
+
+from runtime.agents.registry import AGENTS, Agent
+from runtime.api.request import write_options
+from runtime.api.respond import reply
+from runtime.api.routes import Call, Route
+from runtime.errors import SessionNotFound
+from runtime.models import AgentSwitch, Key, Metadata
+
+
+class Handover(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whom to hand the conversation to. A program may name agents of its own."""
+
+    agent: Key
+    reason: str | None = None
+    metadata: Metadata | None = None
+
+
+class ContextChange(Struct, frozen=True, forbid_unknown_fields=True):
+    """The metadata that the agent context shall have."""
+
+    metadata: Metadata
+
+
+class SwitchesQuery(Struct, frozen=True):
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    before: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+
+
+class SwitchedReply(Struct, frozen=True):
+    """Who held the conversation, and who holds it now."""
+
+    session_id: str
+    from_agent: str
+    to_agent: str
+    switch_count: int
+    version: int
+
+
+class CurrentAgent(Struct, frozen=True):
+    """Who holds the conversation, and every handover before, oldest first."""
+
+    session_id: str
+    current_agent: str
+    agent_history: list[AgentSwitch]
+    switch_count: int
+
+
+class Switches(Struct, frozen=True):
+    """Handovers of a session, latest first."""
+
+    session_id: str
+    switches: list[AgentSwitch]
+
+
+class Context(Struct, frozen=True):
+    """Which agent holds a session."""
+
+    session_id: str
+    current_agent: str
+    switch_count: int
+    created_at: datetime
+    updated_at: datetime
+    metadata: Metadata
+
+
+async def list_agents(call: Call[None, None]) -> web.Response:
+    """The built-in agents."""
+    return reply(AGENTS)
+
+
+async def get_current_agent(call: Call[None, None]) -> web.Response:
+    """Who holds the conversation, with every handover before."""
+    context = await call.store.get_context(call.session_id, owner=call.owner)
+    history = await call.store.list_agent_history(call.session_id, owner=call.owner)
+    body = CurrentAgent(
+        session_id=context.session_id,
+        current_agent=context.current_agent,
+        # None that came after the context was read.
+        agent_history=history[: context.switch_count],
+        switch_count=context.switch_count,
+    )
+    return reply(body, context.version)
+
+
+async def switch_agent(call: Call[None, Handover]) -> web.Response:
+    """Hand the conversation over. To the current agent: nothing changes."""
+    outcome = await call.store.switch_agent(
+        call.session_id,
+        call.body.agent,
+        reason=call.body.reason,
+        metadata=call.body.metadata,
+        **write_options(call.request),
+    )
+    body = convert(outcome, SwitchedReply, from_attributes=True)
+    return reply(body, outcome.version, replayed=outcome.replayed)
+
+
+async def list_switches(call: Call[SwitchesQuery, None]) -> web.Response:
+    """A page of handovers, latest first."""
+    query = call.query
+    page = await call.store.list_switches(
+        call.session_id, limit=query.limit, before=query.before, owner=call.owner
+    )
+    return reply(Switches(page.session_id, page.switches), page.version)
+
+
+async def get_context(call: Call[None, None]) -> web.Response:
+    """The agent context."""
+    context = await call.store.get_context(call.session_id, owner=call.owner)
+    return reply(convert(context, Context, from_attributes=True), context.version)
+
+
+async def update_context(call: Call[None, ContextChange]) -> web.Response:
+    """Set the metadata of the agent context."""
+    outcome = await call.store.update_context(
+        call.session_id, call.body.metadata, **write_options(call.request)
+    )
+    body = convert(outcome.context, Context, from_attributes=True)
+    return reply(body, outcome.version, replayed=outcome.replayed)
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/sessions/{session_id}/agent",
+        handler=switch_agent,
+        replies={200: SwitchedReply},
+        errors=(SessionNotFound,),
+        writes=True,
+    ),
+    Route(
+        method="GET",
+        path="/sessions/{session_id}/switches",
+        handler=list_switches,
+        replies={200: Switches},
+        errors=(SessionNotFound,),
+    ),
+    Route(
+        method="GET",
+        path="/sessions/{session_id}/context",
+        handler=get_context,
+        replies={200: Context},
+        errors=(SessionNotFound,),
+    ),
+    Route(
+        method="PATCH",
+        path="/sessions/{session_id}/context",
+        handler=update_context,
+        replies={200: Context},
+        errors=(SessionNotFound,),
+        writes=True,
+    ),
+    Route(method="GET", path="/agents", handler=list_agents, replies={200: list[Agent]}),
+    Route(
+        method="GET",
+        path="/agents/{session_id}/current",
+        handler=get_current_agent,
+        replies={200: CurrentAgent},
+        errors=(SessionNotFound,),
+    ),
+)

@@ -1,0 +1,42 @@
+"""Puts the routes together."""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import web
+
+from runtime.api import agents, approvals, events, messages, operations, sessions
+from runtime.api.middleware import around_every_request
+from runtime.api.openapi import describe
+from runtime.api.routes import DOCUMENT, METRICS, PACE, STORE, USUAL_PACE, Pace, add_routes
+from runtime.config import Settings
+from runtime.metrics import Metrics
+from runtime.store.store import Store
+
+# In the order in which the router looks: what is asked most often stands first.
+ROUTES = (
+    *messages.ROUTES,
+    *agents.ROUTES,
+    *approvals.ROUTES,
+    *events.ROUTES,
+    *sessions.ROUTES,
+    *operations.ROUTES,
+)
+
+
+def create_app(
+    store: Store, settings: Settings, metrics: Metrics, *, pace: Pace = USUAL_PACE
+) -> web.Application:
+    """The HTTP application over an open store.
+
+    The caller closes the store after the application, and ends the streams of the store's followers
+    when the application begins to shut down.
+    """
+    middleware = around_every_request(metrics.http_request_seconds, access_log=settings.access_log)
+    app = web.Application(middlewares=[middleware], client_max_size=settings.max_body_bytes)
+    app[STORE] = store
+    app[METRICS] = metrics
+    app[PACE] = pace
+    app[DOCUMENT] = msgspec.json.encode(describe(ROUTES))
+    add_routes(app.router, ROUTES)
+    return app

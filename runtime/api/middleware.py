@@ -1,0 +1,75 @@
+"""What stands around every request: its id, its problem details, its measure and its log line."""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+from collections.abc import Callable
+from time import perf_counter
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from prometheus_client import Histogram
+
+from runtime.api.problems import problem
+from runtime.api.routes import REQUEST_ID
+
+logger = logging.getLogger("agent_runtime.http")
+
+SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def random_id() -> str:
+    """64 random bits as hexadecimal digits: enough to find a request in the log."""
+    return f"{random.getrandbits(64):016x}"
+
+
+def around_every_request(
+    seconds: Histogram, *, access_log: bool, make_id: Callable[[], str] = random_id
+) -> Middleware:
+    """The one middleware. `seconds` is observed by route, method and status."""
+    observe = _observer(seconds)
+
+    @web.middleware
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        began = perf_counter()
+        request_id = request.headers.get("X-Request-ID", "")
+        if not SANE_ID.fullmatch(request_id):
+            request_id = make_id()
+        request[REQUEST_ID] = request_id
+        try:
+            response = await handler(request)
+        except Exception as error:
+            response = problem(error, request_id)
+        # A stream has sent its headers already, this one among them.
+        if not response.prepared:
+            response.headers["X-Request-ID"] = request_id
+        elapsed = perf_counter() - began
+        observe(request, response.status, elapsed)
+        if access_log:
+            line = "%s %s %d %.1f ms %s"
+            logger.info(line, request.method, request.path_qs, response.status, elapsed * 1000, request_id)
+        return response
+
+    return answer
+
+
+def _observer(seconds: Histogram) -> Callable[[web.Request, int, float], None]:
+    """Observes with labels of which there are few, whatever a client sends.
+
+    The label values of a route are looked up once: `labels()` costs more than observing does.
+    """
+    known: dict[tuple[web.AbstractResource | None, str, int], Callable[[float], None]] = {}
+
+    def observe(request: web.Request, status: int, elapsed: float) -> None:
+        resource = request.match_info.route.resource
+        method = request.method if request.method in METHODS else "other"
+        key = (resource, method, status)
+        if key not in known:
+            route = "unmatched" if resource is None else resource.canonical
+            known[key] = seconds.labels(route, method, str(status)).observe
+        known[key](elapsed)
+
+    return observe

@@ -1,0 +1,61 @@
+"""Health, metrics and the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from aiohttp import web
+from msgspec import Struct
+
+from runtime import __version__
+from runtime.api.respond import reply
+from runtime.api.routes import DOCUMENT, METRICS, Call, Route
+from runtime.metrics import CONTENT_TYPE
+
+
+class Health(Struct, frozen=True):
+    """The process lives."""
+
+    status: Literal["ok"]
+    service: Literal["agent-runtime"]
+    version: str
+
+
+class Readiness(Struct, frozen=True):
+    """Whether requests can be served: each check is "ok" or says what is not ready."""
+
+    status: Literal["ok", "unavailable"]
+    checks: dict[str, str]
+
+
+async def get_health(call: Call[None, None]) -> web.Response:
+    """Whether the process lives."""
+    return reply(Health("ok", "agent-runtime", __version__))
+
+
+async def get_readiness(call: Call[None, None]) -> web.Response:
+    """Whether the database, its migrations and the writer are ready."""
+    checks = await call.store.check_health()
+    ready = all(finding == "ok" for finding in checks.values())
+    return reply(Readiness("ok" if ready else "unavailable", checks), status=200 if ready else 503)
+
+
+async def get_metrics(call: Call[None, None]) -> web.Response:
+    """All metrics, as Prometheus text."""
+    body = call.request.app[METRICS].render()
+    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+
+
+async def get_openapi(call: Call[None, None]) -> web.Response:
+    """This document."""
+    return web.Response(body=call.request.app[DOCUMENT], content_type="application/json")
+
+
+ROUTES = (
+    Route(method="GET", path="/health", handler=get_health, replies={200: Health}),
+    Route(
+        method="GET", path="/health/ready", handler=get_readiness, replies={200: Readiness, 503: Readiness}
+    ),
+    Route(method="GET", path="/metrics", handler=get_metrics, replies={200: str}, media_type="text/plain"),
+    Route(method="GET", path="/openapi.json", handler=get_openapi, replies={200: dict[str, Any]}),
+)

@@ -1,0 +1,214 @@
+"""Parses what a request carries: path, query, headers and body.
+
+Everything raises InvalidInput, which names the place, or HttpError.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn, TypedDict, TypeVar
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from runtime.api.problems import HttpError
+from runtime.errors import InvalidInput
+from runtime.models import Durability, Key
+from runtime.store.messages import invalid_input
+
+T = TypeVar("T")
+
+JSON_TYPES = frozenset({"application/json", "application/json; charset=utf-8"})
+# Deeper than any real body, and far from where Python's own recursion limit would strike.
+MAX_DEPTH = 500
+VERSION = re.compile(r'"(0|[1-9][0-9]{0,17})"')
+IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+EVENT_ID = re.compile(r"[0-9]{1,18}")
+BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+PREFERENCE_END = re.compile("[;=]")
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class WriteOptions(TypedDict):
+    """What every write of the store takes beside its own arguments."""
+
+    owner: str
+    idempotency_key: str | None
+    if_match: int | None
+
+
+def owner_of(request: web.Request) -> str:
+    """Who asks. Empty: nobody signs in."""
+    return ""
+
+
+def write_options(request: web.Request) -> WriteOptions:
+    """The owner and what the headers `Idempotency-Key` and `If-Match` say."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
+        raise InvalidInput("Idempotency-Key", "must be 1 to 255 visible ASCII characters")
+    return {"owner": owner_of(request), "idempotency_key": key, "if_match": _expected_version(request)}
+
+
+def _expected_version(request: web.Request) -> int | None:
+    text = request.headers.get("If-Match")
+    if text is None or text == "*":
+        return None
+    if match := VERSION.fullmatch(text):
+        return int(match[1])
+    raise InvalidInput("If-Match", 'must be one version in quotes, such as "7", or *')
+
+
+def must_exist(request: web.Request) -> bool:
+    """Whether `If-Match: *` forbids to make what is missing."""
+    return request.headers.get("If-Match") == "*"
+
+
+def preferred_durability(request: web.Request) -> Durability | None:
+    """What `Prefer` asks for (RFC 7240): `wait`, which is the safer, wins over `respond-async`."""
+    lines = request.headers.getall("Prefer", ())
+    if not lines:
+        return None
+    asked = {PREFERENCE_END.split(part, 1)[0].strip().lower() for part in ",".join(lines).split(",")}
+    if "wait" in asked:
+        return "committed"
+    return "buffered" if "respond-async" in asked else None
+
+
+def last_event_id(request: web.Request) -> int | None:
+    """The sequence number that a stream is resumed from, where `Last-Event-ID` names one."""
+    text = request.headers.get("Last-Event-ID", "")
+    if not text:
+        return None
+    if not EVENT_ID.fullmatch(text):
+        raise InvalidInput("Last-Event-ID", "must be the id of a message event: a number")
+    return int(text)
+
+
+def path_key(request: web.Request, name: str) -> str:
+    """A key of the path, percent-decoded."""
+    value = request.match_info[name]
+    # An escape that is not UTF-8 is left as it is by the router: another key than the one meant.
+    if "%" in value:
+        _check_escapes(request.rel_url.raw_path, name)
+    try:
+        return msgspec.convert(value, Key)
+    except msgspec.ValidationError:
+        raise InvalidInput(name, "must be 1 to 255 characters, none of them a control character") from None
+
+
+def _check_escapes(raw_path: str, name: str) -> None:
+    try:
+        unquote_to_bytes(raw_path).decode()
+    except UnicodeDecodeError:
+        raise InvalidInput(name, "must be UTF-8, percent-encoded") from None
+    if BROKEN_ESCAPE.search(raw_path):
+        raise InvalidInput(name, "must be percent-encoded: a % stands before two hexadecimal digits")
+
+
+def parse_query(request: web.Request, wanted: type[T]) -> T:
+    """The query as its type. A parameter that the type does not know is ignored."""
+    given = dict(request.query) if request.rel_url.raw_query_string else {}
+    try:
+        return msgspec.convert(given, wanted, strict=False)
+    except msgspec.ValidationError as error:
+        place = invalid_input(error, "").problems[0]
+        raise InvalidInput("?" + place.path.lstrip("."), place.message) from None
+
+
+def convert_body(value: Any, wanted: type[T]) -> T:
+    """A decoded body as its type."""
+    try:
+        return msgspec.convert(value, wanted)
+    except msgspec.ValidationError as error:
+        raise invalid_input(error, "$") from None
+
+
+async def read_json(request: web.Request, *, required: bool) -> Any:
+    """The body, decoded; None for an empty one, unless it is `required`."""
+    body = await _read(request)
+    if not body and not required:
+        return None
+    _check_content_type(request)
+    try:
+        value = msgspec.json.decode(body)
+    except RecursionError:
+        raise _too_deep() from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        _refuse(body, error)
+    # No body is nested deeper than it has brackets: most need no closer look.
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        _check_depth(value)
+    return value
+
+
+async def _read(request: web.Request) -> bytes:
+    limit = request.client_max_size
+    if request.content_length is not None and request.content_length > limit:
+        raise HttpError(413, "body_too_large", f"the body has more than {limit} bytes")
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise HttpError(413, "body_too_large", f"the body has more than {limit} bytes") from None
+    except (HttpProcessingError, web.RequestPayloadError, ConnectionError) as error:
+        raise HttpError(400, "invalid_body", f"the body could not be read: {error}") from None
+
+
+def _check_content_type(request: web.Request) -> None:
+    if request.headers.get("Content-Type", "").lower() in JSON_TYPES:
+        return
+    charset = (request.charset or "utf-8").lower()
+    if request.content_type != "application/json" or charset not in ("utf-8", "utf8"):
+        raise HttpError(415, "unsupported_media_type", "the body must be application/json in UTF-8")
+
+
+def _refuse(body: bytes, error: Exception) -> NoReturn:
+    """Say what is wrong with a body that could not be decoded."""
+    if isinstance(error, msgspec.ValidationError):
+        raise InvalidInput("$", "has a number that is out of range") from None
+    if path := _find_surrogate(body):
+        raise InvalidInput(path, "has a lone surrogate, which is not text and cannot be stored") from None
+    raise HttpError(400, "invalid_json", f"the body is not JSON: {error}") from None
+
+
+def _find_surrogate(body: bytes) -> str | None:
+    """Where a body that is JSON but for lone surrogates has the first of them."""
+    try:
+        value = json.loads(body.decode(), parse_constant=_refuse_constant)
+        return next(_places_of_surrogates(value, "$"), None)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _places_of_surrogates(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, str) and SURROGATE.search(value):
+        yield path
+    elif isinstance(value, dict):
+        for name, field in value.items():
+            # The name cannot be repeated in the reply, which is UTF-8.
+            yield from (path,) if SURROGATE.search(name) else _places_of_surrogates(field, f"{path}.{name}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _places_of_surrogates(item, f"{path}[{index}]")
+
+
+def _check_depth(value: Any) -> None:
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH + 1:
+            raise _too_deep()
+        children = (node.values() if isinstance(node, dict) else node for node in level)
+        level = [child for group in children for child in group if isinstance(child, dict | list)]
+
+
+def _too_deep() -> InvalidInput:
+    return InvalidInput("$", f"is nested more than {MAX_DEPTH} deep")

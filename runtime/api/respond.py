@@ -1,0 +1,63 @@
+"""Replies."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from aiohttp import hdrs, web
+from msgspec import Struct
+
+from runtime.store.commands import Accepted
+
+_encode = msgspec.json.Encoder().encode
+
+
+class AcceptedReply(Struct, frozen=True):
+    """The write will be stored, together with others, within the flush interval."""
+
+    session_id: str
+    accepted: int
+
+
+def reply(
+    value: Any,
+    version: int | None = None,
+    *,
+    status: int = 200,
+    replayed: bool = False,
+    headers: dict[str, str] | None = None,
+) -> web.Response:
+    """A JSON reply. `version` is the session's, for the ETag; `replayed` answers a repeat (W12)."""
+    sent: dict[str, str] = {hdrs.CONTENT_TYPE: "application/json"}
+    _mark(sent, version, replayed)
+    if headers:
+        sent.update(headers)
+    return web.Response(body=_encode(value), status=status, headers=sent)
+
+
+def no_content(version: int, *, replayed: bool = False) -> web.Response:
+    """The reply that says nothing but that it is done."""
+    sent: dict[str, str] = {}
+    _mark(sent, version, replayed)
+    return web.Response(status=204, headers=sent)
+
+
+def accepted(outcome: Accepted, *, asked: bool) -> web.Response:
+    """202: a buffered write (W5). `asked` says that the request itself chose it."""
+    headers = {"Preference-Applied": "respond-async"} if asked else None
+    body = AcceptedReply(outcome.session_id, outcome.accepted)
+    return reply(body, status=202, replayed=outcome.replayed, headers=headers)
+
+
+def location(session_id: str) -> str:
+    """Where a session is found."""
+    return "/sessions/" + quote(session_id, safe="")
+
+
+def _mark(headers: dict[str, str], version: int | None, replayed: bool) -> None:
+    if version is not None:
+        headers[hdrs.ETAG] = f'"{version}"'
+    if replayed:
+        headers["Idempotent-Replayed"] = "true"

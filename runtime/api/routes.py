@@ -1,0 +1,125 @@
+"""What a route is. The router and the OpenAPI document are both made from the same declarations."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar, get_args, get_type_hints
+
+from aiohttp import web
+from msgspec import Struct
+
+from runtime.api.request import convert_body, owner_of, parse_query, path_key, read_json
+from runtime.errors import AgentRuntimeError
+from runtime.metrics import Metrics
+from runtime.store.store import Store
+
+Q = TypeVar("Q")
+B = TypeVar("B")
+
+
+class Pace(Struct, frozen=True):
+    """How a stream of events is kept going, in seconds.
+
+    After `heartbeat` quiet seconds a comment says that it lives, to proxies above all. A reader that
+    takes nothing for `patience` seconds is cut off: it would hold its events in memory.
+    """
+
+    heartbeat: float = 15.0
+    patience: float = 30.0
+
+
+USUAL_PACE = Pace()
+
+STORE = web.AppKey("store", Store)
+METRICS = web.AppKey("metrics", Metrics)
+PACE = web.AppKey("pace", Pace)
+DOCUMENT = web.AppKey("document", bytes)
+REQUEST_ID = web.RequestKey("request_id", str)
+
+
+class Call(Struct, Generic[Q, B], frozen=True):
+    """A request, parsed. A handler's annotation, `Call[query, body]`, says what it is parsed into."""
+
+    request: web.Request
+    keys: dict[str, str]
+    query: Q
+    body: B
+
+    @property
+    def store(self) -> Store:
+        return self.request.app[STORE]
+
+    @property
+    def owner(self) -> str:
+        return owner_of(self.request)
+
+    @property
+    def session_id(self) -> str:
+        return self.keys["session_id"]
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """A request that is answered.
+
+    `replies` gives the type of the body for each status, None where there is none. `errors` are those
+    of the store beside the common ones. `writes` takes `Idempotency-Key` and `If-Match`, `buffers`
+    also `Prefer`. `forms` are the bodies that a handler of `Call[…, Any]` tells apart by itself.
+    """
+
+    method: str
+    path: str
+    handler: Callable[[Call[Any, Any]], Awaitable[web.StreamResponse]]
+    replies: dict[int, Any]
+    errors: tuple[type[AgentRuntimeError], ...] = ()
+    writes: bool = False
+    buffers: bool = False
+    forms: tuple[Any, ...] = ()
+    media_type: str = "application/json"
+
+    @property
+    def keys(self) -> list[str]:
+        """The names of the parameters in the path."""
+        return [part[1:-1] for part in self.path.split("/") if part.startswith("{")]
+
+    @property
+    def parsed(self) -> tuple[Any, Any]:
+        """The types of the query and of the body; NoneType where nothing is looked at."""
+        query, body = get_type_hints(self.handler)["call"].__args__
+        return query, body
+
+
+def add_routes(router: web.UrlDispatcher, routes: tuple[Route, ...]) -> None:
+    """Let the router answer these. GET answers HEAD as well."""
+    for route in routes:
+        # Any character may stand in a key, braces too, which a plain {name} would not match.
+        pattern = route.path.replace("}", ":[^/]+}")
+        handler = _bind(route)
+        if route.method == "GET":
+            router.add_get(pattern, handler, expect_handler=_expect)
+        else:
+            router.add_route(route.method, pattern, handler, expect_handler=_expect)
+
+
+def _bind(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    names = route.keys
+    query_type, body_type = route.parsed
+    handler = route.handler
+    nothing = type(None)
+    required = nothing not in get_args(body_type)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        keys = {name: path_key(request, name) for name in names}
+        query = None if query_type is nothing else parse_query(request, query_type)
+        body = None
+        if body_type is not nothing:
+            body = convert_body(await read_json(request, required=required), body_type)
+        return await handler(Call(request, keys, query, body))
+
+    return answer
+
+
+async def _expect(request: web.Request) -> None:
+    """Send `100 Continue` where it is waited for. Another expectation may be ignored (RFC 9110, 10.1.1)."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0

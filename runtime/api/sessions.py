@@ -1,0 +1,215 @@
+"""Sessions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from aiohttp import web
+from msgspec import UNSET, Meta, Struct, UnsetType, convert, structs
+
+from runtime.api.messages import NewMessages
+from runtime.api.request import must_exist, write_options
+from runtime.api.respond import location, no_content, reply
+from runtime.api.routes import Call, Route
+from runtime.errors import InvalidInput, SessionExists, SessionNotFound
+from runtime.models import Cleaned, Key, Metadata, Session, SessionPage
+
+# A century bounds what is meant as an age; it also keeps times within the calendar.
+Hours = Annotated[float, Meta(ge=0, le=876_600)]
+Days = Annotated[float, Meta(ge=0, le=36_525)]
+
+
+class NewSession(Struct, frozen=True, forbid_unknown_fields=True):
+    """A session to make under the id of the path."""
+
+    title: str | None = None
+    description: str | None = None
+    metadata: Metadata | None = None
+    agent: Key | None = None
+    messages: NewMessages = []
+
+
+class NewNamedSession(NewSession, frozen=True, forbid_unknown_fields=True):
+    """A session to make; its id is made as well where none is given."""
+
+    session_id: Key | None = None
+
+
+class SessionChange(Struct, frozen=True, forbid_unknown_fields=True):
+    """What to change; the rest stays."""
+
+    title: str | UnsetType | None = UNSET
+    description: str | UnsetType | None = UNSET
+    metadata: Metadata | UnsetType | None = UNSET
+    is_active: bool | UnsetType = UNSET
+
+
+class CleanupOrder(Struct, frozen=True, forbid_unknown_fields=True):
+    """How long a session may be idle, and how long a deleted one is kept."""
+
+    max_age_hours: Hours = 24
+    hard_delete_after_days: Days = 30
+
+
+class ListQuery(Struct, frozen=True):
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 50
+    cursor: str | None = None
+    include_deleted: bool = False
+    count: bool = False
+
+
+class DeleteQuery(Struct, frozen=True):
+    hard: bool = False
+
+
+class Stats(Struct, frozen=True):
+    """What a session has grown to."""
+
+    session_id: str
+    message_count: int
+    total_tokens: int
+    last_message_at: datetime | None
+    created_at: datetime
+    last_activity: datetime
+
+
+async def create_session(call: Call[None, NewNamedSession | None]) -> web.Response:
+    """Make a session."""
+    body = call.body or NewNamedSession()
+    return await _create(call, body.session_id, body, if_missing=False)
+
+
+async def ensure_session(call: Call[None, NewSession | None]) -> web.Response:
+    """Make a session where it is missing."""
+    if must_exist(call.request):
+        await call.store.get_session(call.session_id, owner=call.owner)
+    return await _create(call, call.session_id, call.body or NewSession(), if_missing=True)
+
+
+async def _create(
+    call: Call[Any, Any], session_id: str | None, body: NewSession, *, if_missing: bool
+) -> web.Response:
+    outcome = await call.store.create_session(
+        session_id,
+        title=body.title,
+        description=body.description,
+        metadata=body.metadata,
+        agent=body.agent,
+        messages=body.messages,
+        if_missing=if_missing,
+        **write_options(call.request),
+    )
+    return reply(
+        outcome.session,
+        outcome.version,
+        status=201 if outcome.created else 200,
+        replayed=outcome.replayed,
+        headers={"Location": location(outcome.session_id)} if outcome.created else None,
+    )
+
+
+async def list_sessions(call: Call[ListQuery, None]) -> web.Response:
+    """A page of sessions, latest activity first."""
+    try:
+        return reply(await call.store.list_sessions(owner=call.owner, **structs.asdict(call.query)))
+    except InvalidInput as error:
+        raise InvalidInput("?cursor", error.problems[0].message) from None
+
+
+async def get_session(call: Call[None, None]) -> web.Response:
+    """One session."""
+    session = await call.store.get_session(call.session_id, owner=call.owner)
+    return reply(session, session.version)
+
+
+async def update_session(call: Call[None, SessionChange]) -> web.Response:
+    """Change what the body names."""
+    changes = structs.asdict(call.body)
+    outcome = await call.store.update_session(call.session_id, **changes, **write_options(call.request))
+    return reply(outcome.session, outcome.version, replayed=outcome.replayed)
+
+
+async def delete_session(call: Call[DeleteQuery, None]) -> web.Response:
+    """Delete a session, so that it can be restored, or for good."""
+    options = write_options(call.request)
+    outcome = await call.store.delete_session(call.session_id, hard=call.query.hard, **options)
+    return no_content(outcome.version, replayed=outcome.replayed)
+
+
+async def restore_session(call: Call[None, None]) -> web.Response:
+    """Take back a deletion that was not for good."""
+    outcome = await call.store.restore_session(call.session_id, **write_options(call.request))
+    return reply(outcome.session, outcome.version, replayed=outcome.replayed)
+
+
+async def get_stats(call: Call[None, None]) -> web.Response:
+    """What a session has grown to."""
+    stats = await call.store.get_stats(call.session_id, owner=call.owner)
+    return reply(convert(stats, Stats, from_attributes=True), stats.version)
+
+
+async def clean_up(call: Call[None, CleanupOrder | None]) -> web.Response:
+    """Delete idle sessions, and erase those deleted long ago."""
+    order = call.body or CleanupOrder()
+    cleaned = await call.store.cleanup(**structs.asdict(order))
+    return reply(cleaned)
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/sessions",
+        handler=create_session,
+        replies={201: Session},
+        errors=(SessionExists,),
+        writes=True,
+    ),
+    Route(method="GET", path="/sessions", handler=list_sessions, replies={200: SessionPage}),
+    Route(
+        method="PUT",
+        path="/sessions/{session_id}",
+        handler=ensure_session,
+        replies={200: Session, 201: Session},
+        writes=True,
+    ),
+    Route(
+        method="GET",
+        path="/sessions/{session_id}",
+        handler=get_session,
+        replies={200: Session},
+        errors=(SessionNotFound,),
+    ),
+    Route(
+        method="PATCH",
+        path="/sessions/{session_id}",
+        handler=update_session,
+        replies={200: Session},
+        errors=(SessionNotFound,),
+        writes=True,
+    ),
+    Route(
+        method="DELETE",
+        path="/sessions/{session_id}",
+        handler=delete_session,
+        replies={204: None},
+        errors=(SessionNotFound,),
+        writes=True,
+    ),
+    Route(
+        method="POST",
+        path="/sessions/{session_id}/restore",
+        handler=restore_session,
+        replies={200: Session},
+        errors=(SessionNotFound,),
+        writes=True,
+    ),
+    Route(
+        method="GET",
+        path="/sessions/{session_id}/stats",
+        handler=get_stats,
+        replies={200: Stats},
+        errors=(SessionNotFound,),
+    ),
+    Route(method="POST", path="/maintenance/cleanup", handler=clean_up, replies={200: Cleaned}),
+)

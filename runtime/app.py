@@ -1,0 +1,129 @@
+"""Puts the parts together: opens the store, serves HTTP over it, and takes both down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from aiohttp import http_parser, web
+from aiohttp.typedefs import Handler
+from msgspec import structs
+
+from runtime import __version__
+from runtime.api.application import create_app
+from runtime.config import PREFIX, Settings
+from runtime.errors import SettingsError
+from runtime.metrics import Metrics
+from runtime.store.store import Store, open_store
+
+logger = logging.getLogger("agent_runtime.app")
+
+# W11: how much of SHUTDOWN_TIMEOUT each step may take. aiohttp waits for its handlers, then cancels them
+# and waits as long again.
+DRAIN_SHARE = 1 / 4
+CANCEL_SHARE = 1 / 8
+FLUSH_SHARE = 1 / 2
+
+
+class RequestsInHand:
+    """Counts the requests in hand, so that they can be finished while their bodies are still read.
+
+    aiohttp's own shutdown reads nothing more: a request whose body is on its way could not be answered.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._draining = False
+        self._none = asyncio.Event()
+
+    @web.middleware
+    async def around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The middleware that counts."""
+        self._count += 1
+        try:
+            response = await handler(request)
+            if self._draining:
+                response.force_close()
+            return response
+        finally:
+            self._count -= 1
+            if self._draining and not self._count:
+                self._none.set()
+
+    async def finish(self, timeout: float) -> None:
+        """Wait for those in hand, `timeout` seconds at most; each is the last on its connection."""
+        self._draining = True
+        if self._count:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._none.wait(), timeout)
+
+
+async def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT, then shut down in order; return how many writes were lost (W11).
+
+    Raises StartupError or DatabaseUnavailable where it cannot start.
+    """
+    stop = asyncio.Event()
+    _on_signals(stop)
+    _log_start()
+    metrics = Metrics()
+    flushing = structs.replace(settings, shutdown_timeout=settings.shutdown_timeout * FLUSH_SHARE)
+    async with open_store(None, flushing, metrics) as store, _listening(store, settings, metrics):
+        await stop.wait()
+        logger.info("shutting down, in at most %g s", settings.shutdown_timeout)
+    return store.unstored
+
+
+@asynccontextmanager
+async def _listening(store: Store, settings: Settings, metrics: Metrics) -> AsyncIterator[None]:
+    """Accept requests; at the end refuse new ones, end the streams and finish the handlers in hand."""
+    app = create_app(store, settings=settings, metrics=metrics)
+    in_hand = RequestsInHand()
+    app.middlewares.insert(0, in_hand.around)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=settings.shutdown_timeout * CANCEL_SHARE)
+    await runner.setup()
+    try:
+        await _listen(runner, settings.host, settings.port)
+        yield
+        for site in runner.sites:
+            await site.stop()
+        store.end_streams()
+        await in_hand.finish(settings.shutdown_timeout * DRAIN_SHARE)
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        place = f"{PREFIX}HOST {host!r}, {PREFIX}PORT {port}"
+        raise SettingsError(f"cannot listen on {place}: {error.strerror or error}") from error
+    for address in runner.addresses:
+        name = f"[{address[0]}]" if ":" in address[0] else address[0]
+        logger.info("listening on http://%s:%d", name, address[1])
+
+
+def _on_signals(stop: asyncio.Event) -> None:
+    """The first signal asks for an orderly end; a second one ends the process at once."""
+
+    def on_signal(number: signal.Signals) -> None:
+        if stop.is_set():
+            logger.error("%s again: exiting at once, writes may be lost", number.name)
+            # Not sys.exit: it would wait for threads, and for the flush that this is to cut short.
+            os._exit(1)
+        logger.info("%s received", number.name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+
+
+def _log_start() -> None:
+    logger.info("agent-runtime %s, process %d", __version__, os.getpid())
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        logger.warning("aiohttp runs without its C parser: requests will be slow")

@@ -1,0 +1,89 @@
+"""The whole server over a real store, on a loopback port, and what replies are checked by."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import ClientResponse, web
+from aiohttp.test_utils import TestClient, TestServer
+
+from runtime.api.application import create_app
+from runtime.api.routes import USUAL_PACE, Pace
+from runtime.config import Settings
+from runtime.metrics import Metrics
+from runtime.store.store import open_store
+
+Client = TestClient[web.Request, web.Application]
+Json = Any
+
+BODY_LIMIT = 100_000
+
+SESSION_FIELDS = {
+    *("session_id", "title", "description", "metadata", "created_at", "last_activity", "is_active"),
+    *("deleted_at", "version", "last_seq", "message_count", "current_agent"),
+}
+USER = {"role": "user", "content": "hello"}
+ANSWER = {"role": "assistant", "content": "hi"}
+
+
+@asynccontextmanager
+async def serving(
+    url: str, *, pace: Pace = USUAL_PACE, max_body_bytes: int = BODY_LIMIT, **settings: Any
+) -> AsyncIterator[Client]:
+    """A client of a server of its own on this database."""
+    metrics = Metrics()
+    chosen = Settings(db_url=url, max_body_bytes=max_body_bytes, **settings)
+    async with open_store(url, chosen, metrics) as store:
+        app = create_app(store, chosen, metrics, pace=pace)
+
+        async def end_streams(_: web.Application) -> None:
+            store.end_streams()
+
+        app.on_shutdown.append(end_streams)
+        async with TestClient(TestServer(app)) as client:
+            yield client
+
+
+async def check(response: ClientResponse, status: int = 200) -> Json:
+    """The decoded body of a reply that must have this status."""
+    text = await response.text()
+    assert response.status == status, text
+    assert response.headers["X-Request-ID"]
+    if status == 204:
+        assert text == ""
+        return None
+    return await response.json()
+
+
+async def check_problem(response: ClientResponse, status: int, code: str, path: str | None = None) -> Json:
+    """The problem details of a refusal that must be this one, at this place."""
+    text = await response.text()
+    assert response.status == status, text
+    assert response.content_type == "application/problem+json"
+    body = await response.json(content_type=None)
+    expected = {"type", "title", "status", "detail", "code", "request_id"}
+    assert set(body) == (expected | {"errors"} if path is not None else expected), body
+    assert (body["type"], body["status"], body["code"]) == ("about:blank", status, code)
+    assert body["request_id"] == response.headers["X-Request-ID"]
+    if path is not None:
+        assert [place["path"] for place in body["errors"]] == [path], body
+    return body
+
+
+async def make(client: Client, session_id: str = "s", **fields: Json) -> Json:
+    """A new session."""
+    return await check(await client.post("/sessions", json={"session_id": session_id, **fields}), 201)
+
+
+async def append(client: Client, *messages: Json, session_id: str = "s") -> Json:
+    """Messages appended to a session."""
+    path = f"/sessions/{session_id}/messages"
+    return await check(await client.post(path, json={"messages": list(messages)}), 201)
+
+
+async def texts(client: Client, query: str = "", session_id: str = "s") -> list[Json]:
+    """The contents of a page of messages."""
+    page = await check(await client.get(f"/sessions/{session_id}/messages{query}"))
+    return [message["content"] for message in page["messages"]]

@@ -1,0 +1,140 @@
+"""The stream of a session's events, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+
+from aiohttp import ClientResponse
+
+from runtime.api.routes import METRICS, Pace
+from tests.api.serving import ANSWER, USER, Client, Json, append, check, check_problem, make, serving
+
+EVENTS = "/sessions/s/events"
+
+
+async def next_event(response: ClientResponse) -> dict[str, Json]:
+    """The next event's fields; its data decoded. A comment is the field with the empty name."""
+    fields: dict[str, Json] = {}
+    async with asyncio.timeout(10):
+        while line := (await response.content.readline()).decode().rstrip("\n"):
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")
+    if "data" in fields:
+        fields["data"] = json.loads(fields["data"])
+    return fields
+
+
+async def test_from_the_beginning_and_then_live(client: Client) -> None:
+    await make(client)
+    await append(client, USER)
+    async with client.get(EVENTS) as stream:
+        assert stream.status == 200
+        assert stream.content_type == "text/event-stream"
+        assert stream.headers["Cache-Control"] == "no-cache"
+        assert stream.headers["X-Accel-Buffering"] == "no"
+        assert stream.headers["X-Request-ID"]
+        page = await check(await client.get("/sessions/s/messages"))
+        assert await next_event(stream) == {"id": "1", "event": "message", "data": page["messages"][0]}
+        await append(client, ANSWER)
+        live = await next_event(stream)
+        assert (live["id"], live["data"]["content"]) == ("2", "hi")
+
+
+async def test_other_changes_have_no_id(client: Client) -> None:
+    await make(client)
+    async with client.get(EVENTS) as stream:
+        await check(await client.post("/sessions/s/agent", json={"agent": "coder"}))
+        changed = await next_event(stream)
+        assert changed == {"event": "changed", "data": {"version": 2, "what": ["agent"]}}
+
+
+async def test_resumed(client: Client) -> None:
+    await make(client)
+    await append(client, USER, ANSWER)
+    for query, headers in (
+        ("?after=1", {}),
+        ("", {"Last-Event-ID": "1"}),
+        ("?after=0", {"Last-Event-ID": "1"}),
+        ("?after=1", {"Last-Event-ID": ""}),
+    ):
+        async with client.get(EVENTS + query, headers=headers) as stream:
+            assert (await next_event(stream))["id"] == "2"
+
+
+async def test_bad_last_event_ids(client: Client) -> None:
+    await make(client)
+    for event_id in ("x", "-1", "1.5", "9" * 19):
+        response = await client.get(EVENTS, headers={"Last-Event-ID": event_id})
+        await check_problem(response, 422, "invalid_input", "Last-Event-ID")
+
+
+async def test_the_end_of_the_session_ends_the_stream(client: Client) -> None:
+    await make(client)
+    async with client.get(EVENTS) as stream:
+        await check(await client.delete("/sessions/s"), 204)
+        assert (await next_event(stream))["data"]["what"] == ["deleted"]
+        assert await stream.content.read() == b""
+    await check_problem(await client.get(EVENTS), 404, "session_not_found")
+
+
+async def test_a_comment_when_it_is_quiet(database_url: str) -> None:
+    async with serving(database_url, pace=Pace(heartbeat=0.01)) as client:
+        await make(client)
+        async with client.get(EVENTS) as stream:
+            assert await next_event(stream) == {"": ""}
+            assert await next_event(stream) == {"": ""}
+
+
+async def test_head(client: Client) -> None:
+    await make(client)
+    response = await client.head(EVENTS)
+    assert (response.status, response.content_type) == (200, "text/event-stream")
+
+
+async def test_open_streams_are_counted_and_end_with_the_server(database_url: str) -> None:
+    async with serving(database_url) as client:
+        await make(client)
+        await append(client, USER)
+        stream = await client.get(EVENTS)
+        await next_event(stream)
+        assert "agent_runtime_sse_streams 1.0" in await (await client.get("/metrics")).text()
+        app = client.app
+    assert app is not None
+    assert app[METRICS].sse_streams.collect()[0].samples[0].value == 0
+
+
+class Heard(logging.Handler):
+    """Waits for a line of the log."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+        self.heard = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.text in record.getMessage():
+            self.heard.set()
+
+
+async def test_a_reader_that_stalls_is_cut_off(database_url: str) -> None:
+    line = Heard("stalled")
+    logging.getLogger("agent_runtime.http").addHandler(line)
+    async with serving(database_url, pace=Pace(patience=0.1), max_body_bytes=2**24) as client:
+        await make(client)
+        # More than the buffers of the sockets between the two can hold.
+        for _ in range(16):
+            await append(client, {**USER, "content": "x" * 1_000_000})
+        with socket.socket() as reader:
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.setblocking(False)
+            address = (client.host, client.port)
+            await asyncio.get_running_loop().sock_connect(reader, address)
+            await asyncio.get_running_loop().sock_sendall(
+                reader, f"GET {EVENTS} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+            )
+            async with asyncio.timeout(10):
+                await line.heard.wait()
+    logging.getLogger("agent_runtime.http").removeHandler(line)

@@ -1,0 +1,82 @@
+"""Health, metrics, and what holds for every path, on both databases."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from runtime import __version__
+from tests.api.serving import USER, Client, append, check, check_problem, make, serving
+
+
+async def test_health(client: Client) -> None:
+    health = await check(await client.get("/health"))
+    assert health == {"status": "ok", "service": "agent-runtime", "version": __version__}
+
+
+async def test_ready(client: Client) -> None:
+    ready = await check(await client.get("/health/ready"))
+    assert ready == {"status": "ok", "checks": {"database": "ok", "migrations": "ok", "writer": "ok"}}
+
+
+async def test_metrics_have_few_labels(client: Client) -> None:
+    await make(client, "a")
+    await make(client, "b")
+    await append(client, USER, session_id="a")
+    await append(client, USER, session_id="b")
+    await client.get("/nowhere/1")
+    await client.request("PROPFIND", "/nowhere/2")
+    response = await client.get("/metrics")
+    assert response.content_type == "text/plain"
+    lines = (await response.text()).splitlines()
+    counted = dict(line.rsplit(" ", 1) for line in lines if "http_request_seconds_count" in line)
+    start = "agent_runtime_http_request_seconds_count"
+    append_route = 'method="POST",route="/sessions/{session_id}/messages",status="201"'
+    assert counted[f"{start}{{{append_route}}}"] == "2.0"
+    assert counted[f'{start}{{method="GET",route="unmatched",status="404"}}'] == "1.0"
+    assert counted[f'{start}{{method="other",route="unmatched",status="404"}}'] == "1.0"
+    assert "agent_runtime_transactions_total" in "".join(lines)
+
+
+async def test_unknown_paths(client: Client) -> None:
+    for path in ("/", "/nowhere", "/sessions/", "/sessions/s/nothing", "/agent"):
+        await check_problem(await client.get(path), 404, "not_found")
+
+
+async def test_wrong_methods(client: Client) -> None:
+    for method, path, allowed in (
+        ("DELETE", "/sessions", {"GET", "HEAD", "POST"}),
+        ("POST", "/health", {"GET", "HEAD"}),
+        ("GET", "/sessions/s/restore", {"POST"}),
+        ("PATCH", "/sessions/s/messages", {"GET", "HEAD", "POST", "PUT", "DELETE"}),
+        ("OPTIONS", "/sessions/s", {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}),
+    ):
+        response = await client.request(method, path)
+        await check_problem(response, 405, "method_not_allowed")
+        assert set(response.headers["Allow"].split(",")) == allowed
+
+
+async def test_head(client: Client) -> None:
+    await make(client)
+    whole = await client.get("/sessions/s")
+    head = await client.head("/sessions/s")
+    assert head.status == 200
+    assert await head.read() == b""
+    assert head.headers["Content-Length"] == whole.headers["Content-Length"]
+    assert head.headers["ETag"] == whole.headers["ETag"]
+
+
+async def test_one_log_line_a_request(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "agent_runtime.http"):
+        await client.get("/health?a=b%0A", headers={"X-Request-ID": "r1"})
+    [line] = [record.getMessage() for record in caplog.records if record.name == "agent_runtime.http"]
+    assert line.startswith("GET /health?a=b%0A 200 ")
+    assert line.endswith(" ms r1")
+
+
+async def test_the_log_line_can_be_switched_off(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(database_url, access_log=False) as client:
+        with caplog.at_level(logging.INFO, "agent_runtime.http"):
+            await client.get("/health")
+    assert not [record for record in caplog.records if record.name == "agent_runtime.http"]

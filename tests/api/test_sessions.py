@@ -1,0 +1,152 @@
+"""Sessions, as http-api.md has them, on both databases."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from tests.api.serving import ANSWER, SESSION_FIELDS, USER, Client, append, check, check_problem, make, texts
+
+
+async def test_create_with_an_empty_body(client: Client) -> None:
+    response = await client.post("/sessions")
+    session = await check(response, 201)
+    assert set(session) == SESSION_FIELDS
+    assert response.headers["Location"] == f"/sessions/{session['session_id']}"
+    assert response.headers["ETag"] == f'"{session["version"]}"' == '"1"'
+    assert session["current_agent"] == "orchestrator"
+    assert datetime.fromisoformat(session["created_at"]).utcoffset() is not None
+    assert session["created_at"].endswith("Z")
+
+
+async def test_create_with_everything(client: Client) -> None:
+    body = {"title": "T", "description": "D", "metadata": {"a": [1, None]}, "agent": "coder"}
+    session = await make(client, "all", **body, messages=[USER, ANSWER])
+    assert {name: session[name] for name in ("title", "description", "metadata")} == {
+        name: body[name] for name in ("title", "description", "metadata")
+    }
+    assert (session["current_agent"], session["last_seq"], session["message_count"]) == ("coder", 2, 2)
+    assert await texts(client, session_id="all") == ["hello", "hi"]
+
+
+async def test_create_twice(client: Client) -> None:
+    await make(client)
+    response = await client.post("/sessions", json={"session_id": "s"})
+    await check_problem(response, 409, "session_exists")
+
+
+async def test_put_creates_once(client: Client) -> None:
+    made = await client.put("/sessions/s", json={"title": "first"})
+    assert (await check(made, 201))["title"] == "first"
+    assert made.headers["Location"] == "/sessions/s"
+    there = await client.put("/sessions/s", json={"title": "second"})
+    assert (await check(there, 200))["title"] == "first"
+    assert "Location" not in there.headers
+    await check(await client.put("/sessions/t"), 201)
+
+
+async def test_put_that_must_not_create(client: Client) -> None:
+    any_version = {"If-Match": "*"}
+    response = await client.put("/sessions/s", headers=any_version)
+    await check_problem(response, 404, "session_not_found")
+    await make(client)
+    await check(await client.put("/sessions/s", headers=any_version))
+
+
+async def test_any_id_but_control_characters(client: Client) -> None:
+    for session_id in ("a/b", "ü {x} ?#%", "x" * 255, "a%2Fb", "..x", "日本", "a+b;c=d&e"):
+        response = await client.post("/sessions", json={"session_id": session_id})
+        assert (await check(response, 201))["session_id"] == session_id
+        place = response.headers["Location"]
+        assert (await check(await client.get(place)))["session_id"] == session_id
+        await check(await client.post(f"{place}/messages", json=USER), 201)
+        assert (await check(await client.get(f"{place}/history")))["session_id"] == session_id
+
+
+async def test_list_by_pages(client: Client) -> None:
+    for session_id in "abc":
+        await make(client, session_id)
+    await append(client, USER, session_id="a")
+    first = await check(await client.get("/sessions?limit=2"))
+    assert set(first) == {"sessions", "next_cursor"}
+    assert [session["session_id"] for session in first["sessions"]] == ["a", "c"]
+    assert set(first["sessions"][0]) == SESSION_FIELDS
+    parameters = {"limit": "2", "cursor": first["next_cursor"], "count": "true"}
+    rest = await check(await client.get("/sessions", params=parameters))
+    assert [session["session_id"] for session in rest["sessions"]] == ["b"]
+    assert (rest["next_cursor"], rest["total"]) == (None, 3)
+
+
+async def test_list_with_deleted_ones(client: Client) -> None:
+    await make(client, "a")
+    await make(client, "b")
+    await check(await client.delete("/sessions/a"), 204)
+    lives = await check(await client.get("/sessions?count=true"))
+    assert ([session["session_id"] for session in lives["sessions"]], lives["total"]) == (["b"], 1)
+    every = await check(await client.get("/sessions?include_deleted=true&count=true"))
+    assert every["total"] == 2
+    deleted = {session["session_id"]: session["deleted_at"] for session in every["sessions"]}
+    assert deleted["a"] is not None
+    assert deleted["b"] is None
+
+
+async def test_patch(client: Client) -> None:
+    await make(client, title="before", description="D")
+    change = {"title": None, "metadata": {"k": 1}, "is_active": False}
+    response = await client.patch("/sessions/s", json=change)
+    session = await check(response)
+    assert (session["title"], session["description"], session["metadata"]) == (None, "D", {"k": 1})
+    assert session["is_active"] is False
+    assert response.headers["ETag"] == f'"{session["version"]}"' == '"2"'
+    assert await check(await client.get("/sessions/s")) == session
+
+
+async def test_title_from_the_first_user_message(client: Client) -> None:
+    await make(client)
+    await append(client, ANSWER, {"role": "user", "content": "What is this?"})
+    assert (await check(await client.get("/sessions/s")))["title"] == "What is this?"
+
+
+async def test_delete_and_restore(client: Client) -> None:
+    await make(client)
+    await append(client, USER)
+    response = await client.delete("/sessions/s")
+    await check(response, 204)
+    assert response.headers["ETag"]
+    await check_problem(await client.get("/sessions/s"), 404, "session_not_found")
+    await check_problem(await client.post("/sessions", json={"session_id": "s"}), 409, "session_exists")
+    restored = await check(await client.post("/sessions/s/restore"))
+    assert (restored["deleted_at"], restored["message_count"]) == (None, 1)
+    assert await texts(client) == ["hello"]
+
+
+async def test_delete_for_good(client: Client) -> None:
+    await make(client)
+    await append(client, USER)
+    await check(await client.delete("/sessions/s?hard=true"), 204)
+    await check_problem(await client.post("/sessions/s/restore"), 404, "session_not_found")
+    await make(client)
+    assert await texts(client) == []
+
+
+async def test_stats(client: Client) -> None:
+    await make(client)
+    await append(client, {**USER, "token_count": 3}, {**ANSWER, "token_count": 4})
+    response = await client.get("/sessions/s/stats")
+    stats = await check(response)
+    assert set(stats) == {
+        *("session_id", "message_count", "total_tokens", "last_message_at", "created_at", "last_activity")
+    }
+    assert (stats["message_count"], stats["total_tokens"]) == (2, 7)
+    assert response.headers["ETag"] == '"2"'
+
+
+async def test_cleanup(client: Client) -> None:
+    await make(client)
+    kept = await check(await client.post("/maintenance/cleanup"))
+    assert kept == {"soft_deleted": 0, "hard_deleted": 0}
+    first = await check(await client.post("/maintenance/cleanup", json={"max_age_hours": 0}))
+    assert first == {"soft_deleted": 1, "hard_deleted": 0}
+    await check_problem(await client.get("/sessions/s"), 404, "session_not_found")
+    then = await check(await client.post("/maintenance/cleanup", json={"hard_delete_after_days": 0}))
+    assert then == {"soft_deleted": 0, "hard_deleted": 1}
+    await check_problem(await client.post("/sessions/s/restore"), 404, "session_not_found")

@@ -1,0 +1,104 @@
+"""The import rules of the design, read from the source: who may know whom."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import runtime
+
+FOLDER = Path(runtime.__file__).parent
+GROUND = {"errors", "models", "config", "metrics", "logs"}
+
+# What each part of runtime/ may import of the others; "" is runtime/__init__.py, for its version.
+ALLOWED = {
+    **dict.fromkeys(GROUND, GROUND),
+    "db": GROUND | {"db"},
+    "store": GROUND | {"db", "store"},
+    "agents": GROUND | {"store", "agents"},
+    "api": GROUND | {"store", "agents", "api", ""},
+    "app": GROUND | {"store", "agents", "api", ""},
+    "__main__": GROUND | {"db", "store", "app", ""},
+    "": GROUND | {"store"},
+}
+
+# The only files that may import a driver, or the server.
+ONLY = {
+    "asyncpg": ("db.postgres",),
+    "aiosqlite": ("db.sqlite",),
+    "sqlite3": ("db.sqlite", "db.sqlite_dialect"),
+    "yoyo": ("db.migrate",),
+    "psycopg": ("db.migrate",),
+    "aiohttp": ("api", "app", "agents"),
+    "aiohttp.web": ("api", "app"),
+}
+
+# `plan` decides in memory: nothing that it reaches may do I/O, tell the time or draw lots.
+PLAN_MAY_REACH = ("errors", "models", "store")
+IMPURE = {"asyncio", "os", "pathlib", "random", "secrets", "socket", "threading", "time", "uuid"}
+
+
+def module_name(path: Path) -> str:
+    """The module below `runtime`: "store.plan", "db" for the package itself, "" for runtime."""
+    parts = path.relative_to(FOLDER).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+SOURCES = {
+    module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.rglob("*.py"))
+}
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Every name imported, with what it is imported from: "runtime.errors.StartupError"."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are written out in full"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_imports(module: str) -> set[str]:
+    """The modules of ours that a module imports, below `runtime`."""
+    found = set()
+    for name in imports(SOURCES[module]):
+        if name.split(".")[0] == "runtime":
+            path = name.removeprefix("runtime").removeprefix(".")
+            found.add(path if path in SOURCES else path.rpartition(".")[0])
+    return found
+
+
+def within(name: str, prefixes: tuple[str, ...]) -> bool:
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_imports_point_down_only(module: str):
+    allowed = ALLOWED[module.split(".")[0]]
+    assert {name for name in own_imports(module) if name.split(".")[0] not in allowed} == set()
+
+
+@pytest.mark.parametrize("library", ONLY)
+def test_only_the_named_modules_know_a_driver_or_the_server(library: str):
+    knowing = {name for name, tree in SOURCES.items() if any(within(i, (library,)) for i in imports(tree))}
+    assert {name for name in knowing if not within(name, ONLY[library])} == set()
+
+
+def test_plan_and_all_that_it_reaches_are_pure():
+    reached, open_ends = set(), {"store.plan"}
+    while open_ends:
+        module = open_ends.pop()
+        reached.add(module)
+        open_ends |= own_imports(module) - reached
+    assert {name for name in reached if not within(name, PLAN_MAY_REACH)} == set()
+    outside = {name.split(".")[0] for module in reached for name in imports(SOURCES[module])}
+    assert outside & IMPURE == set()
+
+
+def test_plan_and_commands_ask_nobody_for_the_time():
+    users = {name for name in SOURCES if "runtime.models.utc_now" in imports(SOURCES[name])}
+    assert users & {"store.plan", "store.rules", "store.commands"} == set()
