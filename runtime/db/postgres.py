@@ -41,6 +41,10 @@ SESSION = {
     "TimeZone": "UTC",
     # W5: what is acknowledged survives, whatever the server's own default is.
     "synchronous_commit": "on",
+    # Every join in sql/ looks a few rows up by key. The planner takes a JSON array for a hundred rows and
+    # would rather read all of a table of ten thousand for them: 12 ms instead of 0.5 ms in each batch.
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
 }
 
 # asyncpg raises the errors of the server, errors of its own, and what the network raises.
@@ -199,9 +203,12 @@ class PostgresDatabase:
         """Open the pool; the other connections follow when they are needed. Raises StartupError."""
         database = cls(url, limits)
         try:
-            await database._pool
+            await finish(database._open_pool())
         except DRIVER_ERRORS as error:
             raise _cannot_open(url, error) from error
+        except BaseException:
+            await database.close()
+            raise
         return database
 
     async def fetch(self, statement: str, *parameters: object) -> Sequence[Row]:
@@ -286,8 +293,11 @@ class PostgresDatabase:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._pool.close()
         except DRIVER_ERRORS:
-            logger.warning("connections of %s were still in use and are broken off", self._url)
-            self._pool.terminate()
+            # The pool has broken them off by itself.
+            logger.warning("connections of %s were still in use when it was closed", self._url)
+
+    async def _open_pool(self) -> None:
+        await self._pool
 
     async def _writing_connection(self) -> Any:
         if self._closed:

@@ -82,7 +82,14 @@ async def _close(connection: aiosqlite.Connection) -> None:
 
 
 async def list_applied(url: DatabaseUrl) -> list[str]:
-    """The ids of the migrations that the file has; none where there is no file. Writes nothing."""
+    """The ids of the migrations that the file has; none where there is no file. Writes nothing.
+
+    It is the first that is asked of a database: StartupError says when it cannot be used.
+    """
+    return await finish(_list_applied(url))
+
+
+async def _list_applied(url: DatabaseUrl) -> list[str]:
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise StartupError(f"SQLite {sqlite3.sqlite_version} is too old: 3.38 or later is needed")
     if not os.path.exists(url.address):  # noqa: ASYNC240 - as quick as any statement of SQLite
@@ -97,7 +104,7 @@ async def list_applied(url: DatabaseUrl) -> list[str]:
             return []
         raise StartupError(f"DB_URL: cannot read {url}: {translate(error)}") from error
     finally:
-        await finish(_close(connection))
+        await _close(connection)
 
 
 class SqliteTransaction:
@@ -159,8 +166,11 @@ class SqliteDatabase:
         database = cls(url, limits, lock)
         try:
             await finish(database._open_writer())
-        except DatabaseError as error:
-            raise StartupError(f"DB_URL: cannot open {url}: {error}") from error
+        except BaseException as error:
+            await database.close()
+            if isinstance(error, DatabaseError):
+                raise StartupError(f"DB_URL: cannot open {url}: {error}") from error
+            raise
         database._truncating = asyncio.create_task(database._truncate_regularly())
         return database
 

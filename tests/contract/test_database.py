@@ -21,6 +21,7 @@ from runtime.errors import (
 from tests.contract.database_rows import (
     FAR,
     NOON,
+    aiosqlite_threads,
     insert_session,
     message_row,
     session_ids,
@@ -289,6 +290,20 @@ async def test_after_close_every_use_is_refused(database: Database):
         await database.fetch("ping")
     with pytest.raises(DatabaseUnavailable, match="closed"):
         await assert_writable(database)
+
+
+@pytest.mark.parametrize("steps", range(0, 48, 3))
+async def test_a_start_that_is_cancelled_leaves_nothing_open(database_url: str, steps: int):
+    threads = aiosqlite_threads()
+    opening = asyncio.create_task(open_database(database_url))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.wait([opening])
+    if not opening.cancelled():
+        await opening.result().close()
+    await until(lambda: aiosqlite_threads() == threads)
+    await (await open_database(database_url)).close()
 
 
 async def test_close_does_not_wait_for_a_long_read(database: Database):

@@ -16,6 +16,7 @@ import asyncpg
 import psycopg
 import pytest
 
+from runtime.db.postgres import SESSION
 from runtime.db.queries import Query, load_queries
 from runtime.db.sqlite_dialect import bind
 from tests.contract.filling import INSERTS, filling
@@ -126,7 +127,7 @@ def filled_postgres(postgres_server: PostgresServer, postgres_template: str) -> 
 @pytest.mark.parametrize("name", STATEMENTS)
 async def test_postgres_scans_no_table(filled_postgres: str, name: str):
     query = load_queries("postgres")[name]
-    connection = await asyncpg.connect(filled_postgres)
+    connection = await asyncpg.connect(filled_postgres, server_settings=SESSION)
     [row] = await connection.fetch(f"EXPLAIN (FORMAT JSON) {query.sql}", *values(query))
     await connection.close()
     scans = [node for node in nodes(json.loads(row[0])[0]["Plan"]) if is_whole(node)]
