@@ -53,3 +53,5 @@ def configure_logging(level: str, log_format: Literal["text", "json"] = "text") 
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger(LOGGER).setLevel(level)
+    # It warns of each attempt to reconnect, with a traceback; what that means is logged by us.
+    logging.getLogger("asyncpg").setLevel(logging.ERROR)

@@ -12,7 +12,6 @@ from runtime.agents.registry import AGENTS, Agent
 from runtime.api.request import write_options
 from runtime.api.respond import reply
 from runtime.api.routes import Call, Route
-from runtime.errors import SessionNotFound
 from runtime.models import AgentSwitch, Key, Metadata
 
 
@@ -129,42 +128,10 @@ async def update_context(call: Call[None, ContextChange]) -> web.Response:
 
 
 ROUTES = (
-    Route(
-        method="POST",
-        path="/sessions/{session_id}/agent",
-        handler=switch_agent,
-        replies={200: SwitchedReply},
-        errors=(SessionNotFound,),
-        writes=True,
-    ),
-    Route(
-        method="GET",
-        path="/sessions/{session_id}/switches",
-        handler=list_switches,
-        replies={200: Switches},
-        errors=(SessionNotFound,),
-    ),
-    Route(
-        method="GET",
-        path="/sessions/{session_id}/context",
-        handler=get_context,
-        replies={200: Context},
-        errors=(SessionNotFound,),
-    ),
-    Route(
-        method="PATCH",
-        path="/sessions/{session_id}/context",
-        handler=update_context,
-        replies={200: Context},
-        errors=(SessionNotFound,),
-        writes=True,
-    ),
-    Route(method="GET", path="/agents", handler=list_agents, replies={200: list[Agent]}),
-    Route(
-        method="GET",
-        path="/agents/{session_id}/current",
-        handler=get_current_agent,
-        replies={200: CurrentAgent},
-        errors=(SessionNotFound,),
-    ),
+    Route("POST", "/sessions/{session_id}/agent", switch_agent, {200: SwitchedReply}, writes=True),
+    Route("GET", "/sessions/{session_id}/switches", list_switches, {200: Switches}),
+    Route("GET", "/sessions/{session_id}/context", get_context, {200: Context}),
+    Route("PATCH", "/sessions/{session_id}/context", update_context, {200: Context}, writes=True),
+    Route("GET", "/agents", list_agents, {200: list[Agent]}),
+    Route("GET", "/agents/{session_id}/current", get_current_agent, {200: CurrentAgent}),
 )

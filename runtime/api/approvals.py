@@ -16,7 +16,6 @@ from runtime.errors import (
     ApprovalExpired,
     ApprovalNotFound,
     InvalidInput,
-    SessionNotFound,
 )
 from runtime.models import MAX_EXPIRES_IN, Approval, ApprovalStatus, Decision, Key
 
@@ -120,42 +119,23 @@ async def delete_approval(call: Call[None, None]) -> web.Response:
 APPROVALS = "/sessions/{session_id}/approvals"
 
 ROUTES = (
+    Route("POST", APPROVALS, create_approval, {201: Approval}, errors=(ApprovalExists,), writes=True),
+    Route("GET", APPROVALS, list_approvals, {200: Approvals}),
+    Route("GET", "/sessions/{session_id}/pending-approvals", list_pending_approvals, {200: PendingApprovals}),
     Route(
-        method="POST",
-        path=APPROVALS,
-        handler=create_approval,
-        replies={201: Approval},
-        errors=(SessionNotFound, ApprovalExists),
+        "POST",
+        APPROVALS + "/{call_id}/decision",
+        decide_approval,
+        {200: Approval},
+        errors=(ApprovalNotFound, ApprovalDecided, ApprovalExpired),
         writes=True,
     ),
     Route(
-        method="GET",
-        path=APPROVALS,
-        handler=list_approvals,
-        replies={200: Approvals},
-        errors=(SessionNotFound,),
-    ),
-    Route(
-        method="GET",
-        path="/sessions/{session_id}/pending-approvals",
-        handler=list_pending_approvals,
-        replies={200: PendingApprovals},
-        errors=(SessionNotFound,),
-    ),
-    Route(
-        method="POST",
-        path=APPROVALS + "/{call_id}/decision",
-        handler=decide_approval,
-        replies={200: Approval},
-        errors=(SessionNotFound, ApprovalNotFound, ApprovalDecided, ApprovalExpired),
-        writes=True,
-    ),
-    Route(
-        method="DELETE",
-        path=APPROVALS + "/{call_id}",
-        handler=delete_approval,
-        replies={204: None},
-        errors=(SessionNotFound, ApprovalNotFound),
+        "DELETE",
+        APPROVALS + "/{call_id}",
+        delete_approval,
+        {204: None},
+        errors=(ApprovalNotFound,),
         writes=True,
     ),
 )

@@ -13,7 +13,7 @@ from msgspec import Struct
 from runtime.api.messages import Seq
 from runtime.api.request import last_event_id
 from runtime.api.routes import METRICS, PACE, REQUEST_ID, Call, Route
-from runtime.errors import AgentRuntimeError, SessionNotFound
+from runtime.errors import AgentRuntimeError
 from runtime.models import ChangedEvent, MessageEvent
 from runtime.store.feed import Follower
 
@@ -75,12 +75,5 @@ def _encode_event(event: MessageEvent | ChangedEvent) -> bytes:
 
 
 ROUTES = (
-    Route(
-        method="GET",
-        path="/sessions/{session_id}/events",
-        handler=follow_session,
-        replies={200: str},
-        errors=(SessionNotFound,),
-        media_type="text/event-stream",
-    ),
+    Route("GET", "/sessions/{session_id}/events", follow_session, {200: str}, media_type="text/event-stream"),
 )

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, convert
 
 from runtime.api.request import convert_body, must_exist, preferred_durability, write_options
 from runtime.api.respond import AcceptedReply, accepted, reply
 from runtime.api.routes import Call, Route
-from runtime.errors import InvalidInput, SessionNotFound
+from runtime.errors import InvalidInput
 from runtime.models import AgentSwitch, MessagePage, Role
 from runtime.store.commands import Accepted, Outcome, Receipt
 from runtime.store.messages import MessageInput
@@ -94,9 +94,9 @@ class TruncatedReply(Struct, frozen=True):
 class SavedReply(Struct, frozen=True):
     """The session has this history now."""
 
-    status: Literal["saved"]
     session_id: str
     message_count: int
+    status: Literal["saved"] = "saved"
 
 
 class HistoryReply(Struct, frozen=True):
@@ -129,20 +129,25 @@ async def append_messages(call: Call[None, Any]) -> web.Response:
         messages = convert_body(batch, MessageList).messages
     else:
         messages, place, instead_of = [batch], "$", "$[0]"
-    durability = preferred_durability(call.request)
     with rooted(place, instead_of=instead_of):
         outcome = await call.store.append_messages(
-            call.session_id, messages, durability=durability, **write_options(call.request)
+            call.session_id,
+            messages,
+            durability=preferred_durability(call.request),
+            **write_options(call.request),
         )
+    return _written(call, outcome, AppendedReply, status=201)
+
+
+def _written(
+    call: Call[Any, Any], outcome: Outcome | Accepted, kind: type[Struct], *, status: int = 200
+) -> web.Response:
+    """The reply to a write that may be buffered (W5)."""
+    asked = preferred_durability(call.request)
     if isinstance(outcome, Accepted):
-        return accepted(outcome, asked=durability is not None)
-    body = AppendedReply(outcome.session_id, outcome.messages, outcome.last_seq, outcome.version)
-    return _written(call, body, outcome, status=201)
-
-
-def _written(call: Call[Any, Any], body: Struct, outcome: Outcome, *, status: int = 200) -> web.Response:
-    waited = preferred_durability(call.request) == "committed"
-    headers = {"Preference-Applied": "wait"} if waited else None
+        return accepted(outcome, asked=asked is not None)
+    headers = {"Preference-Applied": "wait"} if asked == "committed" else None
+    body = convert(outcome, kind, from_attributes=True)
     return reply(body, outcome.version, status=status, replayed=outcome.replayed, headers=headers)
 
 
@@ -182,35 +187,29 @@ def _as_page(page: MessagePage, *, back: bool) -> Page:
 
 async def replace_messages(call: Call[None, MessageList]) -> web.Response:
     """Make this the history, in one step. An unchanged beginning is kept as it is."""
-    durability = preferred_durability(call.request)
     with rooted("$.messages"):
         outcome = await call.store.replace_messages(
-            call.session_id, call.body.messages, durability=durability, **write_options(call.request)
+            call.session_id,
+            call.body.messages,
+            durability=preferred_durability(call.request),
+            **write_options(call.request),
         )
-    if isinstance(outcome, Accepted):
-        return accepted(outcome, asked=durability is not None)
-    body = ReplacedReply(
-        outcome.session_id, outcome.messages, outcome.last_seq, outcome.version, outcome.message_count
-    )
-    return _written(call, body, outcome)
+    return _written(call, outcome, ReplacedReply)
 
 
 async def save_history(call: Call[None, Any]) -> web.Response:
     """Set the whole history of a session, which is made where it is missing."""
     bare = isinstance(call.body, list)
     messages = call.body if bare else convert_body(call.body, MessageList).messages
-    durability = preferred_durability(call.request)
     with rooted("$" if bare else "$.messages"):
         outcome = await call.store.replace_messages(
             call.session_id,
             messages,
             create=not must_exist(call.request),
-            durability=durability,
+            durability=preferred_durability(call.request),
             **write_options(call.request),
         )
-    if isinstance(outcome, Accepted):
-        return accepted(outcome, asked=durability is not None)
-    return _written(call, SavedReply("saved", outcome.session_id, outcome.message_count), outcome)
+    return _written(call, outcome, SavedReply)
 
 
 async def truncate_messages(call: Call[CutQuery, None]) -> web.Response:
@@ -218,7 +217,7 @@ async def truncate_messages(call: Call[CutQuery, None]) -> web.Response:
     outcome = await call.store.truncate_messages(
         call.session_id, after=call.query.after, **write_options(call.request)
     )
-    body = TruncatedReply(outcome.deleted, outcome.last_seq, outcome.version)
+    body = convert(outcome, TruncatedReply, from_attributes=True)
     return reply(body, outcome.version, replayed=outcome.replayed)
 
 
@@ -240,59 +239,26 @@ MESSAGES = "/sessions/{session_id}/messages"
 
 ROUTES = (
     Route(
-        method="POST",
-        path=MESSAGES,
-        handler=append_messages,
-        replies={201: AppendedReply, 202: AcceptedReply},
-        errors=(SessionNotFound,),
+        "POST",
+        MESSAGES,
+        append_messages,
+        {201: AppendedReply, 202: AcceptedReply},
         writes=True,
         buffers=True,
         forms=(MessageInput, MessageList),
     ),
+    Route("GET", MESSAGES, list_messages, {200: Page}),
     Route(
-        method="GET",
-        path=MESSAGES,
-        handler=list_messages,
-        replies={200: Page},
-        errors=(SessionNotFound,),
+        "PUT", MESSAGES, replace_messages, {200: ReplacedReply, 202: AcceptedReply}, writes=True, buffers=True
     ),
+    Route("DELETE", MESSAGES, truncate_messages, {200: TruncatedReply}, writes=True),
+    Route("GET", "/sessions/{session_id}/history", get_history, {200: HistoryReply}),
+    Route("GET", "/history/{session_id}", get_history, {200: HistoryReply}),
     Route(
-        method="PUT",
-        path=MESSAGES,
-        handler=replace_messages,
-        replies={200: ReplacedReply, 202: AcceptedReply},
-        errors=(SessionNotFound,),
-        writes=True,
-        buffers=True,
-    ),
-    Route(
-        method="DELETE",
-        path=MESSAGES,
-        handler=truncate_messages,
-        replies={200: TruncatedReply},
-        errors=(SessionNotFound,),
-        writes=True,
-    ),
-    Route(
-        method="GET",
-        path="/sessions/{session_id}/history",
-        handler=get_history,
-        replies={200: HistoryReply},
-        errors=(SessionNotFound,),
-    ),
-    Route(
-        method="GET",
-        path="/history/{session_id}",
-        handler=get_history,
-        replies={200: HistoryReply},
-        errors=(SessionNotFound,),
-    ),
-    Route(
-        method="POST",
-        path="/sessions/{session_id}",
-        handler=save_history,
-        replies={200: SavedReply, 202: AcceptedReply},
-        errors=(SessionNotFound,),
+        "POST",
+        "/sessions/{session_id}",
+        save_history,
+        {200: SavedReply, 202: AcceptedReply},
         writes=True,
         buffers=True,
         forms=(list[MessageInput], MessageList),

@@ -143,6 +143,8 @@ def _failures(route: Route) -> dict[str, Any]:
 
 
 def _errors(route: Route) -> Iterator[type[errors.AgentRuntimeError]]:
+    if "session_id" in route.keys:
+        yield errors.SessionNotFound
     yield from route.errors
     if route.keys or _bodies(route) or route.parsed[0] is not NoneType:
         yield errors.InvalidInput

@@ -52,10 +52,8 @@ async def get_openapi(call: Call[None, None]) -> web.Response:
 
 
 ROUTES = (
-    Route(method="GET", path="/health", handler=get_health, replies={200: Health}),
-    Route(
-        method="GET", path="/health/ready", handler=get_readiness, replies={200: Readiness, 503: Readiness}
-    ),
-    Route(method="GET", path="/metrics", handler=get_metrics, replies={200: str}, media_type="text/plain"),
-    Route(method="GET", path="/openapi.json", handler=get_openapi, replies={200: dict[str, Any]}),
+    Route("GET", "/health", get_health, {200: Health}),
+    Route("GET", "/health/ready", get_readiness, {200: Readiness, 503: Readiness}),
+    Route("GET", "/metrics", get_metrics, {200: str}, media_type="text/plain"),
+    Route("GET", "/openapi.json", get_openapi, {200: dict[str, Any]}),
 )

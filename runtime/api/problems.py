@@ -62,12 +62,13 @@ class ProblemDetails(Struct, frozen=True):
 
 
 class HttpError(Exception):
-    """Something is wrong with the request as HTTP."""
+    """Something is wrong with the request as HTTP; `close` where its connection is of no more use."""
 
-    def __init__(self, status: int, code: str, detail: str) -> None:
+    def __init__(self, status: int, code: str, detail: str, *, close: bool = False) -> None:
         super().__init__(detail)
         self.status = status
         self.code = code
+        self.close = close
 
 
 def status_of(kind: type[BaseException]) -> int:
@@ -80,7 +81,7 @@ def problem(error: Exception, request_id: str) -> web.Response:
     if isinstance(error, web.HTTPException):
         return _from_aiohttp(error, request_id)
     if isinstance(error, HttpError):
-        return _reply(error.status, error.code, str(error), request_id)
+        return _from_http(error, request_id)
     status = status_of(type(error))
     if status == 500:
         logger.error("request %s failed", request_id, exc_info=error)
@@ -100,6 +101,13 @@ def _from_ours(error: errors.AgentRuntimeError, status: int, request_id: str) ->
     reply = _reply(status, error.code, detail, request_id, fields)
     if isinstance(error, errors.NotStored | errors.DatabaseUnavailable):
         reply.headers["Retry-After"] = str(error.retry_after)
+    return reply
+
+
+def _from_http(error: HttpError, request_id: str) -> web.Response:
+    reply = _reply(error.status, error.code, str(error), request_id)
+    if error.close:
+        reply.force_close()
     return reply
 
 

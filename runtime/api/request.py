@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, NoReturn, TypedDict, TypeVar
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -19,26 +19,17 @@ from runtime.api.problems import HttpError
 from runtime.errors import InvalidInput
 from runtime.models import Durability, Key
 from runtime.store.messages import invalid_input
+from runtime.store.writes import WriteOptions
 
 T = TypeVar("T")
 
 JSON_TYPES = frozenset({"application/json", "application/json; charset=utf-8"})
-# Deeper than any real body, and far from where Python's own recursion limit would strike.
-MAX_DEPTH = 500
 VERSION = re.compile(r'"(0|[1-9][0-9]{0,17})"')
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 EVENT_ID = re.compile(r"[0-9]{1,18}")
 BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 PREFERENCE_END = re.compile("[;=]")
 SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-class WriteOptions(TypedDict):
-    """What every write of the store takes beside its own arguments."""
-
-    owner: str
-    idempotency_key: str | None
-    if_match: int | None
 
 
 def owner_of(request: web.Request) -> str:
@@ -131,31 +122,35 @@ def convert_body(value: Any, wanted: type[T]) -> T:
 async def read_json(request: web.Request, *, required: bool) -> Any:
     """The body, decoded; None for an empty one, unless it is `required`."""
     body = await _read(request)
-    if not body and not required:
+    if not body:
+        if required:
+            raise HttpError(400, "invalid_json", "the body is empty; it must be JSON")
         return None
     _check_content_type(request)
     try:
-        value = msgspec.json.decode(body)
+        return msgspec.json.decode(body)
     except RecursionError:
-        raise _too_deep() from None
+        raise InvalidInput("$", "is nested too deep") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         _refuse(body, error)
-    # No body is nested deeper than it has brackets: most need no closer look.
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
-        _check_depth(value)
-    return value
 
 
 async def _read(request: web.Request) -> bytes:
     limit = request.client_max_size
     if request.content_length is not None and request.content_length > limit:
-        raise HttpError(413, "body_too_large", f"the body has more than {limit} bytes")
+        raise _too_large(limit)
     try:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
-        raise HttpError(413, "body_too_large", f"the body has more than {limit} bytes") from None
+        raise _too_large(limit) from None
     except (HttpProcessingError, web.RequestPayloadError, ConnectionError) as error:
-        raise HttpError(400, "invalid_body", f"the body could not be read: {error}") from None
+        # Nothing more can be read of it: else aiohttp would try, to use the connection again.
+        request.content.feed_eof()
+        raise HttpError(400, "invalid_body", f"the body could not be read: {error}", close=True) from None
+
+
+def _too_large(limit: int) -> HttpError:
+    return HttpError(413, "body_too_large", f"the body has more than {limit} bytes")
 
 
 def _check_content_type(request: web.Request) -> None:
@@ -198,17 +193,3 @@ def _places_of_surrogates(value: Any, path: str) -> Iterator[str]:
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _places_of_surrogates(item, f"{path}[{index}]")
-
-
-def _check_depth(value: Any) -> None:
-    level, depth = [value], 0
-    while level:
-        depth += 1
-        if depth > MAX_DEPTH + 1:
-            raise _too_deep()
-        children = (node.values() if isinstance(node, dict) else node for node in level)
-        level = [child for group in children for child in group if isinstance(child, dict | list)]
-
-
-def _too_deep() -> InvalidInput:
-    return InvalidInput("$", f"is nested more than {MAX_DEPTH} deep")

@@ -58,11 +58,11 @@ class Call(Struct, Generic[Q, B], frozen=True):
         return self.keys["session_id"]
 
 
-class Route(Struct, frozen=True, kw_only=True):
+class Route(Struct, frozen=True):
     """A request that is answered.
 
     `replies` gives the type of the body for each status, None where there is none. `errors` are those
-    of the store beside the common ones. `writes` takes `Idempotency-Key` and `If-Match`, `buffers`
+    of the store that are its own. `writes` takes `Idempotency-Key` and `If-Match`, `buffers`
     also `Prefer`. `forms` are the bodies that a handler of `Call[…, Any]` tells apart by itself.
     """
 

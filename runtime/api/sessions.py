@@ -12,7 +12,7 @@ from runtime.api.messages import NewMessages
 from runtime.api.request import must_exist, write_options
 from runtime.api.respond import location, no_content, reply
 from runtime.api.routes import Call, Route
-from runtime.errors import InvalidInput, SessionExists, SessionNotFound
+from runtime.errors import InvalidInput, SessionExists
 from runtime.models import Cleaned, Key, Metadata, Session, SessionPage
 
 # A century bounds what is meant as an age; it also keeps times within the calendar.
@@ -157,59 +157,13 @@ async def clean_up(call: Call[None, CleanupOrder | None]) -> web.Response:
 
 
 ROUTES = (
-    Route(
-        method="POST",
-        path="/sessions",
-        handler=create_session,
-        replies={201: Session},
-        errors=(SessionExists,),
-        writes=True,
-    ),
-    Route(method="GET", path="/sessions", handler=list_sessions, replies={200: SessionPage}),
-    Route(
-        method="PUT",
-        path="/sessions/{session_id}",
-        handler=ensure_session,
-        replies={200: Session, 201: Session},
-        writes=True,
-    ),
-    Route(
-        method="GET",
-        path="/sessions/{session_id}",
-        handler=get_session,
-        replies={200: Session},
-        errors=(SessionNotFound,),
-    ),
-    Route(
-        method="PATCH",
-        path="/sessions/{session_id}",
-        handler=update_session,
-        replies={200: Session},
-        errors=(SessionNotFound,),
-        writes=True,
-    ),
-    Route(
-        method="DELETE",
-        path="/sessions/{session_id}",
-        handler=delete_session,
-        replies={204: None},
-        errors=(SessionNotFound,),
-        writes=True,
-    ),
-    Route(
-        method="POST",
-        path="/sessions/{session_id}/restore",
-        handler=restore_session,
-        replies={200: Session},
-        errors=(SessionNotFound,),
-        writes=True,
-    ),
-    Route(
-        method="GET",
-        path="/sessions/{session_id}/stats",
-        handler=get_stats,
-        replies={200: Stats},
-        errors=(SessionNotFound,),
-    ),
-    Route(method="POST", path="/maintenance/cleanup", handler=clean_up, replies={200: Cleaned}),
+    Route("POST", "/sessions", create_session, {201: Session}, errors=(SessionExists,), writes=True),
+    Route("GET", "/sessions", list_sessions, {200: SessionPage}),
+    Route("PUT", "/sessions/{session_id}", ensure_session, {200: Session, 201: Session}, writes=True),
+    Route("GET", "/sessions/{session_id}", get_session, {200: Session}),
+    Route("PATCH", "/sessions/{session_id}", update_session, {200: Session}, writes=True),
+    Route("DELETE", "/sessions/{session_id}", delete_session, {204: None}, writes=True),
+    Route("POST", "/sessions/{session_id}/restore", restore_session, {200: Session}, writes=True),
+    Route("GET", "/sessions/{session_id}/stats", get_stats, {200: Stats}),
+    Route("POST", "/maintenance/cleanup", clean_up, {200: Cleaned}),
 )

@@ -7,7 +7,6 @@ know, comes out of it as 0 or 1. A list goes in as the text of a JSON array.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -15,14 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
+from runtime.config import redact_url
 from runtime.errors import SettingsError
 
 logger = logging.getLogger("agent_runtime.db")
 
 Dialect = Literal["sqlite", "postgres"]
 MigrateMode = Literal["auto", "check"]
-
-_SECRETS = re.compile(r"(?<=://)([^:/?#]*):.*@|((?:^|[?&])(?:ssl)?password=)[^&]*")
 
 
 class Row(Protocol):
@@ -71,8 +69,8 @@ class Database(Protocol):
     def pool_usage(self) -> dict[str, int]:
         """The connections for reading: how many are `idle`, how many `busy`."""
 
-    async def close(self) -> None:
-        """Close every connection, in bounded time. Afterwards each use is DatabaseUnavailable."""
+    async def close(self, timeout: float = 5.0) -> None:
+        """Close every connection, in about `timeout` seconds. Afterwards each use is DatabaseUnavailable."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +102,13 @@ class DatabaseUrl:
             case "postgresql" | "postgres" if colon:
                 return cls("postgres", _postgres_dsn(f"postgresql://{rest}"))
         raise SettingsError(
-            f"DB_URL: {_without_secrets(url)!r} names no database that is known here; "
+            f"DB_URL: {redact_url(url)!r} names no database that is known here; "
             "expected sqlite:///path/of/a/file.db or postgresql://user:password@host/database"
         )
 
     def __str__(self) -> str:
         """For people: without its password."""
-        return f"sqlite:///{self.address}" if self.dialect == "sqlite" else _without_secrets(self.address)
+        return f"sqlite:///{self.address}" if self.dialect == "sqlite" else redact_url(self.address)
 
     __repr__ = __str__
 
@@ -134,14 +132,10 @@ def _postgres_dsn(dsn: str) -> str:
         _ = urlsplit(dsn).port
     except ValueError:
         raise SettingsError(
-            f"DB_URL: {_without_secrets(dsn)!r} cannot be read: is the port a number, "
+            f"DB_URL: {redact_url(dsn)!r} cannot be read: is the port a number, "
             "and is the password percent-encoded?"
         ) from None
     return dsn
-
-
-def _without_secrets(url: str) -> str:
-    return _SECRETS.sub(lambda found: f"{found[2]}***" if found[2] else f"{found[1]}:***@", url)
 
 
 async def open_database(

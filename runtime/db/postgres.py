@@ -33,7 +33,7 @@ logger = logging.getLogger("agent_runtime.db")
 OLDEST_POSTGRES = 13
 # Seconds: to connect before there are any settings, to roll back, to close.
 FIRST_CONNECT_SECONDS = 10.0
-ROLLBACK_SECONDS = 2.0
+ROLLBACK_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
 
 SESSION = {
@@ -277,23 +277,25 @@ class PostgresDatabase:
         idle = self._pool.get_idle_size()
         return {"idle": idle, "busy": self._pool.get_size() - idle}
 
-    async def close(self) -> None:
-        """Close every connection, within a few seconds."""
+    async def close(self, timeout: float = CLOSE_SECONDS) -> None:
+        """Close every connection; what is still in use after `timeout` seconds is broken off."""
         if not self._closed:
             self._closed = True
-            await finish(self._close_all())
+            await finish(self._close_all(timeout))
 
-    async def _close_all(self) -> None:
+    async def _close_all(self, timeout: float) -> None:
         for task in self._listening:
             task.cancel()
         await asyncio.gather(*self._listening, return_exceptions=True)
-        if self._writer is not None:
-            await _close(self._writer)
         try:
-            async with asyncio.timeout(CLOSE_SECONDS):
+            async with asyncio.timeout(timeout):
+                if self._writer is not None:
+                    await _close(self._writer)
                 await self._pool.close()
         except DRIVER_ERRORS:
-            # The pool has broken them off by itself.
+            # The pool has broken its own off by itself.
+            if self._writer is not None:
+                self._writer.terminate()
             logger.warning("connections of %s were still in use when it was closed", self._url)
 
     async def _open_pool(self) -> None:

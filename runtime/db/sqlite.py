@@ -32,7 +32,7 @@ logger = logging.getLogger("agent_runtime.db")
 # The first that has the operator ->>.
 OLDEST_SQLITE = (3, 38)
 # Another program may look into the file, and hold it for as long as this (seconds).
-BUSY_SECONDS = 5.0
+BUSY_SECONDS = 1.0
 MAX_READERS = 4
 
 # The WAL is cut back to this size (bytes), looked at this often (seconds), and nobody waits longer for
@@ -219,8 +219,8 @@ class SqliteDatabase:
             await _translated(connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)"))
             await _translated(connection.execute_fetchall(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}"))
 
-    async def close(self) -> None:
-        """Close every connection and give up the file."""
+    async def close(self, timeout: float = 0) -> None:
+        """Close every connection and give up the file. No statement here waits long for another."""
         if not self._closed:
             self._closed = True
             await finish(self._close_all())

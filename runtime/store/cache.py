@@ -101,19 +101,27 @@ class Cache:
         if epoch == self.epoch and head.key not in self._entries:
             self._store(head, Entry(head, head.last_seq + 1), ())
 
-    def catch_up(self, head: Head, missing: Sequence[Encoded] | None) -> None:
-        """Bring an entry to a head read from the database; without `missing` its messages are let go."""
+    def catch_up(self, old: Head, head: Head, missing: Sequence[Encoded] | None) -> None:
+        """Bring an entry that was at `old` to a head read from the database, by the messages between.
+
+        Without them its messages are let go.
+        """
         entry = self._entries.get(head.key)
-        if entry is None or entry.head.version < head.version:
-            if entry is None or missing is None:
-                entry, missing = Entry(head, head.last_seq + 1), ()
-            self._store(head, entry, missing)
+        if entry is not None and entry.head.version >= head.version:
+            return
+        if entry is None or missing is None or entry.head.id != old.id or entry.head.version < old.version:
+            entry, missing = Entry(head, head.last_seq + 1), ()
+        # While the database was asked, another reader or a commit may have brought some of them.
+        last_seq = entry.head.last_seq
+        self._store(head, entry, [message for message in missing if message[0] > last_seq])
 
     def put_tail(self, head: Head, start: int, messages: Sequence[Encoded]) -> None:
         """Keep the messages from `start` to the end, as read at a head that still stands."""
         entry = self._entries.get(head.key)
-        if entry is not None and entry.head.version == head.version and start < entry.start:
-            self._store(head, Entry(head, start), messages)
+        if entry is not None and entry.head == head and start < entry.start:
+            # Those that were committed after the head was read come with the head that tells of them.
+            told = [message for message in messages if message[0] <= head.last_seq]
+            self._store(head, Entry(head, start), told)
 
     def _store(self, head: Head, entry: Entry, messages: Sequence[Encoded]) -> None:
         self._drop(head.key)

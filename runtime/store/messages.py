@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +17,8 @@ from runtime.models import Metadata, Role, Time, TokenCount
 from runtime.store.commands import JsonText, NewMessage
 
 TITLE_LENGTH = 80
+# The most lists and objects within each other: Python reads back about twice as many.
+MAX_NESTING = 500
 
 _encode = msgspec.json.Encoder().encode
 _FIELD = re.compile("Object (?:missing required|contains unknown) field `(.*)`", re.DOTALL)
@@ -51,6 +53,9 @@ def _new_message(value: Any, path: str) -> NewMessage:
         fields = msgspec.convert(value, MessageInput)
     except msgspec.ValidationError as error:
         raise invalid_input(error, path) from None
+    except UnicodeEncodeError as error:
+        # Half of a surrogate pair in the name of a field.
+        raise InvalidInput(path, f"cannot be stored: {error}") from None
     extra = {name: value[name] for name in value if name not in _KNOWN}
     content = json_text(fields.content, path)
     name, tool_call_id, tool_calls, metadata, others = (
@@ -93,27 +98,35 @@ def json_text(value: Any, path: str = "$") -> JsonText:
         text = _encode(value).decode()
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
         raise InvalidInput(path, f"cannot be stored: {error}") from None
-    # NaN and the infinities would silently become null.
-    if "null" in text and _has_non_finite(value):
-        raise InvalidInput(path, "cannot be stored: a number that is not finite")
+    # What the encoder lets pass can be told from the text, nearly always.
+    if "null" in text or text.count("[") + text.count("{") > MAX_NESTING:
+        _check_values(value, path)
     return text
 
 
-def _has_non_finite(value: Any) -> bool:
-    if isinstance(value, float):
-        return not math.isfinite(value)
+def _check_values(value: Any, path: str) -> None:
+    """NaN and the infinities would silently become null; nesting that just goes in might not come out."""
+    level, depth = [value], 0
+    while level:
+        if any(isinstance(part, float) and not math.isfinite(part) for part in level):
+            raise InvalidInput(path, "cannot be stored: a number that is not finite")
+        if depth > MAX_NESTING:
+            raise InvalidInput(path, f"cannot be stored: nested more than {MAX_NESTING} deep")
+        level, depth = [child for part in level for child in _children(part)], depth + 1
+
+
+def _children(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
-        return any(map(_has_non_finite, value.values()))
-    return isinstance(value, list | tuple) and any(map(_has_non_finite, value))
+        return value.values()
+    return value if isinstance(value, list | tuple | set | frozenset) else ()
 
 
 def _title(content: str | list[Any] | None) -> JsonText | None:
     """The first line that says something: what a session is called until somebody names it."""
     for text in [content] if isinstance(content, str) else _texts(content or []):
-        if lines := text[: 10 * TITLE_LENGTH].split("\n", 50):
-            line = next((stripped for line in lines if (stripped := line.strip())), None)
-            if line:
-                return json_text(line[:TITLE_LENGTH])
+        lines = text[: 10 * TITLE_LENGTH].split("\n")
+        if line := next((stripped for line in lines if (stripped := line.strip())), None):
+            return json_text(line[:TITLE_LENGTH])
     return None
 
 

@@ -149,6 +149,9 @@ class WriteQueue:
             if not pending.done:
                 pending.done = True
                 self._forget(pending)
+        # W9: what is stored is not kept in memory until its deadline.
+        while self._deadlines and self._deadlines[0].done:
+            self._deadlines.popleft()
 
     def _forget(self, pending: Pending) -> None:
         self.count -= 1
@@ -191,10 +194,10 @@ class WriteQueue:
         now = asyncio.get_running_loop().time()
         while self._deadlines:
             pending = self._deadlines[0]
-            waits = pending.future is not None and not pending.future.done()
-            if waits and pending.deadline is not None and pending.deadline > now:
+            if pending.deadline is not None and pending.deadline > now:
                 self._watch_deadline(pending)
                 return
             self._deadlines.popleft()
-            if waits:
+            # W8: one whose caller has gone away (W10) is not tried for ever either.
+            if not pending.done:
                 pending.pass_deadline()

@@ -182,9 +182,12 @@ class Reader:
     async def _entry(self, head: Head) -> Entry | None:
         """The cached tail of a session as it stands at `head`; only what it lacks is read (R2)."""
         entry = self._cache.get(head.key)
-        if entry is None or entry.head.version < head.version:
-            missing = None if entry is None else await self._missing(entry.head, head)
-            self._cache.catch_up(head, missing)
+        # On SQLite `find_head` has kept the head, unless it may be old by now: then it must not be.
+        behind = entry is None or entry.head.version < head.version
+        if behind and not self._database.sole_writer:
+            old = head if entry is None else entry.head
+            missing = None if entry is None else await self._missing(old, head)
+            self._cache.catch_up(old, head, missing)
             entry = self._cache.get(head.key)
         current = entry is not None and entry.head.id == head.id and entry.head.version == head.version
         return entry if current else None

@@ -16,7 +16,8 @@ def head_from(row: Row) -> Head:
 
 def details_from(row: Row) -> Details:
     """A row of `list_details`."""
-    return Details(*(row[name] for name in Details.__struct_fields__))
+    fields = {name: row[name] for name in Details.__struct_fields__}
+    return Details(**{**fields, "is_active": bool(row["is_active"])})
 
 
 def approval_row_from(row: Row) -> ApprovalRow:

@@ -31,6 +31,9 @@ logger = logging.getLogger("agent_runtime.store")
 
 # A database that answers a probe later than this, in seconds, is not ready.
 PROBE_SECONDS = 2.0
+# What is left of the time to close once the writer must have ended: half of it for a last rollback, half
+# for the connections.
+CLOSE_SECONDS = 2.0
 
 
 def uuid7(at: datetime) -> str:
@@ -113,9 +116,10 @@ class Store(Writes, Reads):
         """Store what waits, for up to `timeout` seconds, and close; return how many were lost (W11)."""
         started = time.monotonic()
         self.end_streams()
-        self.unstored = await self._writer.close(timeout)
+        reserve = min(CLOSE_SECONDS, timeout / 2)
+        self.unstored = await self._writer.close(timeout - reserve)
         with contextlib.suppress(DatabaseError):
-            await self._database.close()
+            await self._database.close(reserve / 2)
         seconds = time.monotonic() - started
         self._metrics.shutdown_seconds.set(seconds)
         logger.info("stored %d writes in all; closed in %.2f s", self._writer.stored, seconds)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
+import logging
 from collections.abc import AsyncIterator
 from itertools import product
 
@@ -289,3 +291,17 @@ async def test_a_refused_batch_leaves_its_neighbours(client: Client) -> None:
     await check_problem(bad, 422, "invalid_input", "$.messages[1].role")
     await check(await client.post(MESSAGES, json=USER), 201)
     assert await texts(client) == ["hello"]
+
+
+async def test_a_sender_that_goes_away(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """W10: what was not sent whole is not stored, and nobody has failed."""
+    await make(client)
+    head = f"POST {MESSAGES} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    for rest in ("Content-Length: 100\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n5\r\n{"):
+        _, writer = await asyncio.open_connection(client.host, client.port)
+        writer.write((head + rest).encode())
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+    await assert_untouched(client)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 
+import pytest
 from aiohttp import ClientResponse
 
 from runtime.api.routes import METRICS, Pace
@@ -103,7 +104,7 @@ async def test_open_streams_are_counted_and_end_with_the_server(database_url: st
         assert "agent_runtime_sse_streams 1.0" in await (await client.get("/metrics")).text()
         app = client.app
     assert app is not None
-    assert app[METRICS].sse_streams.collect()[0].samples[0].value == 0
+    assert next(iter(app[METRICS].sse_streams.collect())).samples[0].value == 0
 
 
 class Heard(logging.Handler):
@@ -138,3 +139,13 @@ async def test_a_reader_that_stalls_is_cut_off(database_url: str) -> None:
             async with asyncio.timeout(10):
                 await line.heard.wait()
     logging.getLogger("agent_runtime.http").removeHandler(line)
+
+
+async def test_a_reader_that_goes_away_is_forgotten(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    await make(client)
+    stream = await client.get(EVENTS)
+    stream.close()
+    async with asyncio.timeout(10):
+        while "agent_runtime_sse_streams 0.0" not in await (await client.get("/metrics")).text():
+            await append(client, USER)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

@@ -72,8 +72,11 @@ def test_an_error_of_aiohttp_is_a_problem_too() -> None:
 
 async def test_overload(database_url: str) -> None:
     """W9: full means 503 at once, with a time to come back at."""
-    async with serving(database_url, max_pending_bytes=1) as client:
-        response = await client.post("/sessions")
+    async with serving(database_url, max_pending_bytes=1, flush_interval=3600) as client:
+        await make(client)
+        headers = {"Prefer": "respond-async"}
+        await check(await client.post("/sessions/s/messages", json=USER, headers=headers), 202)
+        response = await client.post("/sessions/s/messages", json=USER)
         await check_problem(response, 503, "overloaded")
         assert int(response.headers["Retry-After"]) >= 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -32,6 +33,11 @@ async def session_ids(database: Database) -> list[int]:
     return [
         row["id"] for number in range(1, 10) for row in await database.fetch("find_head", "", f"s{number}")
     ]
+
+
+def aiosqlite_threads() -> set[threading.Thread]:
+    """The threads of connections that are open."""
+    return {thread for thread in threading.enumerate() if "worker" in thread.name}
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from runtime.db import sqlite, sqlite_dialect
 from runtime.db.database import DatabaseUrl, Limits, open_database
 from runtime.db.lockfile import LockFile
-from runtime.db.sqlite import SqliteDatabase
+from runtime.db.sqlite import BUSY_SECONDS, SqliteDatabase
 from runtime.errors import (
     DatabaseConflict,
     DatabaseError,
@@ -72,7 +72,7 @@ async def test_the_wal_is_cut_back_when_it_has_grown(path: Path, monkeypatch: py
     await database.truncate_wal()
     assert wal.stat().st_size == 0
     assert len(await database.fetch("list_messages_after", 1, 0, 1000)) == 499
-    assert await pragma(database, "busy_timeout") == 5000
+    assert await pragma(database, "busy_timeout") == BUSY_SECONDS * 1000
     await database.close()
 
 

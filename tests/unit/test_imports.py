@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +37,9 @@ ONLY = {
     "aiohttp": ("api", "app", "agents"),
     "aiohttp.web": ("api", "app"),
 }
+
+# Loaded when it is used, not when `runtime` is imported.
+HEAVY = {"aiohttp", "aiosqlite", "asyncpg", "psycopg", "yoyo"}
 
 # `plan` decides in memory: nothing that it reaches may do I/O, tell the time or draw lots.
 PLAN_MAY_REACH = ("errors", "models", "store")
@@ -102,3 +107,11 @@ def test_plan_and_all_that_it_reaches_are_pure():
 def test_plan_and_commands_ask_nobody_for_the_time():
     users = {name for name in SOURCES if "runtime.models.utc_now" in imports(SOURCES[name])}
     assert users & {"store.plan", "store.rules", "store.commands"} == set()
+
+
+def test_importing_the_package_loads_no_driver_and_no_server():
+    program = "import runtime, sys; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    assert HEAVY & set(loaded.split()) == set()
