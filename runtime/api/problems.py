@@ -113,10 +113,18 @@ def _from_http(error: HttpError, request_id: str) -> web.Response:
 
 def _from_aiohttp(error: web.HTTPException, request_id: str) -> web.Response:
     code = HTTP_CODES.get(error.status, f"http_{error.status}")
-    reply = _reply(error.status, code, error.reason, request_id)
+    reply = _reply(error.status, code, _detail(error), request_id)
     if "Allow" in error.headers:
         reply.headers["Allow"] = error.headers["Allow"]
     return reply
+
+
+def _detail(error: web.HTTPException) -> str:
+    if isinstance(error, web.HTTPNotFound):
+        return "there is nothing at this path; /openapi.json lists all that there is"
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return f"{error.method} is not possible here; possible: {', '.join(sorted(error.allowed_methods))}"
+    return error.reason
 
 
 def _reply(

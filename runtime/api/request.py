@@ -18,7 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from runtime.api.problems import HttpError
 from runtime.errors import InvalidInput
 from runtime.models import Durability, Key
-from runtime.store.messages import invalid_input
+from runtime.store.inputs import invalid_input
 from runtime.store.writes import WriteOptions
 
 T = TypeVar("T")

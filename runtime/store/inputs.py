@@ -2,16 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+import re
+from collections.abc import Iterable
+from typing import Any, get_args
 
 import msgspec
 
 from runtime.errors import InvalidInput
-from runtime.models import Key
+from runtime.models import ApprovalStatus, Decision, Key, Role
 from runtime.store.commands import JsonText
-from runtime.store.messages import invalid_input, json_text
 
-text = json_text
+# The most lists and objects within each other: Python reads back about twice as many.
+MAX_NESTING = 500
+
+_encode = msgspec.json.Encoder().encode
+_FIELD = re.compile("Object (?:missing required|contains unknown) field `(.*)`", re.DOTALL)
+_VALUES = {"role": get_args(Role), "decision": get_args(Decision), "status": get_args(ApprovalStatus)}
+
+
+def invalid_input(error: msgspec.ValidationError, path: str) -> InvalidInput:
+    """The error of msgspec as one of ours, its place put under `path`."""
+    message, _, place = str(error).partition(" - at `$")
+    # msgspec names the object around a field that is missing or unknown; we name the field.
+    field = _FIELD.fullmatch(message)
+    place = path + place.rstrip("`") + (f".{field[1]}" if field else "")
+    if message.startswith("Invalid enum value"):
+        message += _what_is_right(place)
+    return InvalidInput(place, message)
+
+
+def _what_is_right(place: str) -> str:
+    """The values that a field of a few may have, which msgspec leaves out."""
+    name = re.split(r"\W", place)[-1]
+    return f", expected one of {', '.join(_VALUES[name])}" if name in _VALUES else ""
+
+
+def json_text(value: Any, path: str = "$") -> JsonText:
+    """The JSON text of a value. Raises InvalidInput for what JSON or a database has no room for."""
+    try:
+        text = _encode(value).decode()
+    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        raise InvalidInput(path, f"cannot be stored: {error}") from None
+    # What the encoder lets pass can be told from the text, nearly always.
+    if "null" in text or text.count("[") + text.count("{") > MAX_NESTING:
+        _check_values(value, path)
+    return text
+
+
+def _check_values(value: Any, path: str) -> None:
+    """NaN and the infinities would silently become null; nesting that just goes in might not come out."""
+    level, depth = [value], 0
+    while level:
+        if any(isinstance(part, float) and not math.isfinite(part) for part in level):
+            raise InvalidInput(path, "cannot be stored: a number that is not finite")
+        if depth > MAX_NESTING:
+            raise InvalidInput(path, f"cannot be stored: nested more than {MAX_NESTING} deep")
+        level, depth = [child for part in level for child in _children(part)], depth + 1
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list | tuple | set | frozenset) else ()
 
 
 def optional_text(value: Any, path: str) -> JsonText | None:

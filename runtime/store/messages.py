@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,13 +13,9 @@ from runtime.db.database import Row
 from runtime.errors import InvalidInput
 from runtime.models import Metadata, Role, Time, TokenCount
 from runtime.store.commands import JsonText, NewMessage
+from runtime.store.inputs import invalid_input, json_text
 
 TITLE_LENGTH = 80
-# The most lists and objects within each other: Python reads back about twice as many.
-MAX_NESTING = 500
-
-_encode = msgspec.json.Encoder().encode
-_FIELD = re.compile("Object (?:missing required|contains unknown) field `(.*)`", re.DOTALL)
 
 
 class MessageInput(Struct, frozen=True):
@@ -82,43 +76,6 @@ def _as_utc(time: datetime, path: str) -> datetime:
         return time.astimezone(UTC)
     except OverflowError:
         raise InvalidInput(path, "Expected a time between the years 1 and 9999 of UTC") from None
-
-
-def invalid_input(error: msgspec.ValidationError, path: str) -> InvalidInput:
-    """The error of msgspec as one of ours, its place put under `path`."""
-    message, _, place = str(error).partition(" - at `$")
-    # msgspec names the object around a field that is missing or unknown; we name the field.
-    field = _FIELD.fullmatch(message)
-    return InvalidInput(path + place.rstrip("`") + (f".{field[1]}" if field else ""), message)
-
-
-def json_text(value: Any, path: str = "$") -> JsonText:
-    """The JSON text of a value. Raises InvalidInput for what JSON or a database has no room for."""
-    try:
-        text = _encode(value).decode()
-    except (TypeError, ValueError, RecursionError, OverflowError) as error:
-        raise InvalidInput(path, f"cannot be stored: {error}") from None
-    # What the encoder lets pass can be told from the text, nearly always.
-    if "null" in text or text.count("[") + text.count("{") > MAX_NESTING:
-        _check_values(value, path)
-    return text
-
-
-def _check_values(value: Any, path: str) -> None:
-    """NaN and the infinities would silently become null; nesting that just goes in might not come out."""
-    level, depth = [value], 0
-    while level:
-        if any(isinstance(part, float) and not math.isfinite(part) for part in level):
-            raise InvalidInput(path, "cannot be stored: a number that is not finite")
-        if depth > MAX_NESTING:
-            raise InvalidInput(path, f"cannot be stored: nested more than {MAX_NESTING} deep")
-        level, depth = [child for part in level for child in _children(part)], depth + 1
-
-
-def _children(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list | tuple | set | frozenset) else ()
 
 
 def _title(content: str | list[Any] | None) -> JsonText | None:

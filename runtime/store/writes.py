@@ -31,7 +31,7 @@ from runtime.store.commands import (
     Truncated,
     fingerprint,
 )
-from runtime.store.inputs import check_key, check_number, optional_text, text
+from runtime.store.inputs import check_key, check_number, json_text, optional_text
 from runtime.store.loader import json_list
 from runtime.store.messages import new_messages
 from runtime.store.reader import Reader
@@ -83,7 +83,7 @@ class Writes:
             _key(session_id, options) if session_id is not None else SessionKey(options.get("owner", ""), ""),
             title=optional_text(title, "$.title"),
             description=optional_text(description, "$.description"),
-            metadata=text(metadata or {}, "$.metadata"),
+            metadata=json_text(metadata or {}, "$.metadata"),
             agent=DEFAULT_AGENT if agent is None else check_key(agent, "$.agent"),
             messages=new_messages(messages, "$.messages"),
             if_missing=if_missing,
@@ -105,7 +105,7 @@ class Writes:
             _key(session_id, options),
             title=title if title is UNSET else optional_text(title, "$.title"),
             description=description if description is UNSET else optional_text(description, "$.description"),
-            metadata=metadata if metadata is UNSET else text(metadata or {}, "$.metadata"),
+            metadata=metadata if metadata is UNSET else json_text(metadata or {}, "$.metadata"),
             is_active=is_active,
         )
         return await self._write(command, SessionWritten, options)
@@ -175,7 +175,7 @@ class Writes:
             _key(session_id, options),
             agent=check_key(agent, "$.agent"),
             reason=optional_text(reason, "$.reason"),
-            metadata=text(metadata or {}, "$.metadata"),
+            metadata=json_text(metadata or {}, "$.metadata"),
         )
         return await self._write(command, Switched, options)
 
@@ -183,7 +183,7 @@ class Writes:
         self, session_id: str, metadata: Metadata, **options: Unpack[WriteOptions]
     ) -> ContextWritten:
         """Set the metadata of the agent context."""
-        command = commands.UpdateContext(_key(session_id, options), text(metadata, "$.metadata"))
+        command = commands.UpdateContext(_key(session_id, options), json_text(metadata, "$.metadata"))
         return await self._write(command, ContextWritten, options)
 
     async def create_approval(
@@ -203,8 +203,8 @@ class Writes:
         command = commands.CreateApproval(
             _key(session_id, options),
             call_id=check_key(call_id, "$.call_id"),
-            tool_name=text(tool_name, "$.tool_name"),
-            arguments=text(arguments, "$.arguments"),
+            tool_name=json_text(tool_name, "$.tool_name"),
+            arguments=json_text(arguments, "$.arguments"),
             reason=optional_text(reason, "$.reason"),
             expires_in=expires_in,
         )

@@ -1,0 +1,446 @@
+"""What the store has to do, said as simply as possible: one request after the other, on plain lists.
+
+Knows nothing of batches, rows, heads or caches, and shares no rule with `runtime.store`: tests compare the
+two. A refusal is told by its stable code.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import singledispatchmethod
+from typing import Any
+
+from msgspec import UNSET, structs
+
+from runtime.models import AgentContext, AgentSwitch, Approval, Session
+from runtime.store.commands import (
+    Appended,
+    AppendMessages,
+    ApprovalDeleted,
+    ApprovalWritten,
+    Command,
+    ContextWritten,
+    CreateApproval,
+    CreateSession,
+    DecideApproval,
+    DeleteApproval,
+    DeleteSession,
+    ForgetOld,
+    Forgotten,
+    NewMessage,
+    Outcome,
+    Receipt,
+    Replaced,
+    ReplaceMessages,
+    Request,
+    RestoreSession,
+    SessionDeleted,
+    SessionKey,
+    SessionWritten,
+    SwitchAgent,
+    Switched,
+    Truncated,
+    TruncateMessages,
+    UpdateContext,
+    UpdateSession,
+)
+
+PAST_TENSE = {"approve": "approved", "edit": "edited", "reject": "rejected"}
+
+
+class Refusal(Exception):
+    """A request that cannot be done; its text is the code of the error."""
+
+
+@dataclass(frozen=True)
+class StoredMessage:
+    """A message where it stands."""
+
+    seq: int
+    timestamp: datetime
+    message: NewMessage
+
+
+@dataclass
+class Conversation:
+    """A session and everything in it. `number` tells it from an erased one of the same name."""
+
+    number: int
+    key: SessionKey
+    created_at: datetime
+    last_activity: datetime
+    title: str | None = None
+    description: str | None = None
+    metadata: str = "{}"
+    is_active: bool = True
+    deleted_at: datetime | None = None
+    version: int = 0
+    cut_version: int = 0
+    last_seq: int = 0
+    messages: list[StoredMessage] = field(default_factory=list)
+    agent: str = "orchestrator"
+    context_metadata: str = "{}"
+    context_updated_at: datetime | None = None
+    switches: list[AgentSwitch] = field(default_factory=list)
+    approvals: dict[str, Approval] = field(default_factory=dict)
+
+    @property
+    def titled_by(self) -> StoredMessage | None:
+        """The message that an untitled session is called after."""
+        return next((each for each in self.messages if each.message.title is not None), None)
+
+    def session(self) -> Session:
+        called = self.title or (self.titled_by.message.title if self.titled_by else None)
+        return Session(
+            session_id=self.key.session_id,
+            title=value(called),
+            description=value(self.description),
+            metadata=value(self.metadata),
+            created_at=self.created_at,
+            last_activity=self.last_activity,
+            is_active=self.is_active and self.deleted_at is None,
+            deleted_at=self.deleted_at,
+            version=self.version,
+            last_seq=self.last_seq,
+            message_count=len(self.messages),
+            current_agent=self.agent,
+        )
+
+    def context(self) -> AgentContext:
+        return AgentContext(
+            session_id=self.key.session_id,
+            version=self.version,
+            current_agent=self.agent,
+            switch_count=len(self.switches),
+            created_at=self.created_at,
+            updated_at=self.context_updated_at or self.created_at,
+            metadata=value(self.context_metadata),
+        )
+
+    def tokens(self) -> int:
+        return sum(each.message.token_count or 0 for each in self.messages)
+
+
+@dataclass
+class Reply:
+    """What a request under an idempotency key was answered with."""
+
+    fingerprint: str
+    outcome: Outcome
+    at: datetime
+
+
+class Model:
+    """Every conversation, and `log`: which conversation changed, and what of it, in order."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[SessionKey, Conversation] = {}
+        self.replies: dict[tuple[str, str], Reply] = {}
+        self.log: list[tuple[int, str]] = []
+        self._made = 0
+
+    def apply(self, request: Request) -> Outcome | str:
+        """Do what is asked; the outcome, or the code of the error."""
+        try:
+            return self._replayed(request) or self._done(request)
+        except Refusal as refusal:
+            return str(refusal)
+
+    def version(self, key: SessionKey) -> int:
+        """The version of a session; 0 where there is none."""
+        return self.sessions[key].version if key in self.sessions else 0
+
+    def _replayed(self, request: Request) -> Outcome | None:
+        if request.idempotency is None:
+            return None
+        reply = self.replies.get((request.key.owner, request.idempotency.key))
+        if reply is None:
+            return None
+        if reply.fingerprint != request.idempotency.fingerprint:
+            raise Refusal("idempotency_key_reused")
+        return structs.replace(reply.outcome, replayed=True)
+
+    def _done(self, request: Request) -> Outcome:
+        outcome = self._do(request.command, request)
+        if request.idempotency is not None:
+            name = (request.key.owner, request.idempotency.key)
+            self.replies[name] = Reply(request.idempotency.fingerprint, outcome, request.at)
+        return outcome
+
+    def _live(self, request: Request) -> Conversation:
+        session = self.sessions.get(request.key)
+        if session is None or session.deleted_at is not None:
+            raise Refusal("session_not_found")
+        self._expect(request, session.version)
+        return session
+
+    def _expect(self, request: Request, version: int) -> None:
+        if request.if_match not in (None, version):
+            raise Refusal("version_mismatch")
+
+    def _new(self, request: Request) -> Conversation:
+        self._expect(request, 0)
+        self._made += 1
+        session = Conversation(self._made, request.key, request.at, request.at)
+        self.sessions[request.key] = session
+        return session
+
+    def _changed(self, session: Conversation, request: Request, *what: str) -> None:
+        session.version += 1
+        session.last_activity = max(session.last_activity, request.at)
+        self.log += [(session.number, each) for each in what]
+
+    @singledispatchmethod
+    def _do(self, command: Command, request: Request) -> Outcome:
+        raise AssertionError(f"the model does not know {command!r}")
+
+    @_do.register
+    def _create_session(self, command: CreateSession, request: Request) -> Outcome:
+        if command.if_missing and request.key in self.sessions:
+            session = self._live(request)
+            return written(session)
+        if request.key in self.sessions:
+            raise Refusal("session_exists")
+        session = self._new(request)
+        session.title, session.description = command.title, command.description
+        session.metadata, session.agent = command.metadata, command.agent
+        add(session, command.messages, request.at)
+        self._changed(session, request, "session")
+        return written(session, created=True)
+
+    @_do.register
+    def _update_session(self, command: UpdateSession, request: Request) -> Outcome:
+        session = self._live(request)
+        given = {
+            name: getattr(command, name)
+            for name in ("title", "description", "metadata", "is_active")
+            if getattr(command, name) is not UNSET
+        }
+        if any(getattr(session, name) != new for name, new in given.items()):
+            vars(session).update(given)
+            self._changed(session, request, "session")
+        return written(session)
+
+    @_do.register
+    def _delete_session(self, command: DeleteSession, request: Request) -> Outcome:
+        by_cleanup = command.idle_since is not None or command.deleted_since is not None
+        if by_cleanup and not self._may_go(command, request):
+            return SessionDeleted(session_id=request.key.session_id, version=0, deleted=False)
+        session = self.sessions[request.key] if by_cleanup else self._live(request)
+        if command.hard:
+            del self.sessions[request.key]
+        else:
+            session.version += 1
+            session.deleted_at = request.at
+            self.log.append((session.number, "deleted"))
+        return SessionDeleted(session_id=request.key.session_id, version=session.version)
+
+    def _may_go(self, command: DeleteSession, request: Request) -> bool:
+        session = self.sessions.get(request.key)
+        if session is None:
+            return False
+        if command.idle_since is not None:
+            return session.deleted_at is None and session.last_activity < command.idle_since
+        assert command.deleted_since is not None
+        return session.deleted_at is not None and session.deleted_at < command.deleted_since
+
+    @_do.register
+    def _restore_session(self, command: RestoreSession, request: Request) -> Outcome:
+        session = self.sessions.get(request.key)
+        if session is None:
+            raise Refusal("session_not_found")
+        self._expect(request, session.version)
+        if session.deleted_at is not None:
+            session.deleted_at = None
+            self._changed(session, request, "session")
+        return written(session)
+
+    @_do.register
+    def _append_messages(self, command: AppendMessages, request: Request) -> Outcome:
+        session = self._live(request)
+        receipts = add(session, command.messages, request.at)
+        if receipts:
+            self._changed(session, request)
+        return Appended(
+            session_id=request.key.session_id,
+            version=session.version,
+            messages=receipts,
+            last_seq=session.last_seq,
+        )
+
+    @_do.register
+    def _replace_messages(self, command: ReplaceMessages, request: Request) -> Outcome:
+        created = command.create and request.key not in self.sessions
+        session = self._new(request) if created else self._live(request)
+        same = 0
+        for stored, message in zip(session.messages, command.messages, strict=False):
+            if not is_same(stored, message):
+                break
+            same += 1
+        removed = cut(session, same)
+        added = add(session, command.messages[same:], request.at)
+        if created or removed or added:
+            self._changed(session, request, *(["messages"] if removed else []))
+        return Replaced(
+            session_id=request.key.session_id,
+            version=session.version,
+            messages=[Receipt(each.seq, each.timestamp) for each in session.messages],
+            last_seq=session.last_seq,
+            message_count=len(session.messages),
+        )
+
+    @_do.register
+    def _truncate_messages(self, command: TruncateMessages, request: Request) -> Outcome:
+        session = self._live(request)
+        deleted = cut(session, sum(each.seq <= command.after for each in session.messages))
+        if deleted:
+            self._changed(session, request, "messages")
+        return Truncated(
+            session_id=request.key.session_id,
+            version=session.version,
+            deleted=deleted,
+            last_seq=session.last_seq,
+        )
+
+    @_do.register
+    def _switch_agent(self, command: SwitchAgent, request: Request) -> Outcome:
+        session = self._live(request)
+        before = session.agent
+        if command.agent != before:
+            session.agent = command.agent
+            session.context_updated_at = request.at
+            session.switches.append(
+                AgentSwitch(
+                    id=len(session.switches) + 1,
+                    from_agent=before,
+                    to_agent=command.agent,
+                    switched_at=request.at,
+                    reason=value(command.reason),
+                    metadata=value(command.metadata),
+                )
+            )
+            self._changed(session, request, "agent")
+        return Switched(
+            session_id=request.key.session_id,
+            version=session.version,
+            from_agent=before,
+            to_agent=command.agent,
+            switch_count=len(session.switches),
+        )
+
+    @_do.register
+    def _update_context(self, command: UpdateContext, request: Request) -> Outcome:
+        session = self._live(request)
+        if session.context_metadata != command.metadata:
+            session.context_metadata = command.metadata
+            session.context_updated_at = request.at
+            self._changed(session, request, "context")
+        return ContextWritten(
+            session_id=request.key.session_id, version=session.version, context=session.context()
+        )
+
+    @_do.register
+    def _create_approval(self, command: CreateApproval, request: Request) -> Outcome:
+        session = self._live(request)
+        if command.call_id in session.approvals:
+            raise Refusal("approval_exists")
+        seconds = command.expires_in
+        approval = Approval(
+            call_id=command.call_id,
+            session_id=request.key.session_id,
+            tool_name=value(command.tool_name),
+            arguments=value(command.arguments),
+            reason=value(command.reason),
+            status="pending",
+            created_at=request.at,
+            expires_at=None if seconds is None else request.at + timedelta(seconds=seconds),
+            decided_at=None,
+            modified_arguments=None,
+            feedback=None,
+        )
+        return self._keep_approval(session, request, approval)
+
+    def _keep_approval(self, session: Conversation, request: Request, approval: Approval) -> Outcome:
+        session.approvals[approval.call_id] = approval
+        self._changed(session, request, "approvals")
+        return ApprovalWritten(session_id=request.key.session_id, version=session.version, approval=approval)
+
+    @_do.register
+    def _decide_approval(self, command: DecideApproval, request: Request) -> Outcome:
+        session = self._live(request)
+        approval = self._approval(session, command.call_id)
+        status, modified = PAST_TENSE[command.decision], value(command.modified_arguments)
+        if approval.status != "pending":
+            if (approval.status, approval.modified_arguments) != (status, modified):
+                raise Refusal("approval_decided")
+            return ApprovalWritten(
+                session_id=request.key.session_id, version=session.version, approval=approval
+            )
+        if approval.expires_at is not None and request.at >= approval.expires_at:
+            raise Refusal("approval_expired")
+        decided = {"decided_at": request.at, "modified_arguments": modified}
+        return self._keep_approval(
+            session,
+            request,
+            structs.replace(approval, status=status, feedback=value(command.feedback), **decided),
+        )
+
+    def _approval(self, session: Conversation, call_id: str) -> Approval:
+        if call_id not in session.approvals:
+            raise Refusal("approval_not_found")
+        return session.approvals[call_id]
+
+    @_do.register
+    def _delete_approval(self, command: DeleteApproval, request: Request) -> Outcome:
+        session = self._live(request)
+        self._approval(session, command.call_id)
+        del session.approvals[command.call_id]
+        self._changed(session, request, "approvals")
+        return ApprovalDeleted(session_id=request.key.session_id, version=session.version)
+
+    @_do.register
+    def _forget_old(self, command: ForgetOld, request: Request) -> Outcome:
+        self.replies = {name: reply for name, reply in self.replies.items() if reply.at >= command.before}
+        return Forgotten(session_id="", version=0)
+
+
+def value(text: str | None) -> Any:
+    """The value of a JSON text; None where there is none."""
+    return None if text is None else json.loads(text)
+
+
+def written(session: Conversation, *, created: bool = False) -> SessionWritten:
+    return SessionWritten(
+        session_id=session.key.session_id,
+        version=session.version,
+        session=session.session(),
+        created=created,
+    )
+
+
+def add(session: Conversation, messages: tuple[NewMessage, ...], at: datetime) -> list[Receipt]:
+    receipts = []
+    for message in messages:
+        session.last_seq += 1
+        stored = StoredMessage(session.last_seq, message.timestamp or at, message)
+        session.messages.append(stored)
+        receipts.append(Receipt(stored.seq, stored.timestamp))
+    return receipts
+
+
+def cut(session: Conversation, kept: int) -> int:
+    """Keep so many messages; how many went."""
+    removed = len(session.messages) - kept
+    if removed:
+        del session.messages[kept:]
+        session.cut_version = session.version + 1
+    return removed
+
+
+def is_same(stored: StoredMessage, message: NewMessage) -> bool:
+    """Whether sending this again would change nothing; who names no time means any."""
+    if message.timestamp not in (None, stored.timestamp):
+        return False
+    return structs.replace(stored.message, timestamp=None) == structs.replace(message, timestamp=None)

@@ -1,0 +1,344 @@
+"""The cache: bounded, and never wrong, whatever is read and written at the same time (R1, R2).
+
+Real readers and a real cache over tables in memory. Each reader stops before and after every statement, and
+goes on when the generated order of events says so: what a database and an event loop can do to them.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Coroutine, Generator, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+from runtime.errors import RequestError, SessionNotFound
+from runtime.metrics import Metrics
+from runtime.models import MessagePage
+from runtime.store import cache as cache_module
+from runtime.store.batch import SessionChange
+from runtime.store.cache import ENTRY_OVERHEAD, Cache, Entry
+from runtime.store.commands import (
+    AppendMessages,
+    Command,
+    DeleteSession,
+    ReplaceMessages,
+    Request,
+    RestoreSession,
+    SessionKey,
+    SwitchAgent,
+    TruncateMessages,
+)
+from runtime.store.messages import encode_message
+from runtime.store.plan import plan
+from runtime.store.reader import Reader
+from runtime.store.state import Head
+from tests.interleavings import AGENTS, DELETED, EXISTING, NOON, Chance, lists_of, opening
+from tests.model import Model, StoredMessage
+from tests.unit.tables import Tables
+
+# Tails are trimmed to this many messages here, so that it happens.
+SHORT_TAIL = 4
+METRICS = Metrics()
+EXAMPLES = settings().max_examples
+
+
+@types.coroutine
+def turn() -> Generator[None, None, None]:
+    yield
+
+
+class Turns:
+    """Tables whose reader has to wait for its turn, before each statement and before each answer."""
+
+    def __init__(self, tables: Tables, *, sole_writer: bool) -> None:
+        self.sole_writer = sole_writer
+        self._tables = tables
+
+    async def fetch(self, statement: str, *parameters: object) -> Sequence[Any]:
+        await turn()
+        rows = await self._tables.fetch(statement, *parameters)
+        await turn()
+        return rows
+
+
+class Event(NamedTuple):
+    """What happens next: a commit here or `elsewhere`, a new reading, or a turn for the n-th one."""
+
+    kind: str
+    command: Command
+    elsewhere: bool
+    key: SessionKey
+    how: dict[str, int]
+    n: int
+
+
+def draw_event(chance: Chance) -> Event:
+    chance.key = chance.of((*(EXISTING,) * 5, DELETED))
+    few, many = chance.number(3) + 1, 99
+    return Event(
+        kind=chance.of(("commit", "read", "tell", "turn", "turn", "turn", "turn")),
+        command=draw_command(chance),
+        elsewhere=chance.yes(),
+        key=chance.key,
+        how=chance.of(
+            (
+                {"after": 0, "limit": many},
+                {"after": chance.number(9), "limit": few},
+                {"before": chance.number(9) + 1, "limit": few},
+                {"last": few},
+                {"last": many},
+            )
+        ),
+        n=chance.number(3),
+    )
+
+
+def draw_command(chance: Chance) -> Command:
+    """Mostly messages that are added; at times some that go, or all."""
+    appended = AppendMessages(chance.key, chance.messages())
+    replaced = ReplaceMessages(chance.key, chance.messages(), create=True)
+    cut = TruncateMessages(chance.key, chance.number(9))
+    switched = SwitchAgent(chance.key, chance.of(AGENTS))
+    erased = DeleteSession(chance.key, hard=chance.yes())
+    restored = RestoreSession(chance.key)
+    return chance.of((*(appended,) * 5, replaced, replaced, cut, switched, erased, restored))
+
+
+class Reading:
+    """A page that is being read."""
+
+    def __init__(self, reader: Reader, key: SessionKey, how: dict[str, int], began: int) -> None:
+        self.key, self.how, self.began = key, how, began
+        self.answer: MessagePage | None = None
+        self.ended = False
+        self._page: Coroutine[None, None, MessagePage] = reader.list_messages(key, **how)  # type: ignore[arg-type]
+
+    def go_on(self) -> bool:
+        """Take a turn; whether that was the last one."""
+        try:
+            self._page.send(None)
+        except StopIteration as done:
+            self.answer, self.ended = done.value, True
+        except SessionNotFound:
+            self.ended = True
+        return self.ended
+
+    def finish(self) -> None:
+        while not self.go_on():
+            pass
+
+
+class Simulation:
+    """A writer, readers and their cache; with a sole writer memory is the truth."""
+
+    def __init__(self, tables: Tables, *, sole_writer: bool, max_bytes: int) -> None:
+        self.tables = tables
+        self.model = Model()
+        self.cache = Cache(max_bytes)
+        self.reader = Reader(Turns(tables, sole_writer=sole_writer), self.cache, METRICS, lambda: NOON)  # type: ignore[arg-type]
+        self.sole_writer = sole_writer
+        self.moment = 0
+        self._readings: list[Reading] = []
+        self._untold: list[SessionChange] = []
+        for request in opening():
+            self.commit(request, elsewhere=False)
+        self.tell()
+
+    def happen(self, event: Event) -> None:
+        match event.kind:
+            case "commit":
+                request = Request(event.command, event.command.key, NOON)
+                self.commit(request, elsewhere=event.elsewhere)
+            case "read":
+                self._readings.append(self.read(event.key, event.how))
+            case "tell":
+                self.tell()
+            case "turn" if self._readings:
+                reading = self._readings[event.n % len(self._readings)]
+                if reading.go_on():
+                    self._readings.remove(reading)
+                    self.check(reading)
+        assert self.cache.size <= self.cache.max_bytes
+
+    def commit(self, request: Request, *, elsewhere: bool) -> None:
+        """Store a request. This instance's cache hears of its own commits, a little later."""
+        note(request)
+        self.tell()
+        self.moment += 1
+        expected = self.model.apply(request)
+        planned = plan(self.tables.known([request], self.cache if self.sole_writer else None), [request])
+        self.tables.apply(planned.rows)
+        (outcome,) = planned.outcomes
+        assert (outcome.code if isinstance(outcome, RequestError) else outcome) == expected
+        if self.sole_writer or not elsewhere:
+            self._untold = planned.changes
+
+    def tell(self) -> None:
+        self.moment += bool(self._untold)
+        for change in self._untold:
+            self.cache.apply(change)
+        self._untold = []
+
+    def read(self, key: SessionKey, how: dict[str, int]) -> Reading:
+        return Reading(self.reader, key, how, self.moment)
+
+    def check(self, reading: Reading) -> None:
+        """What was read while nothing was committed is exact; else it is at least a page."""
+        if reading.began == self.moment and not self._untold:
+            assert_equal(reading.answer, self.expected(reading))
+        elif reading.answer is not None:
+            seqs = reading.answer.seqs
+            assert seqs == sorted(set(seqs))
+            assert all(seq <= reading.answer.last_seq for seq in seqs)
+
+    def expected(self, reading: Reading) -> tuple[list[StoredMessage], bool, int] | None:
+        session = self.model.sessions.get(reading.key)
+        if session is None or session.deleted_at is not None:
+            return None
+        messages, more = page(session.messages, **reading.how)
+        return messages, more, session.version
+
+    def finish(self) -> None:
+        """Let every reader come to its end, and read everything once more."""
+        self.tell()
+        for reading in self._readings:
+            reading.finish()
+            self.check(reading)
+        for key in (EXISTING, DELETED):
+            for how in ({"last": 3}, {"after": 0, "limit": 99}, {"last": 99}, {"before": 5, "limit": 2}):
+                reading = self.read(key, how)
+                reading.finish()
+                self.check(reading)
+
+
+def page(
+    messages: list[StoredMessage],
+    after: int | None = None,
+    before: int | None = None,
+    last: int | None = None,
+    limit: int = 100,
+) -> tuple[list[StoredMessage], bool]:
+    """A page from the whole list, and whether messages follow in the direction of reading."""
+    if after is not None:
+        later = [each for each in messages if each.seq > after]
+        return later[:limit], len(later) > limit
+    earlier = [each for each in messages if before is None or each.seq < before]
+    size = last or limit
+    return earlier[-size:], len(earlier) > size
+
+
+def encoded(stored: StoredMessage) -> bytes:
+    _, content, _, *others = (getattr(stored.message, name) for name in stored.message.__struct_fields__[:-2])
+    return encode_message(stored.seq, stored.message.role, content, stored.timestamp, *others)
+
+
+def assert_equal(answer: MessagePage | None, expected: tuple[list[StoredMessage], bool, int] | None) -> None:
+    if answer is None or expected is None:
+        assert answer is None
+        assert expected is None
+        return
+    messages, more, version = expected
+    assert answer.seqs == [each.seq for each in messages]
+    assert [bytes(raw) for raw in answer.encoded] == [encoded(each) for each in messages]
+    assert (answer.more, answer.version) == (more, version)
+
+
+@pytest.fixture(scope="module")
+def tables() -> Iterator[Tables]:
+    tables = Tables()
+    yield tables
+    tables.close()
+
+
+@pytest.mark.parametrize("sole_writer", [True, False], ids=["sole writer", "many writers"])
+@given(
+    events=lists_of(draw_event, min_size=20, max_size=60),
+    max_bytes=st.sampled_from((10**6, 10**6, 2 * ENTRY_OVERHEAD, 0)),
+)
+@settings(
+    max_examples=5 * EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_r1_a_reader_sees_what_is_stored_whatever_happens_meanwhile(
+    tables: Tables, sole_writer: bool, events: list[Event], max_bytes: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch, tables.undone():
+        patch.setattr(cache_module, "TAIL_LENGTH", SHORT_TAIL)
+        simulation = Simulation(tables, sole_writer=sole_writer, max_bytes=max_bytes)
+        for event in events:
+            simulation.happen(event)
+        simulation.finish()
+
+
+def head(key: str, version: int = 1, last_seq: int = 0, message_count: int = 0) -> Head:
+    return Head(1, SessionKey("", key), version, last_seq, message_count, 0, NOON, None, 0, None)
+
+
+def messages(first: int, last: int) -> list[tuple[int, msgspec.Raw]]:
+    return [(seq, msgspec.Raw(b"{}")) for seq in range(first, last + 1)]
+
+
+@given(st.lists(st.tuples(st.sampled_from(("keep", "use")), st.sampled_from("abcdef"))))
+def test_r1_the_least_recently_used_goes_first(events: list[tuple[str, str]]) -> None:
+    cache = Cache(3 * ENTRY_OVERHEAD)
+    kept: list[str] = []
+    for event, key in events:
+        if event == "keep":
+            cache.put_head(head(key), cache.epoch)
+        else:
+            cache.get(SessionKey("", key))
+        if key in kept or event == "keep":
+            # What is there already is not kept anew, and so not used either.
+            if not (event == "keep" and key in kept):
+                kept = [each for each in kept if each != key] + [key]
+            kept = kept[-3:]
+    assert [key for key in "abcdef" if cache.get(SessionKey("", key)) is not None] == sorted(kept)
+
+
+def test_r1_what_is_larger_than_the_cache_is_not_kept_and_the_rest_stays_counted() -> None:
+    cache = Cache(3 * ENTRY_OVERHEAD)
+    cache.put_head(head("large", last_seq=9, message_count=9), cache.epoch)
+    cache.put_tail(head("large", last_seq=9, message_count=9), 1, messages(1, 9))
+    cache.put_tail(head("large", last_seq=9, message_count=9), 1, [(1, msgspec.Raw(b"x" * 9000))])
+    assert cache.size <= cache.max_bytes
+    for key in ("large", "a", "b"):
+        cache.apply(SessionChange(SessionKey("", key), head(key), None, [], frozenset({"deleted"})))
+    assert cache.size == 0
+
+
+def test_r2_a_head_that_was_read_before_a_commit_is_not_kept() -> None:
+    cache = Cache(10**6)
+    epoch = cache.epoch
+    cache.apply(SessionChange(SessionKey("", "a"), head("a"), None, [], frozenset({"deleted"})))
+    cache.put_head(head("a"), epoch)
+    assert cache.head(SessionKey("", "a")) is None
+
+
+@given(st.integers(0, 30), st.integers(0, 12), st.integers(0, 32), st.integers(1, 12))
+def test_r1_an_entry_gives_the_page_or_says_that_it_reaches_back_too_far(
+    total: int, cached: int, seq: int, limit: int
+) -> None:
+    start = max(total - cached, 0) + 1
+    entry = Entry(head("a", last_seq=total, message_count=total), start)
+    entry.extend(messages(start, total))
+    after = [each for each in range(1, total + 1) if each > seq]
+    before = [each for each in range(1, total + 1) if each < seq]
+    check_page(entry.after(seq, limit), after[:limit], len(after) > limit, known=seq + 1 >= start)
+    check_page(
+        entry.before(seq, limit),
+        before[-limit:],
+        len(before) > limit,
+        known=start == 1 or len([each for each in before if each >= start]) >= limit,
+    )
+
+
+def check_page(found: Any, seqs: list[int], more: bool, *, known: bool) -> None:
+    if found is None:
+        assert not known
+    else:
+        assert ([seq for seq, _ in found[0]], found[1]) == (seqs, more)

@@ -1,0 +1,311 @@
+"""`plan` against a model that does one request after the other (W3), batch by batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, note, settings
+from msgspec import structs
+
+from runtime.errors import RequestError
+from runtime.models import Approval
+from runtime.store.batch import Known, SessionChange
+from runtime.store.commands import Appended, AppendMessages, ForgetOld, Outcome, Request, SessionKey
+from runtime.store.plan import Plan, decode_reply, plan
+from tests.interleavings import (
+    EXISTING,
+    POOL,
+    TO_BE_NAMED,
+    Chance,
+    Interleaving,
+    Step,
+    clean_up,
+    interleavings,
+    opening,
+)
+from tests.model import Conversation, Model
+from tests.unit.tables import Columns, Tables, json_or_none
+
+# A hundred, unless another profile says more (`--hypothesis-profile=long`).
+EXAMPLES = settings().max_examples
+thoroughly = settings(
+    max_examples=20 * EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def forget_old(chance: Chance) -> ForgetOld:
+    return ForgetOld(TO_BE_NAMED, chance.time())
+
+
+@pytest.fixture(scope="module")
+def tables() -> Iterator[Tables]:
+    tables = Tables()
+    yield tables
+    tables.close()
+
+
+class Run:
+    """A model and tables that are given the same requests: one by one, and in batches."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.model = Model()
+        self.tables = tables
+        self.expected: list[Outcome | str] = []
+        self.before: dict[int, int] = {}
+        self.commit(opening())
+        self._begin()
+
+    def batches(self, steps: Sequence[Step]) -> Iterator[list[Request]]:
+        """The requests, cut into batches; the model has done each batch when it is yielded."""
+        interleaving, batch = Interleaving(self.model), []
+        for step in steps:
+            batch.append(interleaving.request(step))
+            note(batch[-1])
+            self.expected.append(self.model.apply(batch[-1]))
+            # Forgetting takes effect when its batch ends.
+            if step.ends or isinstance(batch[-1].command, ForgetOld):
+                yield batch
+                self._begin()
+                batch = []
+        yield batch
+
+    def commit(self, requests: Sequence[Request]) -> Plan:
+        """Plan requests that the model has not seen yet, and store them."""
+        self._begin()
+        self.expected = [self.model.apply(request) for request in requests]
+        return self.store(requests)
+
+    def store(self, requests: Sequence[Request]) -> Plan:
+        planned = plan(self.tables.known(requests), requests)
+        self.tables.apply(planned.rows)
+        return planned
+
+    def _begin(self) -> None:
+        self.expected = []
+        self.before = {session.number: session.version for session in self.model.sessions.values()}
+        self.model.log.clear()
+
+
+def outcomes(planned: Plan) -> list[Outcome | str]:
+    return [each.code if isinstance(each, RequestError) else each for each in planned.outcomes]
+
+
+def state(model: Model) -> dict[SessionKey, Columns]:
+    """What the tables have to hold, from what the model holds."""
+    return {key: columns(session) for key, session in model.sessions.items()}
+
+
+def columns(session: Conversation) -> Columns:
+    context = session.context()
+    return {
+        "session": session_columns(session),
+        "messages": [message_columns(each) for each in session.messages],
+        "agent_contexts": [
+            (
+                *(session.agent, session.created_at, context.updated_at),
+                *(context.switch_count, session.context_metadata),
+            )
+        ],
+        "agent_switches": [structs.astuple(switch) for switch in session.switches],
+        "pending_approvals": [approval_columns(each) for _, each in sorted(session.approvals.items())],
+    }
+
+
+def session_columns(session: Conversation) -> Columns:
+    titled_by = session.titled_by
+    return {
+        "title": session.title,
+        "description": session.description,
+        "metadata": session.metadata,
+        "created_at": session.created_at,
+        "last_activity": session.last_activity,
+        "is_active": int(session.is_active),
+        "deleted_at": session.deleted_at,
+        "version": session.version,
+        "last_seq": session.last_seq,
+        "message_count": len(session.messages),
+        "token_total": session.tokens(),
+        "cut_version": session.cut_version,
+        "first_user_seq": titled_by and titled_by.seq,
+        "first_user_text": titled_by and titled_by.message.title,
+    }
+
+
+def message_columns(stored: Any) -> tuple[Any, ...]:
+    role, content, _, *others, _title, _size = structs.astuple(stored.message)
+    return (stored.seq, role, content, stored.timestamp, *others)
+
+
+def approval_columns(approval: Approval) -> tuple[Any, ...]:
+    fields = structs.asdict(approval)
+    del fields["session_id"]
+    return tuple(fields.values())
+
+
+def found(tables: Tables) -> dict[SessionKey, Columns]:
+    """What the tables hold, JSON texts decoded where the model holds values."""
+    sessions = tables.sessions()
+    for session in sessions.values():
+        del session["session"]["id"]
+        session["agent_switches"] = [
+            (*row[:4], json_or_none(row[4]), json_or_none(row[5])) for row in session["agent_switches"]
+        ]
+        session["pending_approvals"] = [
+            (row[0], *map(json_or_none, row[1:4]), *row[4:8], *map(json_or_none, row[8:]))
+            for row in session["pending_approvals"]
+        ]
+    return sessions
+
+
+def expected_changes(run: Run) -> dict[tuple[SessionKey | int, bool], Any]:
+    """What followers and the cache have to be told: by session, its versions and what changed in it."""
+    now = {session.number: session for session in run.model.sessions.values()}
+    changed: dict[Any, Any] = {
+        number: (version, None, {"deleted"}) for number, version in run.before.items() if number not in now
+    }
+    for number, session in now.items():
+        before = run.before.get(number)
+        if before != session.version:
+            what = {each for changed_number, each in run.model.log if changed_number == number}
+            changed[number] = (before, session.version, what)
+    return changed
+
+
+def told(changes: Sequence[SessionChange]) -> list[Any]:
+    return [
+        (change.base and change.base.version, change.head and change.head.version, set(change.what))
+        for change in changes
+    ]
+
+
+def in_order(changes: Any) -> list[Any]:
+    return sorted(changes, key=repr)
+
+
+@given(interleavings(clean_up, forget_old))
+@thoroughly
+def test_w3_a_batch_leaves_and_answers_what_its_requests_would_one_by_one(
+    tables: Tables, steps: list[Step]
+) -> None:
+    with tables.undone():
+        run = Run(tables)
+        for batch in run.batches(steps):
+            assert outcomes(run.store(batch)) == run.expected
+            assert found(tables) == state(run.model)
+
+
+@given(interleavings(clean_up))
+@settings(thoroughly, max_examples=2 * EXAMPLES)
+def test_w2_every_change_is_told_with_the_head_and_the_messages_that_are_stored(
+    tables: Tables, steps: list[Step]
+) -> None:
+    with tables.undone():
+        run = Run(tables)
+        for batch in run.batches(steps):
+            changes = run.store(batch).changes
+            assert in_order(told(changes)) == in_order(expected_changes(run).values())
+            check_heads(run, changes)
+
+
+def check_heads(run: Run, changes: Sequence[SessionChange]) -> None:
+    gone_first = [change.head is None for change in changes]
+    assert gone_first == sorted(gone_first, reverse=True), "an erased session's name may be taken again"
+    for change in changes:
+        if change.head is not None:
+            request = Request(opening()[0].command, change.key, opening()[0].at)
+            assert run.tables.known([request]).heads[change.key] == change.head
+            last = change.base.last_seq if change.base else 0
+            stored = [each for each in run.model.sessions[change.key].messages if each.seq > last]
+            assert [row[1:] for row in change.added] == [message_columns(each) for each in stored]
+
+
+@given(interleavings(clean_up))
+@settings(thoroughly, max_examples=5 * EXAMPLES)
+def test_w12_a_key_keeps_the_reply_of_its_first_request(tables: Tables, steps: list[Step]) -> None:
+    with tables.undone():
+        run = Run(tables)
+        for batch in run.batches(steps):
+            run.store(batch)
+        kept = {name: (mark, decode_reply(reply)) for name, (mark, reply) in tables.replies().items()}
+        assert kept == {name: (each.fingerprint, each.outcome) for name, each in run.model.replies.items()}
+
+
+@given(interleavings(clean_up))
+@settings(thoroughly, max_examples=5 * EXAMPLES)
+def test_w3_a_request_that_fails_leaves_no_trace(tables: Tables, steps: list[Step]) -> None:
+    with tables.undone():
+        run = Run(tables)
+        for batch in run.batches([step._replace(ends=True) for step in steps]):
+            planned = run.store(batch)
+            if planned.outcomes and isinstance(planned.outcomes[0], RequestError):
+                assert not any(planned.rows.values())
+                assert planned.changes == []
+
+
+@given(interleavings(clean_up))
+@settings(thoroughly, max_examples=5 * EXAMPLES)
+def test_w4_each_change_raises_the_version_by_one_and_what_changes_nothing_writes_nothing(
+    tables: Tables, steps: list[Step]
+) -> None:
+    with tables.undone():
+        run = Run(tables)
+        for batch in run.batches([step._replace(ends=True, key=None) for step in steps]):
+            planned = run.store(batch)
+            for change in planned.changes:
+                if change.head is not None:
+                    assert change.head.version == (change.base.version if change.base else 0) + 1
+            assert bool(planned.changes) == any(planned.rows.values())
+
+
+@given(interleavings(clean_up))
+@settings(thoroughly, max_examples=5 * EXAMPLES)
+def test_w4_a_sequence_number_is_never_given_twice(tables: Tables, steps: list[Step]) -> None:
+    with tables.undone():
+        run = Run(tables)
+        given_out: dict[int, list[int]] = {}
+        for batch in run.batches(steps):
+            for change in run.store(batch).changes:
+                if change.head is not None:
+                    given_out.setdefault(change.head.id, []).extend(row[1] for row in change.added)
+        assert all(a < b for seqs in given_out.values() for a, b in pairwise(seqs))
+
+
+@given(interleavings(clean_up))
+@settings(thoroughly, max_examples=5 * EXAMPLES)
+def test_plan_is_pure(tables: Tables, steps: list[Step]) -> None:
+    with tables.undone():
+        run = Run(tables)
+        for batch in run.batches(steps):
+            known = tables.known(batch)
+            untouched = copy.deepcopy(known)
+            first, second = plan(known, batch), plan(known, batch)
+            assert known == untouched
+            assert comparable(first) == comparable(second)
+            tables.apply(first.rows)
+
+
+def comparable(planned: Plan) -> tuple[Any, ...]:
+    answers = [repr(each) if isinstance(each, RequestError) else each for each in planned.outcomes]
+    return planned.rows, answers, planned.changes
+
+
+def test_a_batch_of_nothing_writes_nothing() -> None:
+    planned = plan(Known(), [])
+    assert not any(planned.rows.values())
+    assert (planned.outcomes, planned.changes) == ([], [])
+
+
+def test_w4_messages_of_one_batch_are_numbered_in_the_order_of_their_requests(tables: Tables) -> None:
+    with tables.undone():
+        run = Run(tables)
+        request = opening()[0]
+        more = structs.replace(request, command=AppendMessages(EXISTING, POOL[:2]))
+        planned = run.commit([more, more, more])
+        appended = [each for each in planned.outcomes if isinstance(each, Appended)]
+        assert [receipt.seq for each in appended for receipt in each.messages] == [4, 5, 6, 7, 8, 9]
