@@ -8,14 +8,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 import runtime
 from runtime.config import PREFIX
 
-PROGRAM = [sys.executable, "-m", "runtime"]
+PROGRAM = (sys.executable, "-m", "runtime")
+SERVE = (*PROGRAM, "serve")
 SOURCES = str(Path(runtime.__file__).parents[1])
 PATIENCE = 60.0
 
@@ -46,18 +47,20 @@ def run_command(
 
 
 class ServerProcess:
-    """`agent-runtime serve`, started; killed when a `with` over it ends.
+    """`agent-runtime serve`, or another server, started; killed when a `with` over it ends.
 
     `wait_until_listening` gives it its `url`.
     """
 
-    def __init__(self, env: Mapping[str, str], cwd: Path | None = None) -> None:
+    def __init__(
+        self, env: Mapping[str, str], cwd: Path | None = None, *, command: Sequence[str] = SERVE
+    ) -> None:
         self.url = ""
         self._lines: list[str] = []
         self._news = threading.Condition()
         self._ended = False
         self._process = subprocess.Popen(
-            [*PROGRAM, "serve"],
+            command,
             env=environment(env),
             cwd=cwd,
             stdin=subprocess.DEVNULL,
@@ -72,8 +75,11 @@ class ServerProcess:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self.kill()
+        if kind is not None:
+            # pytest shows it beside the failure.
+            print(self.log, file=sys.stderr)
 
     def _read_log(self) -> None:
         assert self._process.stderr is not None

@@ -69,7 +69,8 @@ class Readers(Generic[Conn]):
             reason = f"no connection for reading came free in {self._timeout:g} s"
             raise DatabaseUnavailable(reason) from error
         try:
-            if not self._idle:
+            # Again where another took what was opened here: it had come before this task went on.
+            while not self._idle:
                 await finish(self._grow())
             return self._idle.pop()
         except BaseException:

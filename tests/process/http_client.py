@@ -15,7 +15,7 @@ TIMEOUT = aiohttp.ClientTimeout(total=60)
 
 
 class Event(NamedTuple):
-    """A server-sent event; the id of a `message` is its sequence number."""
+    """A server-sent event; the id of a `message` is its sequence number. A comment has no name."""
 
     name: str
     id: int | None
@@ -28,6 +28,8 @@ class HttpClient:
     def __init__(self, http: aiohttp.ClientSession, url: str) -> None:
         self._http = http
         self.url = url
+        # How many replies said that they answer a repeat.
+        self.replayed = 0
 
     async def get(self, path: str, **query: int) -> Json:
         """The decoded body of a reply."""
@@ -38,6 +40,7 @@ class HttpClient:
         """The same for a write, under an Idempotency-Key where one is given."""
         headers = {"Idempotency-Key": key} if key else {}
         async with self._http.post(self.url + path, json=body, headers=headers) as reply:
+            self.replayed += "Idempotent-Replayed" in reply.headers
             return await _checked(reply)
 
     async def read_forward(self, session_id: str, limit: int) -> list[Json]:
@@ -88,9 +91,9 @@ async def _events(reply: aiohttp.ClientResponse) -> AsyncIterator[Event]:
     fields: dict[str, str] = {}
     while line := (await reply.content.readline()).decode():
         name, _, value = line.rstrip("\n").partition(":")
-        if name:
+        if line != "\n":
             fields[name] = value.removeprefix(" ")
-        elif fields:
-            id = int(fields["id"]) if "id" in fields else None
-            yield Event(fields["event"], id, json.loads(fields["data"]))
-            fields = {}
+            continue
+        id = int(fields["id"]) if "id" in fields else None
+        yield Event(fields.get("event", ""), id, json.loads(fields.get("data", "null")))
+        fields = {}

@@ -1,0 +1,163 @@
+"""R3: what is done often costs the same in a session of 100 messages and in one of 100,000.
+
+Nothing is timed: the databases themselves say how much work a statement was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
+from typing import Any
+
+import asyncpg
+import pytest
+
+from runtime.config import Settings
+from runtime.db.queries import load_queries
+from runtime.db.sqlite_dialect import bind
+from runtime.models import utc_now
+from runtime.store.store import Store, open_store
+from tests.contract.obstacles import sqlite_path
+from tests.long_sessions import make_session
+
+LENGTHS = {"short": 100, "long": 100_000}
+PAGE = 50
+# How much more work the long session may be: an index may be a page deeper, a page hold a row less.
+FACTOR, SLACK = 1.5, 8
+
+Call = tuple[str, Sequence[object]]
+
+
+async def append(store: Store, name: str) -> None:
+    await store.append_messages(name, [{"role": "user", "content": "one more"}])
+
+
+async def read_last_page(store: Store, name: str) -> None:
+    assert len((await store.list_messages(name, last=PAGE)).seqs) == PAGE
+
+
+async def read_first_page(store: Store, name: str) -> None:
+    assert len((await store.list_messages(name, limit=PAGE)).seqs) == PAGE
+
+
+async def read_page_before(store: Store, name: str) -> None:
+    assert len((await store.list_messages(name, before=LENGTHS[name] - PAGE, limit=10)).seqs) == 10
+
+
+async def read_page_of_a_role(store: Store, name: str) -> None:
+    assert len((await store.list_messages(name, last=5, role="tool")).seqs) == 5
+
+
+async def read_stats(store: Store, name: str) -> None:
+    assert (await store.get_stats(name)).message_count >= LENGTHS[name]
+
+
+ACTIONS = (append, read_last_page, read_first_page, read_page_before, read_page_of_a_role, read_stats)
+
+
+def calls(session_db_id: int, name: str) -> list[Call]:
+    """The statements behind these actions as the store calls them."""
+    end = LENGTHS[name]
+    now = utc_now()
+    keys = json.dumps([["", name]])
+    return [
+        ("find_head", ["", name]),
+        ("find_session", ["", name]),
+        ("lock_heads", [keys]),
+        ("insert_message", [session_db_id, end + 1, "user", '"x"', now, *[None] * 6]),
+        ("update_head", [session_db_id, end + 1, end + 1, end + 1, 0, now, 0, 1, None]),
+        ("list_messages_before", [session_db_id, end + 1, PAGE + 1]),
+        ("list_messages_after", [session_db_id, 0, PAGE + 1]),
+        ("list_messages_after", [session_db_id, end - PAGE, PAGE + 1]),
+        ("list_role_messages_before", [session_db_id, "tool", end + 1, 6]),
+        ("find_last_message_time", [session_db_id]),
+    ]
+
+
+# What a batch costs beside its sessions: nothing in these depends on one.
+OF_THE_BATCH = {"raise_batch", "notify", "delete_writer"}
+
+
+@pytest.fixture
+async def url(database_url: str) -> str:
+    for name, length in LENGTHS.items():
+        await make_session(database_url, name, length)
+    return database_url
+
+
+async def test_r3_the_same_statements_run_however_long_a_session_is(
+    url: str, caplog: pytest.LogCaptureFixture
+):
+    measured = {statement for statement, _ in calls(1, "short")} | OF_THE_BATCH
+    for action in ACTIONS:
+        ran = {name: await statements_of(action, url, name, caplog) for name in LENGTHS}
+        assert ran["long"] == ran["short"]
+        assert ran["long"]
+        assert set(ran["long"]) <= measured, action
+
+
+async def statements_of(
+    action: Callable[[Store, str], Awaitable[None]], url: str, name: str, caplog: pytest.LogCaptureFixture
+) -> list[str]:
+    """The statements that run when nothing is in memory yet, by name."""
+    async with open_store(url, Settings(slow_query_ms=0)) as store:
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "agent_runtime.db"):
+            await action(store, name)
+        messages = [record.getMessage() for record in caplog.records]
+    return [text.split()[2].rstrip(":") for text in messages if text.startswith("slow statement ")]
+
+
+async def test_r3_each_statement_is_the_same_work_however_long_a_session_is(url: str):
+    measure = measure_on_sqlite if url.startswith("sqlite") else measure_on_postgres
+    short, long = await measure(url, "short"), await measure(url, "long")
+    assert all(work > 0 for work in short.values())
+    more = {call: (short[call], long[call]) for call in short if long[call] > FACTOR * short[call] + SLACK}
+    assert more == {}
+
+
+async def measure_on_sqlite(url: str, name: str) -> dict[str, int]:
+    """The instructions of SQLite's virtual machine that each statement took."""
+    return await asyncio.to_thread(_count_instructions, sqlite_path(url), name)
+
+
+def _count_instructions(path: str, name: str) -> dict[str, int]:
+    queries = load_queries("sqlite")
+    counted: dict[str, int] = {}
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        [(id,)] = connection.execute("SELECT id FROM sessions WHERE session_id = ?", (name,))
+        connection.execute("BEGIN")
+        for place, (statement, parameters) in enumerate(calls(id, name)):
+            steps: list[None] = []
+            connection.set_progress_handler(lambda steps=steps: steps.append(None), 1)
+            connection.execute(queries[statement].sql, bind(parameters)).fetchall()
+            connection.set_progress_handler(None, 0)
+            counted[f"{place} {statement}"] = len(steps)
+        connection.rollback()
+    return counted
+
+
+async def measure_on_postgres(url: str, name: str) -> dict[str, int]:
+    """The pages that each statement looked at."""
+    queries = load_queries("postgres")
+    connection = await asyncpg.connect(url)
+    id = await connection.fetchval("SELECT id FROM sessions WHERE session_id = $1", name)
+    transaction = connection.transaction()
+    await transaction.start()
+    looked_at = {
+        f"{place} {statement}": await _count_pages(connection, queries[statement].sql, parameters)
+        for place, (statement, parameters) in enumerate(calls(id, name))
+    }
+    await transaction.rollback()
+    await connection.close()
+    return looked_at
+
+
+async def _count_pages(connection: Any, sql: str, parameters: Sequence[object]) -> int:
+    explained = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *parameters)
+    plan = json.loads(explained)[0]["Plan"]
+    return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])

@@ -1,0 +1,44 @@
+"""The connections that read a SQLite file, shared by many who want one at the same moment."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from runtime.db.sqlite_readers import Readers
+
+
+class Opened:
+    """A connection that is never asked for anything."""
+
+    async def interrupt(self) -> None: ...
+
+    async def rollback(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+async def open_connection() -> Opened:
+    return Opened()
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_what_was_opened_for_one_may_be_taken_by_another_who_comes_just_then(steps: int):
+    readers = Readers(open_connection, 2, timeout=10)
+    done = asyncio.Event()
+
+    async def hold() -> Opened:
+        async with readers.connection() as connection:
+            await done.wait()
+            return connection
+
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(hold())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        second = group.create_task(hold())
+        while readers.usage()["busy"] < 2 and not (first.done() or second.done()):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        done.set()
+    assert first.result() is not second.result()
