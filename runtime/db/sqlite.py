@@ -8,12 +8,13 @@ thread is not a daemon, so every connection is closed, whatever happens.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 import aiosqlite
@@ -25,6 +26,7 @@ from runtime.db.queries import Queries, load_queries
 from runtime.db.slowlog import SlowLog, now
 from runtime.db.sqlite_dialect import DRIVER_ERRORS, bind, translate
 from runtime.db.sqlite_readers import Readers
+from runtime.db.sqlite_staging import StagingConnection
 from runtime.errors import CommitUnknown, DatabaseError, DatabaseUnavailable, StartupError
 
 logger = logging.getLogger("agent_runtime.db")
@@ -60,10 +62,10 @@ async def _translated(awaitable: Awaitable[Result]) -> Result:
         raise translate(error) from error
 
 
-async def _connect(path: str, pragmas: Sequence[str]) -> aiosqlite.Connection:
+async def _connect(path: str, pragmas: Sequence[str], **options: Any) -> aiosqlite.Connection:
     """An open connection. Not to be cancelled: see `finish`."""
     connection = aiosqlite.connect(
-        path, timeout=BUSY_SECONDS, isolation_level=None, detect_types=sqlite3.PARSE_DECLTYPES
+        path, timeout=BUSY_SECONDS, isolation_level=None, detect_types=sqlite3.PARSE_DECLTYPES, **options
     )
     await _translated(connection)
     try:
@@ -107,8 +109,8 @@ async def _list_applied(url: DatabaseUrl) -> list[str]:
         await _close(connection)
 
 
-class SqliteTransaction:
-    """The write transaction while it is open."""
+class SqliteReading:
+    """A connection that statements are run on by name."""
 
     def __init__(self, connection: aiosqlite.Connection, queries: Queries, slow: SlowLog) -> None:
         self._connection = connection
@@ -126,13 +128,24 @@ class SqliteTransaction:
         finally:
             self._slow.note(statement, started)
 
+
+class SqliteTransaction(SqliteReading):
+    """The write transaction while it is open. It writes when it reads next, or at the end."""
+
+    def __init__(
+        self, connection: aiosqlite.Connection, staging: StagingConnection, queries: Queries, slow: SlowLog
+    ) -> None:
+        super().__init__(connection, queries, slow)
+        self._staging = staging
+
     async def execute_many(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
         """Run a statement by name once for each row of parameters."""
+        self._staging.stage(functools.partial(self._execute_many, statement, rows))
+
+    def _execute_many(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
         started = now()
         try:
-            await self._connection.executemany(self._queries[statement].sql, map(bind, rows))
-        except DRIVER_ERRORS as error:
-            raise translate(error) from error
+            self._staging.executemany(self._queries[statement].sql, map(bind, rows))
         finally:
             self._slow.note(statement, started)
 
@@ -179,7 +192,7 @@ class SqliteDatabase:
         seconds = self._limits.command_timeout
         try:
             async with asyncio.timeout(seconds), self._readers.connection() as connection:
-                return await SqliteTransaction(connection, self._queries, self._slow).fetch(
+                return await SqliteReading(connection, self._queries, self._slow).fetch(
                     statement, *parameters
                 )
         except TimeoutError as error:
@@ -193,7 +206,7 @@ class SqliteDatabase:
             committing = False
             try:
                 await self._begin(connection, durable)
-                yield SqliteTransaction(connection, self._queries, self._slow)
+                yield SqliteTransaction(connection, self._staging, self._queries, self._slow)
                 committing = True
                 await _translated(connection.commit())
             except BaseException as error:
@@ -243,7 +256,14 @@ class SqliteDatabase:
         return cast(aiosqlite.Connection, self._writer)
 
     async def _open_writer(self) -> None:
-        self._writer = await _connect(self._path, WRITER_PRAGMAS)
+        made: list[StagingConnection] = []
+
+        def make(*args: Any, **options: Any) -> StagingConnection:
+            made.append(StagingConnection(*args, **options))
+            return made[0]
+
+        self._writer = await _connect(self._path, WRITER_PRAGMAS, factory=make)
+        (self._staging,) = made
         self._durable = None
 
     async def _begin(self, connection: aiosqlite.Connection, durable: bool) -> None:
@@ -251,6 +271,7 @@ class SqliteDatabase:
             self._durable = None
             await _translated(connection.execute_fetchall(SYNCHRONOUS[durable]))
             self._durable = durable
+        # Not staged: this is where it waits for the file, and what waits here is not under way (W8).
         await _translated(connection.execute_fetchall("BEGIN IMMEDIATE"))
 
     async def _roll_back(self, connection: aiosqlite.Connection) -> bool:

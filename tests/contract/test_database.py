@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -234,16 +235,13 @@ async def test_an_error_carries_the_drivers_as_its_cause(database: Database):
     assert raised.value.__cause__ is not None
 
 
-async def test_an_error_that_is_swallowed_does_not_break_the_next_transaction(database: Database):
+async def test_an_error_that_is_swallowed_still_fails_its_transaction_and_no_other(database: Database):
     async def write() -> None:
         async with database.transaction() as transaction:
-            with pytest.raises(DataRefused):
+            with suppress(DataRefused):
                 await transaction.execute_many("insert_message", [message_row(404, 1)])
 
-    if database.dialect == "postgres":
-        with pytest.raises(DatabaseError, match="rolled back"):
-            await write()
-    else:
+    with pytest.raises(DatabaseError):
         await write()
     await assert_writable(database)
 
