@@ -91,7 +91,7 @@ class SessionExists(RequestError):
     code = "session_exists"
 
     def __init__(self, session_id: str, *, deleted: bool = False) -> None:
-        note = ", deleted: restore it, or delete it for good first" if deleted else ""
+        note = ", deleted: restore it to use it again" if deleted else ""
         super().__init__(f"session {session_id!r} exists already{note}")
 
 
@@ -123,12 +123,14 @@ class ApprovalExpired(RequestError):
 
 
 class VersionMismatch(RequestError):
-    """The session has moved on from the version that the caller named."""
+    """The session has moved on from the version that the caller named; it is at `version` now."""
 
     code = "version_mismatch"
 
     def __init__(self, session_id: str, expected: int, actual: int) -> None:
-        super().__init__(f"session {session_id!r} is at version {actual}, not {expected}")
+        state = f"is at version {actual}" if actual else "does not exist, and so is at version 0"
+        super().__init__(f"session {session_id!r} {state}, not {expected}")
+        self.version = actual
 
 
 class KeyReused(RequestError):

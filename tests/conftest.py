@@ -20,12 +20,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from runtime.db.database import Database, open_database
 from runtime.db.migrate import apply_migrations
 from tests.postgres_server import PostgresServer, run_server
 
 DIALECTS = ("sqlite", "postgres")
+
+# The same examples every time; `--hypothesis-profile=long` draws twenty times as many, and new ones.
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.register_profile("long", max_examples=2000, deadline=None)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

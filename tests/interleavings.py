@@ -82,6 +82,10 @@ class Chance:
     def number(self, most: int) -> int:
         return self._random.randint(0, most)
 
+    def some(self, values: Sequence[Any]) -> list[Any]:
+        """At least three of these, in any number."""
+        return self._random.sample(values, self._random.randint(3, len(values)))
+
     def yes(self) -> bool:
         return self.of((True, False))
 
@@ -132,6 +136,10 @@ def clean_up(chance: Chance) -> Command:
     return commands.DeleteSession(chance.key, hard=True, deleted_since=chance.time())
 
 
+def switch_agent(chance: Chance) -> Command:
+    return commands.SwitchAgent(chance.key, chance.of(AGENTS), chance.of(TITLES), chance.of(OBJECTS))
+
+
 def _create_approval(chance: Chance) -> Command:
     return commands.CreateApproval(
         chance.key,
@@ -162,7 +170,7 @@ COMMANDS: tuple[Callable[[Chance], Command], ...] = (
     *(lambda chance: commands.AppendMessages(chance.key, chance.messages()),) * 2,
     *(lambda chance: commands.ReplaceMessages(chance.key, chance.messages(), chance.yes()),) * 2,
     *(lambda chance: commands.TruncateMessages(chance.key, chance.number(9)),) * 2,
-    lambda chance: commands.SwitchAgent(chance.key, chance.of(AGENTS), chance.of(TITLES), chance.of(OBJECTS)),
+    switch_agent,
     lambda chance: commands.UpdateContext(chance.key, chance.of(OBJECTS)),
     _create_approval,
     _decide_approval,
@@ -196,11 +204,19 @@ def lists_of(
 def interleavings(
     *more: Callable[[Chance], Command], min_size: int = 8, max_size: int = 40
 ) -> st.SearchStrategy[list[Step]]:
-    """Lists of steps with any command, and with `more` ones."""
-    makers = (*COMMANDS, *more)
-    return lists_of(
-        lambda chance: draw_step(chance, chance.of(makers)(chance)), min_size=min_size, max_size=max_size
-    )
+    """Lists of steps with any command, and with `more` ones.
+
+    Each list has a few kinds of commands only: what they do to each other comes up sooner that way
+    ("swarm testing", Groce et al., 2012).
+    """
+
+    def with_some(seed: int) -> st.SearchStrategy[list[Step]]:
+        makers = Chance(seed).some((*COMMANDS, *more))
+        return lists_of(
+            lambda chance: draw_step(chance, chance.of(makers)(chance)), min_size=min_size, max_size=max_size
+        )
+
+    return st.integers(0, 2**24).flatmap(with_some)
 
 
 OPENING: list[Command] = [

@@ -78,6 +78,7 @@ class Conversation:
     deleted_at: datetime | None = None
     version: int = 0
     cut_version: int = 0
+    changed_version: int = 0
     last_seq: int = 0
     messages: list[StoredMessage] = field(default_factory=list)
     agent: str = "orchestrator"
@@ -190,6 +191,8 @@ class Model:
     def _changed(self, session: Conversation, request: Request, *what: str) -> None:
         session.version += 1
         session.last_activity = max(session.last_activity, request.at)
+        if what:
+            session.changed_version = session.version
         self.log += [(session.number, each) for each in what]
 
     @singledispatchmethod
@@ -233,6 +236,7 @@ class Model:
             del self.sessions[request.key]
         else:
             session.version += 1
+            session.changed_version = session.version
             session.deleted_at = request.at
             self.log.append((session.number, "deleted"))
         return SessionDeleted(session_id=request.key.session_id, version=session.version)

@@ -27,6 +27,8 @@ CREATE TABLE IF NOT EXISTS sessions (
     token_total     integer NOT NULL,
     -- The version that last took messages away: what was cached before it may be gone.
     cut_version     integer NOT NULL,
+    -- The version that last changed anything but added messages: what a follower has to be told of.
+    changed_version integer NOT NULL,
     -- The title that a session has until somebody sets one, and the message that it comes from.
     first_user_seq  integer,
     first_user_text text,

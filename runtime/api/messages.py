@@ -173,7 +173,8 @@ async def list_messages(call: Call[PageQuery, None]) -> web.Response:
 
 
 def _check_one_way(query: PageQuery) -> None:
-    given = [name for name in ("after", "before", "last", "page") if getattr(query, name) is not None]
+    numbered = "page" if query.page is not None else "page_size"
+    given = [name for name in ("after", "before", "last", numbered) if getattr(query, name) is not None]
     if len(given) > 1:
         raise InvalidInput(f"?{given[1]}", f"cannot be used together with `{given[0]}`")
 

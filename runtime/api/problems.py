@@ -99,6 +99,8 @@ def _from_ours(error: errors.AgentRuntimeError, status: int, request_id: str) ->
         logger.warning("request %s: %s", request_id, error)
         detail = UNAVAILABLE
     reply = _reply(status, error.code, detail, request_id, fields)
+    if isinstance(error, errors.VersionMismatch):
+        reply.headers["ETag"] = f'"{error.version}"'
     if isinstance(error, errors.NotStored | errors.DatabaseUnavailable):
         reply.headers["Retry-After"] = str(error.retry_after)
     return reply

@@ -60,7 +60,7 @@ class Database(Protocol):
         """
 
     def listen(self, on_payload: Callable[[str], None], on_gap: Callable[[], None]) -> None:
-        """Call `on_payload` with each notification of other instances, from now on.
+        """Call `on_payload` with each notification, from now on: those of other instances, and our own.
 
         `on_gap` is called after any time in which notifications may have been missed. Where there is
         no other instance nothing is ever called.

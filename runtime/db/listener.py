@@ -20,13 +20,13 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
 
 class Listener:
-    """Calls `on_payload(payload, server process that notified)`, and `on_gap` after each (re)connect."""
+    """Calls `on_payload` with each notification, and `on_gap` after each (re)connect."""
 
     def __init__(
         self,
         connect: Callable[[], Awaitable[Any]],
         heartbeat: str,
-        on_payload: Callable[[str, int], None],
+        on_payload: Callable[[str], None],
         on_gap: Callable[[], None],
     ) -> None:
         self._connect = connect
@@ -63,5 +63,5 @@ class Listener:
         finally:
             connection.terminate()
 
-    def _hear(self, _connection: Any, process: int, _channel: str, payload: str) -> None:
-        self._on_payload(payload, process)
+    def _hear(self, _connection: Any, _process: int, _channel: str, payload: str) -> None:
+        self._on_payload(payload)

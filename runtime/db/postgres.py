@@ -41,6 +41,8 @@ SESSION = {
     "TimeZone": "UTC",
     # W5: what is acknowledged survives, whatever the server's own default is.
     "synchronous_commit": "on",
+    # A line that goes dead without a word must not hold its locks until TCP notices, hours later.
+    "idle_in_transaction_session_timeout": "5s",
     # Every join in sql/ looks a few rows up by key. The planner takes a JSON array for a hundred rows and
     # would rather read all of a table of ten thousand for them: 12 ms instead of 0.5 ms in each batch.
     "enable_hashjoin": "off",
@@ -262,14 +264,8 @@ class PostgresDatabase:
             await self._commit(connection)
 
     def listen(self, on_payload: Callable[[str], None], on_gap: Callable[[], None]) -> None:
-        """Call `on_payload` with what other instances notify, `on_gap` after each (re)connect."""
-
-        def hear(payload: str, process: int) -> None:
-            # Our own transactions notify as well, and the feed has heard of them already.
-            if self._writer is None or process != self._writer.get_server_pid():
-                on_payload(payload)
-
-        listener = Listener(self._connect, self._queries["ping"].sql, hear, on_gap)
+        """Call `on_payload` with each notification, `on_gap` after each (re)connect."""
+        listener = Listener(self._connect, self._queries["ping"].sql, on_payload, on_gap)
         self._listening.add(asyncio.create_task(listener.run()))
 
     def pool_usage(self) -> dict[str, int]:

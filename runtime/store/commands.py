@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
+from sys import getsizeof
 from typing import Literal
 
 import msgspec
@@ -157,7 +158,7 @@ def weight(command: Command) -> int:
     for field in command.__struct_fields__:
         value = getattr(command, field)
         if type(value) is str:
-            total += len(value)
+            total += getsizeof(value)
         elif type(value) is tuple:
             total += sum(message.size for message in value)
     return total

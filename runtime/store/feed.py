@@ -14,7 +14,6 @@ from typing import get_args
 
 import msgspec
 
-from runtime.errors import SessionNotFound
 from runtime.models import ChangedEvent, MessageEvent
 from runtime.store.batch import SessionChange
 from runtime.store.commands import Change, SessionKey
@@ -30,8 +29,9 @@ MAX_NOTIFICATION = 7900
 
 ALL_CHANGES: tuple[Change, ...] = get_args(Change)
 
-# What a notification says of a session: its db id, its new version, and what changed in it.
-Changed = tuple[int, int, list[str]]
+# What a notification says of a session: its db id, the version that had last changed anything but added
+# messages before, its new version, and what changed in it.
+Changed = tuple[int, int, int, list[str]]
 
 
 class Feed:
@@ -75,15 +75,15 @@ class Feed:
             self._tell(changes)
 
     def _tell(self, changes: Iterable[Changed]) -> None:
-        for session_db_id, version, what in changes:
+        for session_db_id, changed_before, version, what in changes:
             for follower in self._followers.get(session_db_id, ()):
-                follower.wake(version, what)
+                follower.wake(changed_before, version, what)
 
     def catch_up(self) -> None:
         """Let every follower look for itself: notifications may have been missed."""
         for followers in self._followers.values():
             for follower in followers:
-                follower.suspect()
+                follower.look()
 
     def end(self) -> None:
         """End every stream, also those that are still to be opened: the store is closing."""
@@ -103,11 +103,11 @@ class Follower:
         self._key = head.key
         self._cursor = after
         self._version = head.version
+        self._told = head.changed_version
         self._what: set[str] = set()
         self._news = asyncio.Event()
+        self._news.set()
         self._ended = False
-        # Something may have been committed between the reading of this head and the entry in the feed.
-        self.suspect()
 
     async def __aenter__(self) -> Follower:
         return self
@@ -115,15 +115,16 @@ class Follower:
     async def __aexit__(self, *_: object) -> None:
         self._feed.leave(self)
 
-    def wake(self, version: int, what: Iterable[str]) -> None:
-        """The session has changed."""
+    def wake(self, changed_before: int, version: int, what: Sequence[str]) -> None:
+        """The session has changed. Where a change before this one was not told of, it may be anything."""
         self._version = max(self._version, version)
-        self._what.update(what)
+        if what:
+            self._what.update(what if changed_before <= self._told else ALL_CHANGES)
+            self._told = max(self._told, version)
         self._news.set()
 
-    def suspect(self) -> None:
-        """The session may have changed."""
-        self._suspicious = True
+    def look(self) -> None:
+        """The session may have changed: its head tells."""
         self._news.set()
 
     def end(self) -> None:
@@ -133,25 +134,34 @@ class Follower:
 
     async def events(self, timeout: float) -> list[MessageEvent | ChangedEvent] | None:
         """What is new, waiting for it up to `timeout` seconds: empty when nothing came, None at the end."""
-        while True:
+        while not self._ended:
             try:
                 await asyncio.wait_for(self._news.wait(), timeout)
             except TimeoutError:
                 # A notification may be lost without a trace: who waits long looks for itself.
-                self.suspect()
+                self.look()
                 return []
             self._news.clear()
-            if self._ended:
-                return None
-            if events := await self._read():
+            if not self._ended and (events := await self._read_on()):
                 return events
+        return None
+
+    async def _read_on(self) -> list[MessageEvent | ChangedEvent]:
+        try:
+            return await self._read()
+        except BaseException:
+            # Cancelled, or refused by the database: whoever asks again reads again.
+            self.look()
+            raise
 
     async def _read(self) -> list[MessageEvent | ChangedEvent]:
-        try:
-            await self._look_for_itself()
-            page = await self._reader.list_messages(self._key, after=self._cursor, limit=PAGE)
-        except SessionNotFound:
+        head = await self._reader.find_head(self._key)
+        # One that was erased and made anew is another session.
+        if head is None or head.deleted_at is not None or head.id != self.session_db_id:
             return self._end_of_session()
+        if head.changed_version > self._told:
+            self.wake(head.changed_version, head.version, ALL_CHANGES)
+        page = await self._reader.list_messages_of(head, self._cursor, PAGE)
         events: list[MessageEvent | ChangedEvent] = []
         if page.end_seq is not None:
             self._cursor = page.end_seq
@@ -161,13 +171,6 @@ class Follower:
         elif self._what:
             events.append(self._changed())
         return events
-
-    async def _look_for_itself(self) -> None:
-        if self._suspicious:
-            head = await self._reader.get_head(self._key)
-            self._suspicious = False
-            if head.version > self._version:
-                self.wake(head.version, ALL_CHANGES)
 
     def _changed(self) -> ChangedEvent:
         event = ChangedEvent(self._version, sorted(self._what))
@@ -190,7 +193,8 @@ def notification(instance: str, changes: Sequence[SessionChange]) -> str:
 
 
 def _changed(change: SessionChange) -> Changed:
+    before = 0 if change.base is None else change.base.changed_version
     if change.head is not None:
-        return change.head.id, change.head.version, sorted(change.what)
+        return change.head.id, before, change.head.version, sorted(change.what)
     assert change.base is not None, "only a session that was stored can be gone for good"
-    return change.base.id, change.base.version + 1, sorted(change.what)
+    return change.base.id, before, change.base.version + 1, sorted(change.what)

@@ -29,6 +29,8 @@ def invalid_input(error: msgspec.ValidationError, path: str) -> InvalidInput:
     place = path + place.rstrip("`") + (f".{field[1]}" if field else "")
     if message.startswith("Invalid enum value"):
         message += _what_is_right(place)
+    elif "matching regex" in message:
+        message = "Expected 1 to 255 characters, none of them a control character"
     return InvalidInput(place, message)
 
 

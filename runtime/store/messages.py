@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from sys import getsizeof
 from typing import Any
 
 import msgspec
@@ -16,6 +17,8 @@ from runtime.store.commands import JsonText, NewMessage
 from runtime.store.inputs import invalid_input, json_text
 
 TITLE_LENGTH = 80
+# What a message that waits holds in memory beside its texts, in bytes (W9).
+MESSAGE_OVERHEAD = 250
 
 
 class MessageInput(Struct, frozen=True):
@@ -67,7 +70,8 @@ def _new_message(value: Any, path: str) -> NewMessage:
         metadata=metadata,
         extra=others,
         title=_title(fields.content) if fields.role == "user" else None,
-        size=len(content) + sum(len(part) for part in (tool_calls, metadata, others) if part),
+        size=MESSAGE_OVERHEAD
+        + sum(map(getsizeof, (content, name, tool_call_id, tool_calls, metadata, others))),
     )
 
 

@@ -108,6 +108,8 @@ class WriteQueue:
         full = self.count >= MAX_PENDING_COMMANDS or self.bytes + size > self.limits.max_pending_bytes
         if full and self.count:  # W9
             raise Overloaded("too many writes are waiting already; try again later")
+        if self._is_late():
+            raise Overloaded("writes wait too long already; try again later")
         pending = Pending(request, size, deadline)
         self._waiting.append(pending)
         self._waiting_bytes += size
@@ -117,14 +119,23 @@ class WriteQueue:
             self._keys[request.key.owner, request.idempotency.key] = pending
         return pending
 
+    def _is_late(self) -> bool:
+        """Whether the oldest caller has waited for half of its time.
+
+        Under more load than can be stored, those who may still be served in time are; else the queue would
+        hold only callers who are about to give up, and each batch would be written for nobody.
+        """
+        deadline = self._deadlines[0].deadline if self._deadlines else None
+        half = self.limits.write_timeout / 2
+        return deadline is not None and deadline - asyncio.get_running_loop().time() < half
+
     def find_accepted(self, key: SessionKey | None) -> Pending | None:
         """The last request that was accepted for a session (for any, if None) and is not stored yet."""
         return self._last_accepted if key is None else self._accepted.get(key)
 
-    def find_key(self, owner: str, idempotency_key: str) -> Request | None:
+    def find_key(self, owner: str, idempotency_key: str) -> Pending | None:
         """The request under this key that is not stored yet."""
-        pending = self._keys.get((owner, idempotency_key))
-        return None if pending is None else pending.request
+        return self._keys.get((owner, idempotency_key))
 
     def take(self) -> list[Pending]:
         """The next batch, oldest first; it is in flight until it is forgotten."""

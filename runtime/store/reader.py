@@ -6,6 +6,7 @@ import base64
 import binascii
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
 
@@ -36,7 +37,7 @@ END_OF_TIME, END_OF_IDS = datetime(9999, 12, 31, tzinfo=UTC), 2**63 - 1
 # How many rows are read at a time where all of them are asked for.
 CHUNK = 1000
 
-Position = tuple[datetime, int]
+Position = tuple[datetime, Annotated[int, msgspec.Meta(ge=0, le=END_OF_IDS)]]
 
 
 class Reader:
@@ -121,17 +122,18 @@ class Reader:
         limit: int = 100,
         role: Role | None = None,
     ) -> MessagePage:
-        """A page by key (R3): behind `after`, ending at `before`, or the `last` ones.
-
-        Raises SessionNotFound.
-        """
+        """A page by key (R3): behind `after`, up to `before`, or the `last` ones. Raises SessionNotFound."""
         head = await self.get_head(key)
         if before is None and last is None:
             messages, more = await self._messages_after(head, after or 0, limit, role)
         else:
-            end = head.last_seq + 1 if before is None else before
+            end = head.last_seq + 1 if before is None else min(before, head.last_seq + 1)
             messages, more = await self._messages_before(head, end, last or limit, role)
         return _page(head, messages, more)
+
+    async def list_messages_of(self, head: Head, after: int, limit: int) -> MessagePage:
+        """The page behind `after` of that very session, whatever bears its name by now."""
+        return _page(head, *await self._messages_after(head, after, limit, None))
 
     async def list_numbered_page(
         self, key: SessionKey, *, page: int, page_size: int, role: Role | None
@@ -206,14 +208,15 @@ class Reader:
         (self._metrics.cache_hits if hit else self._metrics.cache_misses).inc()
 
     async def get_history(self, key: SessionKey) -> History:
-        """A whole conversation in chat form. Raises SessionNotFound."""
+        """A whole conversation in chat form, as it stood at one moment. Raises SessionNotFound."""
         head = await self.get_head(key)
         context = await self.get_context(key)
-        encoded: list[msgspec.Raw] = []
-        rows: Sequence[Row] = await self._database.fetch("list_messages_after", head.id, 0, CHUNK)
-        while rows:
-            encoded += [msgspec.Raw(encode_chat_message(row)) for row in rows]
-            rows = await self._database.fetch("list_messages_after", head.id, rows[-1]["seq"], CHUNK)
+        encoded = await self._whole_conversation(head)
+        switches = await self._all_switches(head)
+        now = await self.get_head(key)
+        if now.id != head.id or now.cut_version > head.version:
+            # Messages were taken away while they were read: what was read never stood there together.
+            return await self.get_history(key)
         return History(
             session_id=key.session_id,
             version=head.version,
@@ -221,8 +224,17 @@ class Reader:
             message_count=len(encoded),
             last_activity=head.last_activity,
             current_agent=context.current_agent,
-            agent_history=await self._all_switches(head),
+            agent_history=switches[: context.switch_count],
         )
+
+    async def _whole_conversation(self, head: Head) -> list[msgspec.Raw]:
+        encoded: list[msgspec.Raw] = []
+        after = 0
+        while after < head.last_seq:
+            rows = await self._database.fetch("list_messages_after", head.id, after, CHUNK)
+            encoded += [msgspec.Raw(encode_chat_message(row)) for row in rows if row["seq"] <= head.last_seq]
+            after = rows[-1]["seq"] if rows else head.last_seq
+        return encoded
 
     async def get_context(self, key: SessionKey) -> AgentContext:
         """Which agent holds the session. Raises SessionNotFound."""

@@ -105,8 +105,8 @@ def _delete_session(batch: Batch, request: Request, command: commands.DeleteSess
     else:
         session.known_details()
         session.deleted_at = request.at
-        session.version += 1
-        session.changed.add("deleted")
+        # Being deleted is no activity of a session.
+        session.raise_version(session.last_activity, "deleted")
     return SessionDeleted(session_id=request.key.session_id, version=session.version)
 
 

@@ -26,7 +26,8 @@ class Head(Struct, frozen=True):
     """Where a session stands: the small row that is the lock and the authority.
 
     `cut_version` is the version that last took messages away: what a cache holds from before it may
-    be gone. `first_user_seq` is the message that an untitled session is called after.
+    be gone. `changed_version` is the one that last changed anything but added messages.
+    `first_user_seq` is the message that an untitled session is called after.
     """
 
     id: int
@@ -38,6 +39,7 @@ class Head(Struct, frozen=True):
     last_activity: datetime
     deleted_at: datetime | None
     cut_version: int
+    changed_version: int
     first_user_seq: int | None
 
 

@@ -124,7 +124,10 @@ class Store(Writes, Reads):
         self._metrics.shutdown_seconds.set(seconds)
         logger.info("stored %d writes in all; closed in %.2f s", self._writer.stored, seconds)
         if self.unstored:
-            logger.error("%d writes could not be stored before the shutdown timeout", self.unstored)
+            logger.error(
+                "%d writes could not be stored, or were not confirmed, before the shutdown timeout",
+                self.unstored,
+            )
         return self.unstored
 
 

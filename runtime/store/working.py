@@ -45,6 +45,7 @@ class WorkingSession:
         self.last_activity = head.last_activity
         self.deleted_at = head.deleted_at
         self.cut_version = head.cut_version
+        self.changed_version = head.changed_version
         self.first_user_seq = head.first_user_seq
         self.first_user_text: JsonText | None = details.first_user_text if details else None
         self.details = self.stored_details = details
@@ -70,7 +71,9 @@ class WorkingSession:
         """Record a change (W4). Activity never goes back, whatever the clock does."""
         self.version += 1
         self.last_activity = max(self.last_activity, at)
-        self.changed.update(changes)
+        if changes:
+            self.changed_version = self.version
+            self.changed.update(changes)
 
     def append(self, messages: Sequence[NewMessage], at: datetime) -> list[Receipt]:
         """Give each message the next sequence number (W4)."""
@@ -130,6 +133,7 @@ class WorkingSession:
             last_activity=self.last_activity,
             deleted_at=self.deleted_at,
             cut_version=self.cut_version,
+            changed_version=self.changed_version,
             first_user_seq=self.first_user_seq,
         )
 
@@ -182,7 +186,7 @@ class WorkingSession:
                 *(details.title, details.description, details.metadata, details.created_at),
                 *(head.last_activity, details.is_active, head.deleted_at),
                 *(head.version, head.last_seq, head.message_count, head.token_total),
-                *(head.cut_version, head.first_user_seq, self.first_user_text),
+                *(head.cut_version, head.changed_version, head.first_user_seq, self.first_user_text),
             )
         )
         rows["insert_agent_context"].append(
@@ -198,7 +202,8 @@ class WorkingSession:
         rows["update_head"].append(
             (
                 *(self.id, self.version, self.last_seq, self.message_count, self.token_total),
-                *(self.last_activity, self.cut_version, self.first_user_seq, self.first_user_text),
+                *(self.last_activity, self.cut_version, self.changed_version),
+                *(self.first_user_seq, self.first_user_text),
             )
         )
         if self.details is not None:

@@ -26,6 +26,7 @@ from runtime.errors import (
     NotStored,
     RefusedByDatabase,
     ShuttingDown,
+    Unconfirmed,
 )
 from runtime.metrics import Metrics
 from runtime.store.batch import SessionChange
@@ -40,6 +41,8 @@ logger = logging.getLogger("agent_runtime.writer")
 
 # Seconds between two tries of a batch that the connection failed: the first, and the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+# How often a batch is tried whole: it may be just too large for the time that a statement may take.
+WHOLE_TRIES = 5
 # How often a batch is begun again, at once, because another instance came first.
 CONFLICT_TRIES = 10
 
@@ -130,7 +133,10 @@ class Writer:
             await self._task
         left = self.queue.unfinished()
         for pending in left:
-            pending.resolve(ShuttingDown("the server stopped before this was stored"))
+            if pending.committing:  # W7
+                pending.resolve(Unconfirmed("the server stopped before the database confirmed this write"))
+            else:
+                pending.resolve(ShuttingDown("the server stopped before this was stored"))
         self.queue.close()
         return sum(not pending.abandoned for pending in left)
 
@@ -153,7 +159,7 @@ class Writer:
 
     async def _store(self, batch: Sequence[Pending]) -> None:
         """Try until the batch is stored, refused, or nobody waits for it any more (W8)."""
-        pauses, conflicts = _pauses(), 0
+        pauses, conflicts, failures = _pauses(), 0, 0
         while wanted := self._still_wanted(batch):
             try:
                 planned = await self._write(wanted)
@@ -161,6 +167,9 @@ class Writer:
                 continue
             except DatabaseUnavailable as error:
                 self._count_failure("unavailable")
+                failures += 1
+                if failures >= WHOLE_TRIES and len(wanted) > 1:
+                    return await self._split(wanted, error)
                 logger.warning("a batch of %d writes waits for the database: %s", len(wanted), error)
                 await asyncio.sleep(next(pauses))
             except Exception as error:
@@ -213,9 +222,11 @@ class Writer:
         except CommitUnknown:
             self._count_failure("commit_unknown")
             if planned is None or not await self._is_stored(self._batch_number):
+                _leave_commit(batch)
                 raise
-        finally:
+        except Exception:
             _leave_commit(batch)
+            raise
         self._count_flush(planned, time.monotonic() - started)
         return planned
 
@@ -236,7 +247,7 @@ class Writer:
                 async with self._database.transaction() as tx:
                     (row,) = await tx.fetch("lock_batch", self._instance, self._clock())
                 return bool(row["batch"] >= number)
-            except DatabaseError as error:
+            except Exception as error:
                 logger.warning("a batch waits to hear whether it was committed: %s", error)
                 await asyncio.sleep(pause)
         raise AssertionError("the pauses never end")

@@ -9,7 +9,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 from msgspec import UNSET, UnsetType
 
 from runtime.db.database import Database
-from runtime.errors import KeyReused
+from runtime.errors import KeyReused, SessionNotFound
 from runtime.models import DEFAULT_AGENT, MAX_EXPIRES_IN, Cleaned, Decision, Durability, Metadata
 from runtime.store import commands
 from runtime.store.cleanup import clean
@@ -256,6 +256,8 @@ class Writes:
         at = self._clock()
         key = command.key if command.key.session_id else SessionKey(command.key.owner, self._make_id(at))
         name = options.get("idempotency_key")
+        if name is not None:
+            check_key(name, "idempotency_key")
         idempotency = None if name is None else IdempotencyKey(name, fingerprint(command))
         return Request(command, key, at, options.get("if_match"), idempotency)
 
@@ -267,26 +269,50 @@ class Writes:
     async def _accept(self, command: Command, count: int, options: WriteOptions) -> Accepted:
         """Acknowledge before storing (W5), where nothing that is known speaks against it."""
         request = self._request(command, options)
-        if request.idempotency is not None and await self._is_repeat(request, request.idempotency):
+        if await self._is_stored(request):
             return Accepted(request.key.session_id, count, replayed=True)
-        makes = isinstance(command, commands.ReplaceMessages) and command.create
-        if not makes and self._writer.queue.find_accepted(request.key) is None:
-            await self._reader.get_head(request.key)
+        if self._writer.queue.find_accepted(request.key) is None:
+            await self._check_target(request)
+        # From here on nothing is waited for: what is found waiting still waits when this joins it.
+        if self._is_accepted(request):
+            return Accepted(request.key.session_id, count, replayed=True)
         self._writer.accept(request)
         return Accepted(request.key.session_id, count)
 
-    async def _is_repeat(self, request: Request, idempotency: IdempotencyKey) -> bool:
-        """Whether this request was taken before, stored or not yet. Raises KeyReused (W12)."""
-        owner, name = request.key.owner, idempotency.key
-        earlier = self._writer.queue.find_key(owner, name)
-        if earlier is not None and earlier.idempotency is not None:
-            known = [earlier.idempotency.fingerprint]
-        else:
-            rows = await self._database.fetch("list_idempotency_keys", json_list([(owner, name)]))
-            known = [row["fingerprint"] for row in rows]
-        if known and known[0] != idempotency.fingerprint:
-            raise KeyReused(name)
-        return bool(known)
+    async def _check_target(self, request: Request) -> None:
+        """Refuse what is sure to fail. Raises SessionNotFound."""
+        makes = isinstance(request.command, commands.ReplaceMessages) and request.command.create
+        head = await self._reader.find_head(request.key)
+        if (head is None and not makes) or (head is not None and head.deleted_at is not None):
+            raise SessionNotFound(request.key.session_id, deleted=head is not None)
+
+    async def _is_stored(self, request: Request) -> bool:
+        """W12: whether this is the repeat of a request that is stored."""
+        if request.idempotency is None:
+            return False
+        names = json_list([(request.key.owner, request.idempotency.key)])
+        rows = await self._database.fetch("list_idempotency_keys", names)
+        for row in rows:
+            _check_same(request.idempotency, row["fingerprint"])
+        return bool(rows)
+
+    def _is_accepted(self, request: Request) -> bool:
+        """W12: whether this is the repeat of a request that was accepted and waits to be stored.
+
+        One that somebody waits for is no such thing: it may still fail.
+        """
+        if request.idempotency is None:
+            return False
+        earlier = self._writer.queue.find_key(request.key.owner, request.idempotency.key)
+        if earlier is None or earlier.request.idempotency is None:
+            return False
+        _check_same(request.idempotency, earlier.request.idempotency.fingerprint)
+        return earlier.deadline is None
+
+
+def _check_same(key: IdempotencyKey, fingerprint: str) -> None:
+    if key.fingerprint != fingerprint:
+        raise KeyReused(key.key)
 
 
 def _key(session_id: str, options: WriteOptions) -> SessionKey:

@@ -4,7 +4,7 @@
 -- The heads of the sessions named by [[owner, session_id], …]. Nothing is locked, because BEGIN
 -- IMMEDIATE has locked the whole file.
 SELECT s.id, s.owner, s.session_id, s.version, s.last_seq, s.message_count, s.token_total,
-       s.last_activity, s.deleted_at, s.cut_version, s.first_user_seq
+       s.last_activity, s.deleted_at, s.cut_version, s.changed_version, s.first_user_seq
   FROM sessions AS s
  WHERE s.id IN (SELECT n.id
                   FROM json_each(?1) AS k
@@ -15,7 +15,7 @@ SELECT s.id, s.owner, s.session_id, s.version, s.last_seq, s.message_count, s.to
 -- name: find_head(owner, session_id)
 -- One head, for a reader: nothing is locked.
 SELECT id, owner, session_id, version, last_seq, message_count, token_total,
-       last_activity, deleted_at, cut_version, first_user_seq
+       last_activity, deleted_at, cut_version, changed_version, first_user_seq
   FROM sessions
  WHERE owner = ?1 AND session_id = ?2;
 
@@ -46,19 +46,19 @@ WITH RECURSIVE series (n) AS (
 SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'sessions'), 0) + n AS id
   FROM series;
 
--- name: insert_session(id, owner, session_id, title, description, metadata, created_at, last_activity, is_active, deleted_at, version, last_seq, message_count, token_total, cut_version, first_user_seq, first_user_text)
+-- name: insert_session(id, owner, session_id, title, description, metadata, created_at, last_activity, is_active, deleted_at, version, last_seq, message_count, token_total, cut_version, changed_version, first_user_seq, first_user_text)
 INSERT INTO sessions (id, owner, session_id, title, description, metadata, created_at,
                       last_activity, is_active, deleted_at, version, last_seq, message_count,
-                      token_total, cut_version, first_user_seq, first_user_text)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17);
+                      token_total, cut_version, changed_version, first_user_seq, first_user_text)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18);
 
--- name: update_head(id, version, last_seq, message_count, token_total, last_activity, cut_version, first_user_seq, first_user_text)
+-- name: update_head(id, version, last_seq, message_count, token_total, last_activity, cut_version, changed_version, first_user_seq, first_user_text)
 -- The text is written when the message that it comes from is another one; else it stays.
 UPDATE sessions
    SET version = ?2, last_seq = ?3, message_count = ?4, token_total = ?5, last_activity = ?6,
-       cut_version = ?7, first_user_seq = ?8,
-       first_user_text = CASE WHEN first_user_seq IS ?8
-                              THEN first_user_text ELSE ?9 END
+       cut_version = ?7, changed_version = ?8, first_user_seq = ?9,
+       first_user_text = CASE WHEN first_user_seq IS ?9
+                              THEN first_user_text ELSE ?10 END
  WHERE id = ?1;
 
 -- name: update_session(id, title, description, metadata, is_active, deleted_at)

@@ -253,6 +253,8 @@ BAD_QUERIES = [
     (MESSAGES + "?last=0", "?last"),
     (MESSAGES + "?page=0", "?page"),
     (MESSAGES + "?page=1&page_size=1001", "?page_size"),
+    (MESSAGES + "?after=1&page_size=3", "?page_size"),
+    (MESSAGES + "?last=1&page=1", "?page"),
     (MESSAGES + "?role=robot", "?role"),
     ("/sessions/s/switches?limit=1001", "?limit"),
     ("/sessions/s/switches?before=-1", "?before"),

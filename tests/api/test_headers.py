@@ -79,6 +79,7 @@ async def test_a_stale_version(client: Client) -> None:
     await check(await client.post(MESSAGES, json=USER, headers={"If-Match": '"1"'}), 201)
     stale = await client.post(MESSAGES, json=USER, headers={"If-Match": '"1"'})
     await check_problem(stale, 412, "version_mismatch")
+    assert stale.headers["ETag"] == '"2"'
     await check(await client.patch("/sessions/s", json={}, headers={"If-Match": "*"}))
     assert await texts(client) == ["hello"]
 

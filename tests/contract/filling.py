@@ -14,9 +14,9 @@ OWNER = "CASE WHEN n % 2 = 0 THEN '' ELSE 'owner ' || (n % 100) END"
 INSERTS = {
     "sessions": (
         "id, owner, session_id, metadata, created_at, last_activity, is_active, deleted_at, version,"
-        " last_seq, message_count, token_total, cut_version",
+        " last_seq, message_count, token_total, cut_version, changed_version",
         f"SELECT n, {OWNER}, 'session ' || n, {{empty}}, {{time}}, {{time}}, {{true}},"
-        f" CASE WHEN n % 20 = 7 THEN {{time}} END, {MESSAGES}, {MESSAGES}, {MESSAGES}, 0, 0 FROM n",
+        f" CASE WHEN n % 20 = 7 THEN {{time}} END, {MESSAGES}, {MESSAGES}, {MESSAGES}, 0, 0, 0 FROM n",
         SESSIONS,
     ),
     "agent_contexts": (

@@ -157,15 +157,13 @@ async def notify(database: Database, payload: str) -> None:
         await transaction.fetch("notify", payload)
 
 
-async def test_r2_notifications_of_other_instances_are_heard_and_not_our_own(
-    database: Database, postgres_url: str
-):
+async def test_r2_notifications_of_every_instance_are_heard(database: Database, postgres_url: str):
     other = await open_database(postgres_url)
     heard = Heard(database)
     await until(lambda: heard.gaps == 1)
     await notify(database, "ours")
     await notify(other, "theirs 🙂")
-    await until(lambda: heard.payloads == ["theirs 🙂"])
+    await until(lambda: heard.payloads == ["ours", "theirs 🙂"])
     await other.close()
 
 

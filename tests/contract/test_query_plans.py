@@ -40,7 +40,9 @@ VALUES: dict[str, Any] = {
     **dict.fromkeys(("id", "session_db_id", "before_id"), 4711),
     **dict.fromkeys(("seq", "after_seq"), 5),
     **dict.fromkeys(("before_seq", "last_seq", "message_count", "offset", "limit", "count"), 10),
-    **dict.fromkeys(("n", "before_n", "batch", "version", "cut_version", "switch_count"), 3),
+    **dict.fromkeys(
+        ("n", "before_n", "batch", "version", "cut_version", "changed_version", "switch_count"), 3
+    ),
     **dict.fromkeys(("token_total", "token_count", "first_user_seq"), 1),
     **dict.fromkeys(("idle_before", "deleted_before", "created_before", "written_before"), EARLY),
     **dict.fromkeys(("created_at", "updated_at", "timestamp", "switched_at", "written_at"), EARLY),

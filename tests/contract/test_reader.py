@@ -3,60 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, Literal
+import base64
+from typing import Any
 
-from runtime.config import Settings
-from runtime.db.database import Database, Row, open_database
-from runtime.metrics import Metrics
+import pytest
+
+from runtime.errors import InvalidInput
+from runtime.store.reader import CHUNK
 from runtime.store.store import Store, open_store
-
-Moment = tuple[str, Literal["before", "after"]]
-
-
-class Delay:
-    """One statement that takes long: `reached` is set when it has come so far, `release` lets it go on."""
-
-    def __init__(self) -> None:
-        self.reached, self.release = asyncio.Event(), asyncio.Event()
-
-
-class Delayed:
-    """A database on which the next run of a statement can be held: before it, or before its answer comes."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._delays: dict[Moment, Delay] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._database, name)
-
-    def delay(self, when: Literal["before", "after"], statement: str) -> Delay:
-        """Hold the statement once."""
-        delay = self._delays[statement, when] = Delay()
-        return delay
-
-    async def fetch(self, statement: str, *parameters: object) -> Sequence[Row]:
-        await self._pass(statement, "before")
-        rows = await self._database.fetch(statement, *parameters)
-        await self._pass(statement, "after")
-        return rows
-
-    async def _pass(self, statement: str, when: Literal["before", "after"]) -> None:
-        if delay := self._delays.pop((statement, when), None):
-            delay.reached.set()
-            await delay.release.wait()
-
-
-@asynccontextmanager
-async def delayed_store(url: str) -> AsyncIterator[tuple[Store, Delayed]]:
-    database = Delayed(await open_database(url))
-    store = Store(database, Settings(), Metrics())
-    try:
-        yield store, database
-    finally:
-        await store.close(1)
+from tests.contract.delayed_database import Delay, delayed_store
 
 
 def user(content: str) -> dict[str, Any]:
@@ -131,3 +86,30 @@ async def test_r1_readers_who_catch_up_at_once_keep_each_message_once(postgres_u
         read_three_and_four.release.set()
         assert await second == [1, 2, 3, 4]
         assert await seqs(store) == [1, 2, 3, 4]
+
+
+async def test_a_history_is_one_that_stood_there_at_one_moment(database_url: str) -> None:
+    await fill(database_url, CHUNK + 1)
+    async with delayed_store(database_url) as (store, database):
+        delay = database.delay("after", "list_messages_after")
+        reading = asyncio.create_task(store.get_history("s"))
+        await delay.reached.wait()
+        await store.replace_messages("s", [user("new")])
+        delay.release.set()
+        history = await reading
+    assert [message["content"] for message in history.messages] == ["new"]
+    assert (history.version, history.message_count) == (2, 1)
+
+
+async def test_a_page_that_ends_behind_the_last_message_is_the_last_page(database_url: str) -> None:
+    await fill(database_url, 3)
+    async with open_store(database_url) as store:
+        page = await store.list_messages("s", before=2**62, limit=2)
+        assert (page.seqs, page.more) == ([2, 3], True)
+
+
+@pytest.mark.parametrize("position", ['["2026-11-21T12:00:00Z",9223372036854775808]', '["noon",1]', "[]", ""])
+async def test_a_cursor_that_is_none_is_refused(database_url: str, position: str) -> None:
+    async with open_store(database_url) as store:
+        with pytest.raises(InvalidInput):
+            await store.list_sessions(cursor=base64.urlsafe_b64encode(position.encode()).decode())

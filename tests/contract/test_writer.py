@@ -22,7 +22,9 @@ from runtime.errors import (
 from runtime.metrics import Metrics
 from runtime.store.commands import Accepted, Appended
 from runtime.store.store import Store, open_store
-from tests.contract.obstacles import POISON, Line, blocked, poison
+from tests.contract.database_rows import until
+from tests.contract.obstacles import POISON, blocked, poison
+from tests.contract.wire import Fault, lay_wire
 
 QUICK = Settings(write_timeout=0.3, shutdown_timeout=0.3, command_timeout=2.0, pool_timeout=2.0)
 
@@ -126,18 +128,46 @@ async def test_w6_a_read_sees_what_was_accepted(database_url: str) -> None:
         assert (await store.get_history("s")).message_count == 3
 
 
-@pytest.mark.parametrize("fault", ["lose the reply", "lose the request"])
-async def test_w7_a_lost_commit_is_decided_and_not_guessed(postgres_url: str, fault: str) -> None:
-    async with Line(postgres_url) as line, open_store(line.url) as store:
+@pytest.mark.parametrize("fault", ["cut before", "cut after"])
+async def test_w7_a_lost_commit_is_decided_and_not_guessed(postgres_url: str, fault: Fault) -> None:
+    async with lay_wire(postgres_url) as (wire, url), open_store(url) as store:
         await store.create_session("s")
+        wire.once = True
         for n in range(20):
             if n % 4 == 0:
-                line.fault = fault
+                wire.at_commit = fault
             appended = await store.append_messages("s", [user(str(n))])
             assert isinstance(appended, Appended)
             assert appended.last_seq == n + 1
-        assert line.faults == 5
+        assert wire.faults == 5
         assert await contents(store, "s") == [str(n) for n in range(20)]
+
+
+async def test_w7_a_commit_in_flight_at_shutdown_is_called_neither_stored_nor_lost(postgres_url: str) -> None:
+    async with lay_wire(postgres_url) as (wire, url), open_store(url, QUICK) as store:
+        await store.create_session("s")
+        wire.at_commit = "answer nothing"
+        appending = asyncio.create_task(store.append_messages("s", [user("x")], idempotency_key="k"))
+        await until(lambda: wire.frozen)
+        assert await store.close(0.1) == 1
+        with pytest.raises(Unconfirmed):
+            await appending
+    async with open_store(postgres_url) as store:
+        assert (await store.append_messages("s", [user("x")], idempotency_key="k")).replayed
+        assert await contents(store, "s") == ["x"]
+
+
+async def test_w7_a_line_that_goes_dead_holds_up_nobody_for_long(postgres_url: str) -> None:
+    async with lay_wire(postgres_url) as (wire, url), open_store(postgres_url) as other:
+        async with open_store(url, QUICK) as store:
+            await store.create_session("s")
+            wire.once, wire.at_commit = True, "go dead"
+            with pytest.raises(NotStored):
+                await store.append_messages("s", [user("lost")])
+        # The server side of the dead line holds the session's lock until it times out.
+        while not await _try_append(other, "s", "next"):
+            pass
+        assert await contents(other, "s") == ["next"]
 
 
 async def test_w8_a_poisoned_message_is_refused_alone(database_url: str) -> None:
@@ -256,6 +286,66 @@ async def test_w12_a_buffered_repeat_has_one_effect(database_url: str) -> None:
         with pytest.raises(KeyReused):
             await store.append_messages("s", [user("y")], durability="buffered", idempotency_key="k")
         assert await contents(store, "s") == ["x"]
+
+
+async def test_w12_a_repeat_of_what_may_still_fail_is_stored_by_itself(database_url: str) -> None:
+    async with open_store(database_url, QUICK) as store:
+        await store.create_session("s")
+        async with blocked(database_url):
+            first = asyncio.create_task(store.append_messages("s", [user("x")], idempotency_key="k"))
+            await asyncio.sleep(0)
+            accepted = await store.append_messages(
+                "s", [user("x")], durability="buffered", idempotency_key="k"
+            )
+            assert accepted == Accepted("s", 1)
+            with pytest.raises(NotStored):
+                await first
+        assert await store.close(30) == 0
+    async with open_store(database_url) as store:
+        assert await contents(store, "s") == ["x"]
+
+
+async def test_w12_two_buffered_requests_under_one_key_are_told_apart(database_url: str) -> None:
+    async with open_store(database_url) as store:
+        await store.create_session("s")
+        results = await asyncio.gather(
+            *(
+                store.append_messages("s", [user(text)], durability="buffered", idempotency_key="k")
+                for text in ("a", "b")
+            ),
+            return_exceptions=True,
+        )
+        assert {type(result) for result in results} == {Accepted, KeyReused}
+        taken = "a" if isinstance(results[0], Accepted) else "b"
+        assert await contents(store, "s") == [taken]
+
+
+async def test_w5_a_deleted_session_is_refused_before_it_is_acknowledged(database_url: str) -> None:
+    async with open_store(database_url) as store:
+        await store.create_session("s")
+        await store.delete_session("s")
+        with pytest.raises(SessionNotFound):
+            await store.replace_messages("s", [user("x")], create=True, durability="buffered")
+
+
+async def test_w9_callers_who_come_when_the_queue_is_late_are_refused_at_once(database_url: str) -> None:
+    async with open_store(database_url, QUICK) as store:
+        await store.create_session("s")
+        async with blocked(database_url):
+            waiting = asyncio.create_task(store.append_messages("s", [user("early")]))
+            while not await _is_refused_at_once(store):
+                assert not waiting.done()
+            await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def _is_refused_at_once(store: Store) -> bool:
+    try:
+        await asyncio.wait_for(store.append_messages("s", [user("late")]), 0.01)
+    except Overloaded:
+        return True
+    except TimeoutError:
+        pass
+    return False
 
 
 async def test_w12_the_same_key_at_two_instances_has_one_effect(postgres_url: str) -> None:

@@ -9,18 +9,23 @@ from typing import Literal
 
 COMMIT = b"COMMIT\x00"
 
-Fault = Literal["cut before", "cut after", "answer nothing"]
+Fault = Literal["cut before", "cut after", "answer nothing", "go dead"]
 
 
 class Wire:
-    """`at_commit` says what happens to the next COMMIT; while `frozen`, nothing comes back at all."""
+    """`at_commit` says what happens to each COMMIT, or, with `once`, to the next one alone.
+
+    While `frozen`, nothing comes back at all. A line that goes dead stays open at the server.
+    """
 
     def __init__(self, socket: str) -> None:
         self._socket = socket
         self._tasks: set[asyncio.Task[None]] = set()
         self._answered = asyncio.Event()
         self.at_commit: Fault | None = None
+        self.once = False
         self.frozen = False
+        self.faults = 0
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -39,15 +44,26 @@ class Wire:
 
     async def _carry_on(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
-            fault = self.at_commit if COMMIT in data else None
+            fault = self._fault(data)
             if fault == "cut before":
                 return
+            if fault == "go dead":
+                await asyncio.Event().wait()
             self.frozen = self.frozen or fault is not None
             server.write(data)
             await server.drain()
             if fault == "cut after":
                 await self._answered.wait()
+                self._answered.clear()
+                self.frozen = not self.once
                 return
+
+    def _fault(self, data: bytes) -> Fault | None:
+        fault = self.at_commit if COMMIT in data else None
+        if fault is not None:
+            self.faults += 1
+            self.at_commit = None if self.once else fault
+        return fault
 
     async def _carry_back(self, server: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await server.read(65536):

@@ -31,7 +31,7 @@ ALLOWED = {
 ONLY = {
     "asyncpg": ("db.postgres",),
     "aiosqlite": ("db.sqlite",),
-    "sqlite3": ("db.sqlite", "db.sqlite_dialect"),
+    "sqlite3": ("db.sqlite", "db.sqlite_dialect", "db.sqlite_staging"),
     "yoyo": ("db.migrate",),
     "psycopg": ("db.migrate",),
     "aiohttp": ("api", "app", "agents"),

@@ -33,7 +33,7 @@ from tests.unit.tables import Columns, Tables, json_or_none
 # A hundred, unless another profile says more (`--hypothesis-profile=long`).
 EXAMPLES = settings().max_examples
 thoroughly = settings(
-    max_examples=20 * EXAMPLES,
+    max_examples=15 * EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -132,6 +132,7 @@ def session_columns(session: Conversation) -> Columns:
         "message_count": len(session.messages),
         "token_total": session.tokens(),
         "cut_version": session.cut_version,
+        "changed_version": session.changed_version,
         "first_user_seq": titled_by and titled_by.seq,
         "first_user_text": titled_by and titled_by.message.title,
     }
@@ -226,7 +227,7 @@ def check_heads(run: Run, changes: Sequence[SessionChange]) -> None:
 
 
 @given(interleavings(clean_up))
-@settings(thoroughly, max_examples=5 * EXAMPLES)
+@settings(thoroughly, max_examples=EXAMPLES)
 def test_w12_a_key_keeps_the_reply_of_its_first_request(tables: Tables, steps: list[Step]) -> None:
     with tables.undone():
         run = Run(tables)
@@ -237,34 +238,23 @@ def test_w12_a_key_keeps_the_reply_of_its_first_request(tables: Tables, steps: l
 
 
 @given(interleavings(clean_up))
-@settings(thoroughly, max_examples=5 * EXAMPLES)
-def test_w3_a_request_that_fails_leaves_no_trace(tables: Tables, steps: list[Step]) -> None:
+@settings(thoroughly, max_examples=2 * EXAMPLES)
+def test_w4_a_request_raises_the_version_by_one_or_leaves_no_trace(tables: Tables, steps: list[Step]) -> None:
     with tables.undone():
         run = Run(tables)
         for batch in run.batches([step._replace(ends=True) for step in steps]):
             planned = run.store(batch)
-            if planned.outcomes and isinstance(planned.outcomes[0], RequestError):
-                assert not any(planned.rows.values())
-                assert planned.changes == []
-
-
-@given(interleavings(clean_up))
-@settings(thoroughly, max_examples=5 * EXAMPLES)
-def test_w4_each_change_raises_the_version_by_one_and_what_changes_nothing_writes_nothing(
-    tables: Tables, steps: list[Step]
-) -> None:
-    with tables.undone():
-        run = Run(tables)
-        for batch in run.batches([step._replace(ends=True, key=None) for step in steps]):
-            planned = run.store(batch)
             for change in planned.changes:
                 if change.head is not None:
                     assert change.head.version == (change.base.version if change.base else 0) + 1
-            assert bool(planned.changes) == any(planned.rows.values())
+            written = {statement for statement, rows in planned.rows.items() if rows}
+            assert bool(planned.changes) == bool(written - {"insert_idempotency_key"})
+            if planned.outcomes and isinstance(planned.outcomes[0], RequestError):
+                assert not written, "W3: what fails leaves everything as it was"
 
 
 @given(interleavings(clean_up))
-@settings(thoroughly, max_examples=5 * EXAMPLES)
+@settings(thoroughly, max_examples=EXAMPLES)
 def test_w4_a_sequence_number_is_never_given_twice(tables: Tables, steps: list[Step]) -> None:
     with tables.undone():
         run = Run(tables)
@@ -277,7 +267,7 @@ def test_w4_a_sequence_number_is_never_given_twice(tables: Tables, steps: list[S
 
 
 @given(interleavings(clean_up))
-@settings(thoroughly, max_examples=5 * EXAMPLES)
+@settings(thoroughly, max_examples=EXAMPLES)
 def test_plan_is_pure(tables: Tables, steps: list[Step]) -> None:
     with tables.undone():
         run = Run(tables)
