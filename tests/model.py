@@ -6,15 +6,13 @@ two. A refusal is told by its stable code.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import singledispatchmethod
-from typing import Any
 
 from msgspec import UNSET, structs
 
-from runtime.models import AgentContext, AgentSwitch, Approval, Session
+from runtime.models import AgentSwitch, Approval
 from runtime.store.commands import (
     Appended,
     AppendMessages,
@@ -29,7 +27,6 @@ from runtime.store.commands import (
     DeleteSession,
     ForgetOld,
     Forgotten,
-    NewMessage,
     Outcome,
     Receipt,
     Replaced,
@@ -38,7 +35,6 @@ from runtime.store.commands import (
     RestoreSession,
     SessionDeleted,
     SessionKey,
-    SessionWritten,
     SwitchAgent,
     Switched,
     Truncated,
@@ -46,82 +42,13 @@ from runtime.store.commands import (
     UpdateContext,
     UpdateSession,
 )
+from tests.conversation import Conversation, add, cut, is_same, value, written
 
 PAST_TENSE = {"approve": "approved", "edit": "edited", "reject": "rejected"}
 
 
 class Refusal(Exception):
     """A request that cannot be done; its text is the code of the error."""
-
-
-@dataclass(frozen=True)
-class StoredMessage:
-    """A message where it stands."""
-
-    seq: int
-    timestamp: datetime
-    message: NewMessage
-
-
-@dataclass
-class Conversation:
-    """A session and everything in it. `number` tells it from an erased one of the same name."""
-
-    number: int
-    key: SessionKey
-    created_at: datetime
-    last_activity: datetime
-    title: str | None = None
-    description: str | None = None
-    metadata: str = "{}"
-    is_active: bool = True
-    deleted_at: datetime | None = None
-    version: int = 0
-    cut_version: int = 0
-    changed_version: int = 0
-    last_seq: int = 0
-    messages: list[StoredMessage] = field(default_factory=list)
-    agent: str = "orchestrator"
-    context_metadata: str = "{}"
-    context_updated_at: datetime | None = None
-    switches: list[AgentSwitch] = field(default_factory=list)
-    approvals: dict[str, Approval] = field(default_factory=dict)
-
-    @property
-    def titled_by(self) -> StoredMessage | None:
-        """The message that an untitled session is called after."""
-        return next((each for each in self.messages if each.message.title is not None), None)
-
-    def session(self) -> Session:
-        called = self.title or (self.titled_by.message.title if self.titled_by else None)
-        return Session(
-            session_id=self.key.session_id,
-            title=value(called),
-            description=value(self.description),
-            metadata=value(self.metadata),
-            created_at=self.created_at,
-            last_activity=self.last_activity,
-            is_active=self.is_active and self.deleted_at is None,
-            deleted_at=self.deleted_at,
-            version=self.version,
-            last_seq=self.last_seq,
-            message_count=len(self.messages),
-            current_agent=self.agent,
-        )
-
-    def context(self) -> AgentContext:
-        return AgentContext(
-            session_id=self.key.session_id,
-            version=self.version,
-            current_agent=self.agent,
-            switch_count=len(self.switches),
-            created_at=self.created_at,
-            updated_at=self.context_updated_at or self.created_at,
-            metadata=value(self.context_metadata),
-        )
-
-    def tokens(self) -> int:
-        return sum(each.message.token_count or 0 for each in self.messages)
 
 
 @dataclass
@@ -408,43 +335,3 @@ class Model:
     def _forget_old(self, command: ForgetOld, request: Request) -> Outcome:
         self.replies = {name: reply for name, reply in self.replies.items() if reply.at >= command.before}
         return Forgotten(session_id="", version=0)
-
-
-def value(text: str | None) -> Any:
-    """The value of a JSON text; None where there is none."""
-    return None if text is None else json.loads(text)
-
-
-def written(session: Conversation, *, created: bool = False) -> SessionWritten:
-    return SessionWritten(
-        session_id=session.key.session_id,
-        version=session.version,
-        session=session.session(),
-        created=created,
-    )
-
-
-def add(session: Conversation, messages: tuple[NewMessage, ...], at: datetime) -> list[Receipt]:
-    receipts = []
-    for message in messages:
-        session.last_seq += 1
-        stored = StoredMessage(session.last_seq, message.timestamp or at, message)
-        session.messages.append(stored)
-        receipts.append(Receipt(stored.seq, stored.timestamp))
-    return receipts
-
-
-def cut(session: Conversation, kept: int) -> int:
-    """Keep so many messages; how many went."""
-    removed = len(session.messages) - kept
-    if removed:
-        del session.messages[kept:]
-        session.cut_version = session.version + 1
-    return removed
-
-
-def is_same(stored: StoredMessage, message: NewMessage) -> bool:
-    """Whether sending this again would change nothing; who names no time means any."""
-    if message.timestamp not in (None, stored.timestamp):
-        return False
-    return structs.replace(stored.message, timestamp=None) == structs.replace(message, timestamp=None)

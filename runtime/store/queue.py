@@ -13,7 +13,7 @@ from runtime.errors import AgentRuntimeError, DeadlinePassed, Overloaded, Unconf
 from runtime.store.commands import Outcome, Request, SessionKey, weight
 
 # A batch takes at most this much, so that its transaction stays short.
-MAX_BATCH_COMMANDS, MAX_BATCH_BYTES = 5_000, 16 * 1024 * 1024
+MAX_BATCH_COMMANDS, MAX_BATCH_BYTES = 2_000, 16 * 1024 * 1024
 # The queue is bounded in commands too (W9).
 MAX_PENDING_COMMANDS = 50_000
 
@@ -137,18 +137,30 @@ class WriteQueue:
         """The request under this key that is not stored yet."""
         return self._keys.get((owner, idempotency_key))
 
-    def take(self) -> list[Pending]:
-        """The next batch, oldest first; it is in flight until it is forgotten."""
+    def take(self, seconds: float = 0.0) -> list[Pending]:
+        """The next batch, oldest first; it is in flight until it is forgotten.
+
+        A caller whose deadline comes before a batch that takes `seconds` is stored is answered now (W8): it
+        would pass in mid-batch, and the whole batch would be written again without it.
+        """
         if self._flush_timer is not None:
             self._flush_timer.cancel()
             self._flush_timer = None
         batch: list[Pending] = []
+        late: list[Pending] = []
         size = 0
+        soonest = asyncio.get_running_loop().time() + min(seconds, self.limits.write_timeout / 2)
         while self._waiting and len(batch) < MAX_BATCH_COMMANDS and size < MAX_BATCH_BYTES:
             pending = self._waiting.popleft()
-            size += pending.size
-            batch.append(pending)
-        self._waiting_bytes -= size
+            self._waiting_bytes -= pending.size
+            if pending.deadline is not None and pending.deadline < soonest:
+                late.append(pending)
+            else:
+                size += pending.size
+                batch.append(pending)
+        for pending in late:
+            pending.pass_deadline()
+        self.forget(late)
         if self._waiting:
             self.due.set()
         self.in_flight = batch

@@ -77,6 +77,7 @@ class Writer:
         self._metrics = metrics
         self._clock = clock
         self._batch_number = 0
+        self._usual_seconds = 0.0
         self._closing = False
         self._task = asyncio.create_task(self._run(), name="writer")
         metrics.pending_writes.set_function(lambda: self.queue.count)
@@ -150,7 +151,7 @@ class Writer:
             self.queue.due.clear()
             # Those whom the last batch woke get a turn to ask for more before the next one goes.
             await asyncio.sleep(0)
-            if batch := self.queue.take():
+            if batch := self.queue.take(self._usual_seconds):
                 self._metrics.flush_commands.observe(len(batch))
                 await self._store(batch)
             if self._closing:
@@ -272,6 +273,7 @@ class Writer:
 
     def _count_flush(self, planned: Plan, seconds: float) -> None:
         rows = sum(map(len, planned.rows.values()))
+        self._usual_seconds += (seconds - self._usual_seconds) / 4
         self._metrics.flush_seconds.observe(seconds)
         self._metrics.flush_rows.inc(rows)
         self._metrics.transactions.inc(1 if rows else 0)

@@ -23,8 +23,9 @@ from runtime.store import commands
 from runtime.store.commands import Accepted, Command, Outcome, Request, SessionKey
 from runtime.store.inputs import MAX_NESTING
 from runtime.store.store import Store, open_store
+from tests.conversation import Conversation, StoredMessage, value
 from tests.interleavings import NOON, Interleaving, Step, interleavings, opening, raw_message, switch_agent
-from tests.model import Conversation, Model, StoredMessage, value
+from tests.model import Model
 
 EXAMPLES = settings().max_examples
 # Not flushed by time while a test runs: reading has to flush (W6).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -14,10 +14,23 @@ from msgspec import structs
 from runtime.errors import RequestError
 from runtime.models import Approval
 from runtime.store.batch import Known, SessionChange
-from runtime.store.commands import Appended, AppendMessages, ForgetOld, Outcome, Request, SessionKey
+from runtime.store.commands import (
+    Appended,
+    AppendMessages,
+    Command,
+    CreateApproval,
+    DecideApproval,
+    DeleteApproval,
+    ForgetOld,
+    Outcome,
+    Request,
+    SessionKey,
+)
 from runtime.store.plan import Plan, decode_reply, plan
+from tests.conversation import Conversation
 from tests.interleavings import (
     EXISTING,
+    NOON,
     POOL,
     TO_BE_NAMED,
     Chance,
@@ -27,7 +40,7 @@ from tests.interleavings import (
     interleavings,
     opening,
 )
-from tests.model import Conversation, Model
+from tests.model import Model
 from tests.unit.tables import Columns, Tables, json_or_none
 
 # A hundred, unless another profile says more (`--hypothesis-profile=long`).
@@ -299,3 +312,24 @@ def test_w4_messages_of_one_batch_are_numbered_in_the_order_of_their_requests(ta
         planned = run.commit([more, more, more])
         appended = [each for each in planned.outcomes if isinstance(each, Appended)]
         assert [receipt.seq for each in appended for receipt in each.messages] == [4, 5, 6, 7, 8, 9]
+
+
+APPROVAL_COMMANDS = (
+    CreateApproval(EXISTING, "call-1", '"look"', "{}"),
+    DecideApproval(EXISTING, "call-1", "approve"),
+    DecideApproval(EXISTING, "call-1", "reject", feedback='"no"'),
+    DeleteApproval(EXISTING, "call-1"),
+)
+
+
+@pytest.mark.parametrize("stored", [(), APPROVAL_COMMANDS[:1], APPROVAL_COMMANDS[:2]], ids=len)
+def test_w3_any_three_commands_about_an_approval_may_share_a_batch(
+    tables: Tables, stored: tuple[Command, ...]
+) -> None:
+    for commands in product(APPROVAL_COMMANDS, repeat=3):
+        with tables.undone():
+            run = Run(tables)
+            run.commit([Request(command, EXISTING, NOON) for command in stored])
+            planned = run.commit([Request(command, EXISTING, NOON) for command in commands])
+            assert outcomes(planned) == run.expected
+            assert found(tables) == state(run.model)

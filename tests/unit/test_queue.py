@@ -183,6 +183,45 @@ async def test_forgetting_twice_counts_once() -> None:
 
 
 @in_virtual_time
+async def test_w8_who_cannot_be_stored_in_time_is_told_when_the_batch_is_taken() -> None:
+    queue = WriteQueue(LIMITS)
+    early = queue.submit(request("1"))
+    await asyncio.sleep(4)
+    late = queue.submit(request("2"))
+    queue.accept(request("3"))
+    await asyncio.sleep(4)
+    assert texts(queue.take(seconds=3)) == ["2", "3"]
+    assert await error_of(early) is DeadlinePassed
+    assert now() == 8
+    assert not late.done()
+    assert queue.count == 2
+    queue.close()
+
+
+@in_virtual_time
+async def test_w8_a_batch_that_took_long_leaves_half_of_the_time_to_those_who_wait() -> None:
+    queue = WriteQueue(LIMITS)
+    queue.submit(request("1"))
+    await asyncio.sleep(4)
+    assert texts(queue.take(seconds=60)) == ["1"]
+    queue.close()
+
+
+@in_virtual_time
+async def test_w9_who_comes_when_the_oldest_has_waited_for_half_of_its_time_is_refused() -> None:
+    queue = WriteQueue(LIMITS)
+    queue.submit(request("1"))
+    await asyncio.sleep(5)
+    queue.submit(request("2"))
+    await asyncio.sleep(1)
+    with pytest.raises(Overloaded):
+        queue.submit(request("3"))
+    queue.forget(queue.take())
+    queue.submit(request("4"))
+    queue.close()
+
+
+@in_virtual_time
 async def test_w8_each_caller_is_told_at_its_own_deadline() -> None:
     queue = WriteQueue(LIMITS)
     first = queue.submit(request("1"))
