@@ -27,7 +27,8 @@ PAGE = 100
 # Postgres takes notifications of less than 8000 bytes.
 MAX_NOTIFICATION = 7900
 
-ALL_CHANGES: tuple[Change, ...] = get_args(Change)
+# Anything may have changed, but for the end of the session, which ends the stream.
+ALL_CHANGES: tuple[Change, ...] = tuple(sorted({*get_args(Change)} - {"deleted"}))
 
 # What a notification says of a session: its db id, the version that had last changed anything but added
 # messages before, its new version, and what changed in it.

@@ -35,6 +35,14 @@ class MessageInput(Struct, frozen=True):
 
 
 _KNOWN = frozenset({*MessageInput.__struct_fields__, "seq"})
+# Sent as null these are not as if they were not sent: they are kept among the fields that we do not know.
+_NULLABLE = frozenset({"name", "tool_call_id", "tool_calls", "token_count", "metadata"})
+
+
+# What chat-completion APIs do not know of a message.
+_OURS = frozenset({"token_count", "metadata"})
+
+_encode = msgspec.json.Encoder().encode
 
 
 def new_messages(values: Sequence[Any], path: str = "$") -> tuple[NewMessage, ...]:
@@ -53,7 +61,11 @@ def _new_message(value: Any, path: str) -> NewMessage:
     except UnicodeEncodeError as error:
         # Half of a surrogate pair in the name of a field.
         raise InvalidInput(path, f"cannot be stored: {error}") from None
-    extra = {name: value[name] for name in value if name not in _KNOWN}
+    extra = {
+        name: part
+        for name, part in value.items()
+        if name not in _KNOWN or (part is None and name in _NULLABLE)
+    }
     content = json_text(fields.content, path)
     name, tool_call_id, tool_calls, metadata, others = (
         None if part is None else json_text(part, path)
@@ -142,5 +154,7 @@ def encode_chat_message(row: Row) -> bytes:
         if row[name] is not None:
             text += f',"{name}":{row[name]}'
     if row["extra"] is not None:
-        text += f",{row['extra'][1:-1]}"
+        others = msgspec.json.decode(row["extra"], type=dict[str, msgspec.Raw])
+        if kept := {name: part for name, part in others.items() if name not in _OURS}:
+            text += f",{_encode(kept).decode()[1:-1]}"
     return (text + "}").encode()

@@ -34,11 +34,11 @@ lists = st.lists(json_values, max_size=4)
 known_fields = st.fixed_dictionaries(
     {"role": st.sampled_from(ROLES), "content": st.none() | texts | lists},
     optional={
-        "name": texts,
-        "tool_call_id": texts,
-        "tool_calls": lists,
-        "token_count": st.integers(0, 2**31 - 1),
-        "metadata": objects,
+        "name": st.none() | texts,
+        "tool_call_id": st.none() | texts,
+        "tool_calls": st.none() | lists,
+        "token_count": st.none() | st.integers(0, 2**31 - 1),
+        "metadata": st.none() | objects,
     },
 )
 RESERVED = {"role", "content", "timestamp", "seq", *KNOWN}
