@@ -11,6 +11,9 @@ from runtime.db.cancellation import finish
 from runtime.db.sqlite_dialect import DRIVER_ERRORS
 from runtime.errors import DatabaseUnavailable
 
+# How long to wait for an interrupted statement before it is interrupted again.
+INTERRUPT_SECONDS = 0.05
+
 
 class Connection(Protocol):
     """What is asked of a connection here."""
@@ -87,7 +90,11 @@ class Readers(Generic[Conn]):
 
 
 async def _break_off(connection: Connection) -> None:
+    """End the statement that runs there, or is only about to: that one an interruption would miss."""
+    # The rollback does nothing, but in its turn: when it has ended, so has the statement.
+    turn = asyncio.ensure_future(connection.rollback())
     with suppress(*DRIVER_ERRORS):
-        await connection.interrupt()
-        # Does nothing, but in its turn: when it has, so has the statement.
-        await connection.rollback()
+        while not turn.done():
+            await connection.interrupt()
+            await asyncio.wait([turn], timeout=INTERRUPT_SECONDS)
+        await turn

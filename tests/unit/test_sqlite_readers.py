@@ -42,3 +42,31 @@ async def test_what_was_opened_for_one_may_be_taken_by_another_who_comes_just_th
             await asyncio.sleep(0)
         done.set()
     assert first.result() is not second.result()
+
+
+class Late(Opened):
+    """A connection whose statement begins only after the first interruption, which it does not feel."""
+
+    def __init__(self) -> None:
+        self.interruptions = 0
+        self.ended = asyncio.Event()
+
+    async def interrupt(self) -> None:
+        self.interruptions += 1
+        if self.interruptions == 2:
+            self.ended.set()
+
+    async def rollback(self) -> None:
+        await self.ended.wait()
+
+
+async def test_a_statement_that_is_only_about_to_begin_does_not_hold_up_the_end():
+    late = Late()
+
+    async def connect() -> Late:
+        return late
+
+    readers = Readers(connect, 1, timeout=10)
+    async with readers.connection():
+        await readers.close()
+    assert late.ended.is_set()
