@@ -7,7 +7,6 @@ so one that is slow holds up nobody and costs no memory.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import get_args
@@ -19,8 +18,6 @@ from runtime.store.batch import SessionChange
 from runtime.store.commands import Change, SessionKey
 from runtime.store.reader import Reader
 from runtime.store.state import Head
-
-logger = logging.getLogger("agent_runtime.feed")
 
 # How many messages a follower gets at a time.
 PAGE = 100
@@ -47,7 +44,7 @@ class Feed:
     async def follow(self, key: SessionKey, after: int) -> Follower:
         """Follow a session from behind message `after`. Raises SessionNotFound."""
         head = await self._reader.get_head(key)
-        follower = Follower(self, self._reader, head, after)
+        follower = Follower(self._reader, head, after)
         self._followers[head.id].add(follower)
         if self._ended:
             follower.end()
@@ -97,9 +94,8 @@ class Feed:
 class Follower:
     """Reads a session as it grows: each message once and in order, and notes of all else."""
 
-    def __init__(self, feed: Feed, reader: Reader, head: Head, after: int) -> None:
+    def __init__(self, reader: Reader, head: Head, after: int) -> None:
         self.session_db_id = head.id
-        self._feed = feed
         self._reader = reader
         self._key = head.key
         self._cursor = after
@@ -109,12 +105,6 @@ class Follower:
         self._news = asyncio.Event()
         self._news.set()
         self._ended = False
-
-    async def __aenter__(self) -> Follower:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._feed.leave(self)
 
     def wake(self, changed_before: int, version: int, what: Sequence[str]) -> None:
         """The session has changed. Where a change before this one was not told of, it may be anything."""
