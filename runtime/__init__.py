@@ -1,4 +1,4 @@
-"""agent-runtime keeps the conversations of LLM agents, on SQLite or Postgres.
+"""agent-runtime keeps and runs the conversations of LLM agents, on SQLite or Postgres.
 
 from runtime import open_store
 
@@ -13,6 +13,8 @@ from runtime.errors import (
     ApprovalExists,
     ApprovalExpired,
     ApprovalNotFound,
+    ApprovalPending,
+    CallNotOpen,
     CommitUnknown,
     DatabaseConflict,
     DatabaseError,
@@ -34,6 +36,8 @@ from runtime.errors import (
     ShuttingDown,
     StartupError,
     StatementError,
+    TurnNotFound,
+    TurnRunning,
     Unconfirmed,
     VersionMismatch,
 )
@@ -57,6 +61,10 @@ from runtime.models import (
     SessionPage,
     SessionStats,
     SwitchPage,
+    Turn,
+    TurnEvent,
+    TurnList,
+    TurnStatus,
 )
 from runtime.store.commands import (
     Accepted,
@@ -90,8 +98,10 @@ __all__ = [
     "ApprovalExpired",
     "ApprovalList",
     "ApprovalNotFound",
+    "ApprovalPending",
     "ApprovalStatus",
     "ApprovalWritten",
+    "CallNotOpen",
     "ChangedEvent",
     "Cleaned",
     "CommitUnknown",
@@ -138,6 +148,12 @@ __all__ = [
     "SwitchPage",
     "Switched",
     "Truncated",
+    "Turn",
+    "TurnEvent",
+    "TurnList",
+    "TurnNotFound",
+    "TurnRunning",
+    "TurnStatus",
     "Unconfirmed",
     "VersionMismatch",
     "__version__",

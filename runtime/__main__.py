@@ -19,7 +19,7 @@ from runtime.db.database import Database, open_database
 from runtime.errors import DatabaseUnavailable, MigrationError, StartupError
 from runtime.logs import configure_logging
 
-DESCRIPTION = "Keeps the conversations of LLM agents: sessions, messages, handovers and approvals."
+DESCRIPTION = "Runs LLM agents and keeps their conversations: turns, messages, handovers and approvals."
 EPILOG = """\
 examples:
   agent-runtime serve
@@ -28,8 +28,10 @@ examples:
       the same on Postgres
   AGENT_RUNTIME__DB_URL=sqlite:////var/lib/agents.db agent-runtime check
       look whether a database is sound
+  AGENT_RUNTIME__AGENTS_FILE=agents.toml agent-runtime agents
+      look whether a file of your own agents is right, and what it makes of them
 
-Settings are environment variables that begin with AGENT_RUNTIME__: DB_URL, HOST, PORT and more.
+Settings are environment variables that begin with AGENT_RUNTIME__: DB_URL, HOST, PORT, LLM_URL and more.
 README.md lists all of them with their defaults. A misspelt one is an error, not ignored.
 
 exit status: 0 done; 1 something was found to be wrong, is still to do, or could not be stored;
@@ -103,6 +105,7 @@ COUNTS = (
     "messages",
     "tokens",
     "agent_switches",
+    "turns",
     "pending_approvals",
     "idempotency_keys",
 )
@@ -143,6 +146,18 @@ async def _database(settings: Settings) -> AsyncIterator[Database]:
         await database.close()
 
 
+async def agents(_: argparse.Namespace, settings: Settings) -> int:
+    """Print the agents, tools, approval policy and limits that are in force, and where they come from."""
+    from runtime.agents.configuration import load_registry
+    from runtime.agents.summary import summarize
+
+    path = settings.agents_file
+    registry = load_registry(path)
+    print(f"from {path!r}; sections that it leaves out are built in\n" if path else "all built in\n")
+    print(summarize(registry))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "agent-runtime",
@@ -157,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_cleanup(commands)
     _add(commands, stats, "print how many sessions, messages and so on are stored")
     _add(commands, check, "check migrations, the stored data and every session's head")
+    _add(commands, agents, "print the agents, tools, approval policy and limits in force")
     return parser
 
 
@@ -211,10 +227,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = Settings.from_environment(os.environ)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(command(options, settings))
+            status = runner.run(command(options, settings))
+        sys.stdout.flush()
+        return status
     except (StartupError, DatabaseUnavailable) as error:
         print(f"agent-runtime: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever reads the output has seen enough; what is left of it would be flushed at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         return 130
 

@@ -14,6 +14,8 @@ from aiohttp.typedefs import Handler
 from msgspec import structs
 
 from runtime import __version__
+from runtime.agents.configuration import load_registry
+from runtime.agents.engine import Engine, make_model
 from runtime.api.application import create_app
 from runtime.config import PREFIX, Settings
 from runtime.errors import SettingsError
@@ -24,7 +26,8 @@ logger = logging.getLogger("agent_runtime.app")
 
 # W11: how much of SHUTDOWN_TIMEOUT each step may take. aiohttp waits for its handlers, then cancels them
 # and waits as long again.
-DRAIN_SHARE = 1 / 4
+TURNS_SHARE = 1 / 8
+DRAIN_SHARE = 1 / 8
 CANCEL_SHARE = 1 / 8
 FLUSH_SHARE = 1 / 2
 
@@ -71,17 +74,23 @@ async def serve(settings: Settings) -> int:
     _on_signals(stop)
     _log_start()
     metrics = Metrics()
+    # What is wrong with them is said before a database is touched.
+    registry, model = load_registry(settings.agents_file), make_model(settings)
     flushing = structs.replace(settings, shutdown_timeout=settings.shutdown_timeout * FLUSH_SHARE)
-    async with open_store(None, flushing, metrics) as store, _listening(store, settings, metrics):
-        await stop.wait()
-        logger.info("shutting down, in at most %g s", settings.shutdown_timeout)
+    async with open_store(None, flushing, metrics) as store:
+        engine = Engine(store, registry, model, metrics)
+        async with _listening(store, engine, settings, metrics):
+            await stop.wait()
+            logger.info("shutting down, in at most %g s", settings.shutdown_timeout)
     return store.unstored
 
 
 @asynccontextmanager
-async def _listening(store: Store, settings: Settings, metrics: Metrics) -> AsyncIterator[None]:
-    """Accept requests; at the end refuse new ones, end the streams and finish the handlers in hand."""
-    app = create_app(store, settings=settings, metrics=metrics)
+async def _listening(
+    store: Store, engine: Engine, settings: Settings, metrics: Metrics
+) -> AsyncIterator[None]:
+    """Accept requests; at the end refuse new ones, end turns and streams and finish the handlers in hand."""
+    app = create_app(store, engine, settings, metrics)
     in_hand = RequestsInHand()
     app.middlewares.insert(0, in_hand.around)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=settings.shutdown_timeout * CANCEL_SHARE)
@@ -91,9 +100,10 @@ async def _listening(store: Store, settings: Settings, metrics: Metrics) -> Asyn
         yield
         for site in runner.sites:
             await site.stop()
+    finally:
+        await engine.close(settings.shutdown_timeout * TURNS_SHARE)
         store.end_streams()
         await in_hand.finish(settings.shutdown_timeout * DRAIN_SHARE)
-    finally:
         await runner.cleanup()
 
 

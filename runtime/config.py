@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -39,6 +40,19 @@ LogLevel = Annotated[
 LogFormat = Annotated[Literal["text", "json"], Meta(description="text or json")]
 Switch = Annotated[bool, Meta(description="on or off")]
 
+# Understood, and refused where it is wrong, by the one who reads it: runtime.agents.configuration.
+AgentsFile = Annotated[str, Meta(description="the path of a TOML file; empty: the built-in agents")]
+ModelUrl = Annotated[
+    str,
+    Meta(
+        pattern=r"^(https?://[^\s/]+\S*)?$",
+        description="the http(s) URL that /chat/completions stands under; empty: the echo model",
+    ),
+]
+ModelName = Annotated[str, Meta(min_length=1, description="the name of a model")]
+Secret = Annotated[str, Meta(pattern=r"^[\x21-\x7e]*$", description="visible ASCII characters")]
+Retries = Annotated[int, Meta(ge=0, le=20, description="a whole number from 0 to 20")]
+
 SWITCH_WORDS = {"on": True, "off": False}
 
 
@@ -64,6 +78,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_level: LogLevel = "INFO"
     log_format: LogFormat = "text"
     access_log: Switch = True
+    agents_file: AgentsFile = ""
+    llm_url: ModelUrl = ""
+    llm_api_key: Secret = ""
+    llm_model: ModelName = "gpt-4o-mini"
+    llm_connect_timeout: Seconds = 10.0
+    llm_timeout: Seconds = 60.0
+    llm_retries: Retries = 3
+    turn_events_kept: Seconds = 86_400.0
 
     def __post_init__(self) -> None:
         if self.pool_min > self.pool_max:
@@ -71,8 +93,19 @@ class Settings(Struct, frozen=True, kw_only=True):
                 f"{PREFIX}POOL_MIN is {self.pool_min}, which is more than {PREFIX}POOL_MAX, {self.pool_max}"
             )
 
+        if self.llm_api_key and "@" in urlsplit(self.llm_url).netloc:
+            raise SettingsError(
+                f"{PREFIX}LLM_URL has a user in it, and {PREFIX}LLM_API_KEY is set; one of them must go"
+            )
+
     def __repr__(self) -> str:
-        shown = {**msgspec.structs.asdict(self), "db_url": redact_url(self.db_url)}
+        secret = "***" if self.llm_api_key else ""
+        shown = {
+            **msgspec.structs.asdict(self),
+            "db_url": redact_url(self.db_url),
+            "llm_url": redact_url(self.llm_url),
+            "llm_api_key": secret,
+        }
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @classmethod
@@ -100,8 +133,9 @@ def _parse(variable: str, text: str, wanted: Any) -> Any:
         return msgspec.convert(value, wanted, strict=wanted is Switch)
     except msgspec.ValidationError:
         right = wanted.__metadata__[0].description
+        shown = "***" if wanted is Secret else redact_url(text)
         # The cause would carry nothing more, and the value must not be shown with its password.
-        raise SettingsError(f"{variable} is {redact_url(text)!r}; it must be {right}") from None
+        raise SettingsError(f"{variable} is {shown!r}; it must be {right}") from None
 
 
 def redact_url(url: str) -> str:

@@ -11,6 +11,11 @@
     │   ├── ApprovalExpired
     │   ├── VersionMismatch
     │   ├── KeyReused               the idempotency key belongs to another request
+    │   ├── TurnNotFound
+    │   ├── TurnRunning             a session has one turn at a time
+    │   ├── TurnLost                the turn has ended, or has gone on in other hands
+    │   ├── CallNotOpen             the tool call waits for no result
+    │   ├── ApprovalPending         the tool call waits for a person, not for a result
     │   └── RefusedByDatabase       the database would not take this one's data (W8)
     ├── NotStored                   try again later: `retry_after` says when, in seconds
     │   ├── Overloaded              the queue is full (W9)
@@ -22,6 +27,16 @@
     │   │   └── CommitUnknown       it broke during COMMIT: in or not in is not known (W7)
     │   ├── DatabaseConflict        another transaction came first: the same again may succeed
     │   └── DataRefused             the database refuses the data
+    ├── TurnFailed                  a turn came to its end before its answer
+    │   ├── TooManySteps            a limit of the configuration: as many model calls as a turn may make,
+    │   ├── TooManyHandovers        as many handovers,
+    │   ├── TurnTimeout             as many seconds
+    │   ├── UnknownAgent            the session is held by an agent that the configuration does not know
+    │   └── ModelError              the language model failed
+    │       ├── ModelUnavailable    it cannot be reached, or is too busy
+    │       ├── ModelRefused        it does not take the request
+    │       ├── ModelTimeout        it fell silent
+    │       └── ModelGarbled        it broke off, or what it said cannot be understood
     └── StartupError                the program cannot start: one line for the operator
         ├── SettingsError
         ├── DatabaseInUse           another process owns the SQLite file (W13)
@@ -142,6 +157,51 @@ class KeyReused(RequestError):
         super().__init__(f"the idempotency key {key!r} was used for another request; use a new one")
 
 
+class TurnNotFound(RequestError):
+    """The session has no such turn."""
+
+    code = "turn_not_found"
+
+    def __init__(self, session_id: str, turn_id: str) -> None:
+        super().__init__(f"session {session_id!r} has no turn {turn_id!r}")
+
+
+class TurnRunning(RequestError):
+    """A turn runs in the session, and it has one at a time."""
+
+    code = "turn_running"
+
+    def __init__(self, session_id: str, turn_id: str) -> None:
+        super().__init__(f"turn {turn_id!r} of session {session_id!r} still runs; wait for it, or stop it")
+
+
+class TurnLost(RequestError):
+    """The turn has ended, or has gone on in other hands: it is not the caller's to move."""
+
+    code = "turn_lost"
+
+    def __init__(self, turn_id: str) -> None:
+        super().__init__(f"turn {turn_id!r} has ended, or has gone on in other hands")
+
+
+class CallNotOpen(RequestError):
+    """The tool call waits for no result: it was never made, is answered, or the conversation went on."""
+
+    code = "call_not_open"
+
+    def __init__(self, session_id: str, call_id: str) -> None:
+        super().__init__(f"call {call_id!r} of session {session_id!r} waits for no result")
+
+
+class ApprovalPending(RequestError):
+    """The tool call waits for a person's decision before it may have a result."""
+
+    code = "approval_pending"
+
+    def __init__(self, call_id: str) -> None:
+        super().__init__(f"call {call_id!r} waits for a decision; it may not be run before")
+
+
 class RefusedByDatabase(RequestError):
     """The database would not take this command's data; its neighbours are stored (W8)."""
 
@@ -209,6 +269,66 @@ class DataRefused(DatabaseError):
     """The database refuses the data of a statement."""
 
     code = "data_refused"
+
+
+class TurnFailed(AgentRuntimeError):
+    """A turn came to its end before its answer. The message says why, to whoever reads its events."""
+
+    code = "turn_failed"
+
+
+class TooManySteps(TurnFailed):
+    """The turn asked the model as often as the limits allow."""
+
+    code = "too_many_steps"
+
+
+class TooManyHandovers(TurnFailed):
+    """The turn was handed over as often as the limits allow: the agents send it round in a circle."""
+
+    code = "too_many_handovers"
+
+
+class TurnTimeout(TurnFailed):
+    """The turn took as many seconds as the limits allow."""
+
+    code = "turn_timeout"
+
+
+class UnknownAgent(TurnFailed):
+    """The session is held by an agent that the configuration does not know."""
+
+    code = "unknown_agent"
+
+
+class ModelError(TurnFailed):
+    """The language model failed."""
+
+    code = "model_error"
+
+
+class ModelUnavailable(ModelError):
+    """The model cannot be reached, or is too busy, also after trying again."""
+
+    code = "model_unavailable"
+
+
+class ModelRefused(ModelError):
+    """The model's server does not take the request, and would not take it again."""
+
+    code = "model_refused"
+
+
+class ModelTimeout(ModelError):
+    """The model said nothing for too long."""
+
+    code = "model_timeout"
+
+
+class ModelGarbled(ModelError):
+    """The model broke off, or what it sent is not what chat-completion servers send."""
+
+    code = "model_garbled"
 
 
 class StartupError(AgentRuntimeError):

@@ -17,6 +17,8 @@ Durability = Literal["committed", "buffered"]
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 Decision = Literal["approve", "edit", "reject"]
 ApprovalStatus = Literal["pending", "approved", "edited", "rejected", "expired"]
+TurnMessageType = Literal["user_message", "tool_result", "switch_agent", "hitl_decision"]
+TurnStatus = Literal["running", "completed", "stopped", "failed", "interrupted"]
 
 # A key: what a session, a call or an agent is known by. No control characters (C0, DEL and C1), and no
 # surrogates, which are no characters at all. Python's $ also matches before a last line feed: hence (?!\n).
@@ -187,6 +189,38 @@ class ApprovalList(Struct, frozen=True):
     session_id: str
     version: int
     approvals: list[Approval]
+
+
+class Turn(Struct, frozen=True):
+    """What was asked of an agent once, and how that ended. `agent` is the one that answers, or did.
+
+    Tokens are those that the model reported; `error` says why a turn failed or was interrupted.
+    """
+
+    turn_id: str
+    status: TurnStatus
+    agent: str
+    started_at: datetime
+    ended_at: datetime | None
+    error: str | None
+    input_tokens: int
+    output_tokens: int
+
+
+class TurnList(Struct, frozen=True):
+    """Turns of a session, latest first."""
+
+    session_id: str
+    version: int
+    turns: list[Turn]
+
+
+class TurnEvent(Struct, frozen=True):
+    """Something that happened in a turn: its id to go on from, its name, and its data as JSON."""
+
+    id: str
+    name: str
+    data: msgspec.Raw
 
 
 class Cleaned(Struct, frozen=True):

@@ -9,8 +9,12 @@ from typing import Any
 
 from msgspec import structs
 
-from runtime.models import AgentContext, AgentSwitch, Approval, Session
-from runtime.store.commands import NewMessage, Receipt, SessionKey, SessionWritten
+from runtime.models import AgentContext, AgentSwitch, Approval, Session, Turn, TurnStatus
+from runtime.store.commands import Lease, NewMessage, Receipt, SessionKey, SessionWritten
+
+
+class Refusal(Exception):
+    """A request that cannot be done; its text is the code of the error."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,43 @@ class StoredMessage:
     seq: int
     timestamp: datetime
     message: NewMessage
+
+
+@dataclass
+class StoredTurn:
+    """A turn, and its events by number: of text the text, of all else what it says."""
+
+    lease: Lease
+    agent: str
+    started_at: datetime
+    status: TurnStatus = "running"
+    ended_at: datetime | None = None
+    error: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    beat: int = 0
+    stop_requested: bool = False
+    events: dict[int, tuple[str, Any]] = field(default_factory=dict)
+    events_kept: bool = True
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """The number of the last event, and the characters in it if it is text."""
+        last = max(self.events)
+        kind, data = self.events[last]
+        return last, len(data) if kind == "text" else 0
+
+    def turn(self) -> Turn:
+        return Turn(
+            turn_id=self.lease.turn_id,
+            status=self.status,
+            agent=self.agent,
+            started_at=self.started_at,
+            ended_at=self.ended_at,
+            error=value(self.error),
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+        )
 
 
 @dataclass
@@ -45,6 +86,7 @@ class Conversation:
     context_updated_at: datetime | None = None
     switches: list[AgentSwitch] = field(default_factory=list)
     approvals: dict[str, Approval] = field(default_factory=dict)
+    turns: list[StoredTurn] = field(default_factory=list)
 
     @property
     def titled_by(self) -> StoredMessage | None:

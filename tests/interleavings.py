@@ -6,49 +6,34 @@ model holds: the version that stands, a history that is kept in part, an earlier
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from random import Random
-from typing import Any, Literal, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Literal, NamedTuple, TypeVar
 
 from hypothesis import strategies as st
-from msgspec import UNSET, structs
+from msgspec import structs
 
 from runtime.store import commands
-from runtime.store.commands import Command, IdempotencyKey, NewMessage, Request, SessionKey, fingerprint
-from runtime.store.messages import new_messages
+from runtime.store.commands import Command, IdempotencyKey, Lease, Request, SessionKey, fingerprint
+from runtime.store.turn_commands import StartTurn
+from tests.chance import (
+    AGENTS,
+    CALL_IDS,
+    DELETED,
+    EXISTING,
+    MINUTES,
+    NOON,
+    OBJECTS,
+    POOL,
+    TITLES,
+    TO_BE_NAMED,
+    Chance,
+    time,
+)
 from tests.model import Model
+from tests.turn_model import HERE
+from tests.turn_steps import ELSEWHERE, fitted
 
-NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
-EXISTING, DELETED, MISSING = SessionKey("", "a"), SessionKey("", "b"), SessionKey("", "c")
-NAMESAKE, TO_BE_NAMED = SessionKey("ann", "a"), SessionKey("", "")
-
-RAW: list[dict[str, Any]] = [
-    {"role": "user", "content": "Why is the sky blue?\nTell me."},
-    {"role": "user", "content": "And at dusk? \u0000 🌇", "token_count": 5},
-    {"role": "user", "content": " \n "},
-    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]},
-    {"role": "system", "content": "Be brief.", "timestamp": "2026-11-20T08:30:00.25+01:00"},
-    {
-        "role": "assistant",
-        "content": None,
-        "tool_calls": [{"id": "call-1", "function": {"name": "look", "arguments": "{}"}}],
-        "token_count": 7,
-    },
-    {"role": "tool", "content": "rain", "tool_call_id": "call-1", "name": "look"},
-    {"role": "assistant", "content": "Rain.", "metadata": {"n": 2**60 + 1}, "refusal": None, "x": [1.5]},
-]
 Drawn = TypeVar("Drawn")
-
-POOL = new_messages(RAW)
-_RAW_OF = {structs.replace(message, timestamp=None): raw for message, raw in zip(POOL, RAW, strict=True)}
-
-
-def raw_message(message: NewMessage) -> dict[str, Any]:
-    """A message of the pool as a client sends it, at the time that it bears here."""
-    raw = dict(_RAW_OF[structs.replace(message, timestamp=None)])
-    raw.pop("timestamp", None)
-    return raw if message.timestamp is None else {**raw, "timestamp": message.timestamp.isoformat()}
 
 
 class Step(NamedTuple):
@@ -61,46 +46,6 @@ class Step(NamedTuple):
     again: bool
     kept: int
     ends: bool
-
-
-KEYS = (EXISTING, EXISTING, EXISTING, DELETED, MISSING, NAMESAKE)
-TITLES = (None, '"A title"', '""')
-OBJECTS = ("{}", '{"a":[1,null]}', '{"b":"\\u0000"}')
-AGENTS = ("orchestrator", "coder", "ask")
-CALL_IDS = ("call-1", "call-2")
-MINUTES = 12
-
-
-class Chance:
-    """Draws the parts of a step."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = Random(seed)
-        self.of = self._random.choice
-        self.key = self.of(KEYS)
-
-    def number(self, most: int) -> int:
-        return self._random.randint(0, most)
-
-    def some(self, values: Sequence[Any]) -> list[Any]:
-        """At least three of these, in any number."""
-        return self._random.sample(values, self._random.randint(3, len(values)))
-
-    def yes(self) -> bool:
-        return self.of((True, False))
-
-    def time(self) -> datetime:
-        return time(self.number(MINUTES))
-
-    def messages(self) -> tuple[NewMessage, ...]:
-        return tuple(self.of(POOL) for _ in range(self.number(3)))
-
-    def given(self, values: Sequence[Any]) -> Any:
-        return self.of((UNSET, self.of(values)))
-
-
-def time(minute: int) -> datetime:
-    return NOON + timedelta(minutes=minute)
 
 
 def _create_session(chance: Chance) -> Command:
@@ -140,7 +85,7 @@ def switch_agent(chance: Chance) -> Command:
     return commands.SwitchAgent(chance.key, chance.of(AGENTS), chance.of(TITLES), chance.of(OBJECTS))
 
 
-def _create_approval(chance: Chance) -> Command:
+def create_approval(chance: Chance) -> Command:
     return commands.CreateApproval(
         chance.key,
         chance.of(CALL_IDS),
@@ -151,7 +96,7 @@ def _create_approval(chance: Chance) -> Command:
     )
 
 
-def _decide_approval(chance: Chance) -> Command:
+def decide_approval(chance: Chance) -> Command:
     return commands.DecideApproval(
         chance.key,
         chance.of(CALL_IDS),
@@ -172,8 +117,8 @@ COMMANDS: tuple[Callable[[Chance], Command], ...] = (
     *(lambda chance: commands.TruncateMessages(chance.key, chance.number(9)),) * 2,
     switch_agent,
     lambda chance: commands.UpdateContext(chance.key, chance.of(OBJECTS)),
-    _create_approval,
-    _decide_approval,
+    create_approval,
+    decide_approval,
     lambda chance: commands.DeleteApproval(chance.key, chance.of(CALL_IDS)),
 )
 
@@ -232,12 +177,13 @@ class Interleaving:
     def __init__(self, model: Model) -> None:
         self.model = model
         self._under_key: dict[str, Command] = {}
-        self._named = 0
+        self._named = self._turns = 0
 
     def request(self, step: Step) -> Request:
         command = step.command
         if isinstance(command, commands.ReplaceMessages):
             command = self._keep(command, step)
+        command = fitted(command, self.model, step.kept)
         name = None if isinstance(command, commands.ForgetOld) else step.key
         if name is not None:
             earlier = self._under_key.setdefault(name, command)
@@ -247,7 +193,12 @@ class Interleaving:
         if_match = {"nothing": None, "current": 0, "stale": -1}[step.expects]
         if if_match is not None:
             if_match += self.model.version(key)
-        return Request(command, key, time(step.minute), if_match, idempotency)
+        lease = self._lease(step) if isinstance(command, StartTurn) else None
+        return Request(command, key, time(step.minute), if_match, idempotency, lease)
+
+    def _lease(self, step: Step) -> Lease:
+        self._turns += 1
+        return Lease(f"turn-{self._turns}", ELSEWHERE if step.kept == 0 else HERE)
 
     def _keep(self, command: commands.ReplaceMessages, step: Step) -> commands.ReplaceMessages:
         """Begin with some of the history that stands; a client may name the times it was given."""

@@ -42,13 +42,13 @@ from runtime.store.commands import (
     UpdateContext,
     UpdateSession,
 )
-from tests.conversation import Conversation, add, cut, is_same, value, written
+from runtime.store.turn_commands import AdvanceTurn, InterruptTurn, StartTurn, StopTurn
+from tests.conversation import Conversation, Refusal, add, cut, is_same, value, written
+from tests.turn_model import advance, begin, forget_events, interrupt, last_turn, stop, turn_written
 
+# What changes no version.
+SPEECH = "speech"
 PAST_TENSE = {"approve": "approved", "edit": "edited", "reject": "rejected"}
-
-
-class Refusal(Exception):
-    """A request that cannot be done; its text is the code of the error."""
 
 
 @dataclass
@@ -334,4 +334,42 @@ class Model:
     @_do.register
     def _forget_old(self, command: ForgetOld, request: Request) -> Outcome:
         self.replies = {name: reply for name, reply in self.replies.items() if reply.at >= command.before}
+        for session in self.sessions.values():
+            forget_events(session, command.events_before)
         return Forgotten(session_id="", version=0)
+
+    @_do.register
+    def _start_turn(self, command: StartTurn, request: Request) -> Outcome:
+        if request.key in self.sessions:
+            session = self._live(request)
+        elif command.result or command.verdict:
+            raise Refusal("session_not_found")
+        else:
+            session = self._new(request)
+        self._changed(session, request, *begin(session, command, request))
+        return turn_written(session)
+
+    @_do.register
+    def _advance_turn(self, command: AdvanceTurn, request: Request) -> Outcome:
+        session = self._live(request)
+        before = session.turns[-1].position if session.turns else None
+        what = advance(session, command, request)
+        if what is not None and (what or command.messages):
+            self._changed(session, request, *what)
+        if session.turns[-1].position != before:
+            self.log.append((session.number, SPEECH))
+        return turn_written(session)
+
+    @_do.register
+    def _stop_turn(self, command: StopTurn, request: Request) -> Outcome:
+        session = self._live(request)
+        if stop(last_turn(session, command.turn_id)):
+            self._changed(session, request, "turns")
+        return turn_written(session)
+
+    @_do.register
+    def _interrupt_turn(self, command: InterruptTurn, request: Request) -> Outcome:
+        session = self._live(request)
+        interrupt(session, last_turn(session, command.turn_id), command.beat, request)
+        self._changed(session, request, "turns")
+        return turn_written(session)

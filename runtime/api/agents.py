@@ -8,10 +8,9 @@ from typing import Annotated
 from aiohttp import web
 from msgspec import Meta, Struct, convert
 
-from runtime.agents.registry import AGENTS, Agent
 from runtime.api.request import write_options
 from runtime.api.respond import reply
-from runtime.api.routes import Call, Route
+from runtime.api.routes import ENGINE, Call, Route
 from runtime.models import AgentSwitch, Key, Metadata
 
 
@@ -71,9 +70,34 @@ class Context(Struct, frozen=True):
     metadata: Metadata
 
 
+class AgentSummary(Struct, frozen=True):
+    """What an agent is for and which tools it may call.
+
+    `has_file_restrictions` says that it may write only some kinds of files.
+    """
+
+    type: str
+    name: str
+    description: str
+    allowed_tools: list[str]
+    has_file_restrictions: bool
+
+
 async def list_agents(call: Call[None, None]) -> web.Response:
-    """The built-in agents."""
-    return reply(AGENTS)
+    """The agents of the configuration."""
+    registry = call.request.app[ENGINE].registry
+    return reply(
+        [
+            AgentSummary(
+                type=kind,
+                name=agent.name,
+                description=agent.description,
+                allowed_tools=registry.allowed_tools(kind),
+                has_file_restrictions=bool(agent.files),
+            )
+            for kind, agent in registry.agents.items()
+        ]
+    )
 
 
 async def get_current_agent(call: Call[None, None]) -> web.Response:
@@ -132,6 +156,6 @@ ROUTES = (
     Route("GET", "/sessions/{session_id}/switches", list_switches, {200: Switches}),
     Route("GET", "/sessions/{session_id}/context", get_context, {200: Context}),
     Route("PATCH", "/sessions/{session_id}/context", update_context, {200: Context}, writes=True),
-    Route("GET", "/agents", list_agents, {200: list[Agent]}),
+    Route("GET", "/agents", list_agents, {200: list[AgentSummary]}),
     Route("GET", "/agents/{session_id}/current", get_current_agent, {200: CurrentAgent}),
 )

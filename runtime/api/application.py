@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from runtime.api import agents, approvals, events, messages, operations, sessions
+from runtime.agents.engine import Engine
+from runtime.api import agents, approvals, events, messages, operations, sessions, turns
 from runtime.api.middleware import around_every_request
 from runtime.api.openapi import describe
-from runtime.api.routes import DOCUMENT, METRICS, PACE, STORE, USUAL_PACE, Pace, add_routes
+from runtime.api.routes import DOCUMENT, ENGINE, METRICS, PACE, STORE, USUAL_PACE, Pace, add_routes
 from runtime.config import Settings
 from runtime.metrics import Metrics
 from runtime.store.store import Store
@@ -17,6 +18,7 @@ from runtime.store.store import Store
 ROUTES = (
     *messages.ROUTES,
     *agents.ROUTES,
+    *turns.ROUTES,
     *approvals.ROUTES,
     *events.ROUTES,
     *sessions.ROUTES,
@@ -25,16 +27,17 @@ ROUTES = (
 
 
 def create_app(
-    store: Store, settings: Settings, metrics: Metrics, *, pace: Pace = USUAL_PACE
+    store: Store, engine: Engine, settings: Settings, metrics: Metrics, *, pace: Pace = USUAL_PACE
 ) -> web.Application:
-    """The HTTP application over an open store.
+    """The HTTP application over an open store and the engine that runs its turns.
 
-    The caller closes the store after the application, and ends the streams of the store's followers
+    The caller closes both after the application, and ends the streams of the store's followers
     when the application begins to shut down.
     """
     middleware = around_every_request(metrics.http_request_seconds, access_log=settings.access_log)
     app = web.Application(middlewares=[middleware], client_max_size=settings.max_body_bytes)
     app[STORE] = store
+    app[ENGINE] = engine
     app[METRICS] = metrics
     app[PACE] = pace
     app[DOCUMENT] = msgspec.json.encode(describe(ROUTES))

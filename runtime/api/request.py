@@ -80,6 +80,11 @@ def last_event_id(request: web.Request) -> int | None:
     return int(text)
 
 
+def last_turn_event_id(request: web.Request) -> str | None:
+    """The id of the event of a turn that a stream is resumed from, where `Last-Event-ID` names one."""
+    return request.headers.get("Last-Event-ID") or None
+
+
 def path_key(request: web.Request, name: str) -> str:
     """A key of the path, percent-decoded."""
     value = request.match_info[name]

@@ -30,8 +30,7 @@ def reply(
     headers: dict[str, str] | None = None,
 ) -> web.Response:
     """A JSON reply. `version` is the session's, for the ETag; `replayed` answers a repeat (W12)."""
-    sent: dict[str, str] = {hdrs.CONTENT_TYPE: "application/json"}
-    _mark(sent, version, replayed)
+    sent = {hdrs.CONTENT_TYPE: "application/json", **session_headers(version, replayed=replayed)}
     if headers:
         sent.update(headers)
     return web.Response(body=_encode(value), status=status, headers=sent)
@@ -39,9 +38,7 @@ def reply(
 
 def no_content(version: int, *, replayed: bool = False) -> web.Response:
     """The reply that says nothing but that it is done."""
-    sent: dict[str, str] = {}
-    _mark(sent, version, replayed)
-    return web.Response(status=204, headers=sent)
+    return web.Response(status=204, headers=session_headers(version, replayed=replayed))
 
 
 def accepted(outcome: Accepted, *, asked: bool) -> web.Response:
@@ -51,13 +48,12 @@ def accepted(outcome: Accepted, *, asked: bool) -> web.Response:
     return reply(body, status=202, replayed=outcome.replayed, headers=headers)
 
 
+def session_headers(version: int | None, *, replayed: bool) -> dict[str, str]:
+    """The version of a session, where it is known, and what marks the answer to a repeat (W12)."""
+    headers: dict[str, str] = {} if version is None else {hdrs.ETAG: f'"{version}"'}
+    return {**headers, "Idempotent-Replayed": "true"} if replayed else headers
+
+
 def location(session_id: str) -> str:
     """Where a session is found."""
     return "/sessions/" + quote(session_id, safe="")
-
-
-def _mark(headers: dict[str, str], version: int | None, replayed: bool) -> None:
-    if version is not None:
-        headers[hdrs.ETAG] = f'"{version}"'
-    if replayed:
-        headers["Idempotent-Replayed"] = "true"

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar, get_args, get_type_hints
 from aiohttp import web
 from msgspec import Struct
 
+from runtime.agents.engine import Engine
 from runtime.api.request import convert_body, owner_of, parse_query, path_key, read_json
 from runtime.errors import AgentRuntimeError
 from runtime.metrics import Metrics
@@ -31,6 +32,7 @@ class Pace(Struct, frozen=True):
 USUAL_PACE = Pace()
 
 STORE = web.AppKey("store", Store)
+ENGINE = web.AppKey("engine", Engine)
 METRICS = web.AppKey("metrics", Metrics)
 PACE = web.AppKey("pace", Pace)
 DOCUMENT = web.AppKey("document", bytes)

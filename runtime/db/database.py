@@ -47,6 +47,9 @@ class Database(Protocol):
     dialect: Dialect
     sole_writer: bool
     """True where no other process can write: what memory says of a head is the truth (R2)."""
+    instance: str
+    """What this process is known by in the database. On Postgres its connections bear this name, and
+    `find_instance` sees at once when they are gone."""
 
     async def fetch(self, statement: str, *parameters: object) -> Sequence[Row]:
         """Run a reading statement of sql/ by name on a connection of the pool; return all rows."""

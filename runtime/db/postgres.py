@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar, cast
@@ -37,7 +38,6 @@ ROLLBACK_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
 
 SESSION = {
-    "application_name": "agent-runtime",
     "TimeZone": "UTC",
     # W5: what is acknowledged survives, whatever the server's own default is.
     "synchronous_commit": "on",
@@ -179,6 +179,7 @@ class PostgresDatabase:
     sole_writer = False
 
     def __init__(self, url: DatabaseUrl, limits: Limits) -> None:
+        self.instance = f"agent-runtime {uuid.uuid4().hex}"
         self._url = url
         self._limits = limits
         self._queries = load_queries("postgres")
@@ -187,7 +188,7 @@ class PostgresDatabase:
             "dsn": url.address,
             "timeout": limits.pool_timeout,
             "command_timeout": limits.command_timeout,
-            "server_settings": SESSION,
+            "server_settings": {**SESSION, "application_name": self.instance},
         }
         self._turn = asyncio.Lock()
         self._writer: Any = None

@@ -12,6 +12,7 @@ import functools
 import logging
 import os
 import sqlite3
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar, cast
@@ -157,6 +158,7 @@ class SqliteDatabase:
     sole_writer = True
 
     def __init__(self, url: DatabaseUrl, limits: Limits, lock: LockFile) -> None:
+        self.instance = f"agent-runtime {uuid.uuid4().hex}"
         self._path = url.address
         self._limits = limits
         self._lock = lock

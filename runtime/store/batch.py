@@ -11,11 +11,14 @@ from msgspec import Struct
 
 from runtime.errors import SessionNotFound, VersionMismatch
 from runtime.store.commands import Change, IdempotencyKey, JsonText, Request, SessionKey
-from runtime.store.state import ApprovalRow, Details, Head, MessageColumns
-from runtime.store.working import Rows, WorkingSession
+from runtime.store.state import ApprovalRow, Details, Head, MessageColumns, TurnPiece, TurnRow
+from runtime.store.statements import Rows
+from runtime.store.working import WorkingSession
+from runtime.store.working_turn import WorkingTurn
 
-# How many idempotency keys one transaction forgets.
+# How many idempotency keys one transaction forgets, and of how many turns the events.
 FORGET_LIMIT = 1000
+FORGET_TURNS = 100
 
 
 class StoredReply(Struct, frozen=True):
@@ -25,13 +28,24 @@ class StoredReply(Struct, frozen=True):
     reply: JsonText
 
 
+class OpenEnd(Struct, frozen=True):
+    """A message near the end of a history, as far as it says which calls are answered."""
+
+    seq: int
+    role: str
+    tool_call_id: JsonText | None
+    tool_calls: JsonText | None
+
+
 @dataclass
 class Known:
     """What was read before the batch: the heads, and what its commands name beside them.
 
     `histories` holds the first messages of sessions whose history is to be replaced, by session db id;
     `cuts` the count and the tokens of the messages after (session db id, seq); `new_ids` enough unused
-    ids for the sessions that the batch may make.
+    ids for the sessions that the batch may make. By session db id, too: `turns` are the last ones,
+    `unfinished` what those that may be interrupted said that no message holds, `open_ends` where the
+    histories end in calls of tools.
     """
 
     heads: dict[SessionKey, Head] = field(default_factory=dict)
@@ -41,12 +55,26 @@ class Known:
     histories: dict[int, list[MessageColumns]] = field(default_factory=dict)
     cuts: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     new_ids: list[int] = field(default_factory=list)
+    turns: dict[int, TurnRow] = field(default_factory=dict)
+    unfinished: dict[int, JsonText] = field(default_factory=dict)
+    open_ends: dict[int, list[OpenEnd]] = field(default_factory=dict)
+
+    def open_end(self, session_db_id: int) -> list[OpenEnd]:
+        """The stored messages that may be the last of a session, oldest first: its end as it stands, and
+        what commands in the batch may make its end."""
+        kept = [
+            OpenEnd(columns[0], columns[1], columns[5], columns[6])
+            for columns in self.histories.get(session_db_id, ())
+        ]
+        return sorted([*self.open_ends.get(session_db_id, ()), *kept], key=lambda message: message.seq)
 
 
 class SessionChange(Struct, frozen=True):
     """What a batch did to a session: for the cache, and for those who follow it.
 
-    `head` is None where the session is gone for good; `added` are its new messages as stored.
+    `head` is None where the session is gone for good; `added` are its new messages as stored, `pieces`
+    what its turns came to. Those alone leave the version as it is: who follows a session is not told
+    of every word, and a client that names a version is not refused because a model speaks.
     """
 
     key: SessionKey
@@ -54,6 +82,7 @@ class SessionChange(Struct, frozen=True):
     head: Head | None
     added: list[MessageColumns]
     what: frozenset[Change]
+    pieces: list[TurnPiece]
 
 
 class Batch:
@@ -67,6 +96,7 @@ class Batch:
         self.erased: dict[SessionKey, Head] = {}
         self.new_ids = iter(known.new_ids)
         self.forget_before: datetime | None = None
+        self.forget_events_before: datetime | None = None
 
     def remember(self, request: Request, key: IdempotencyKey, reply: StoredReply) -> None:
         """Keep a reply, for this batch and for good (W12)."""
@@ -106,6 +136,13 @@ class Batch:
             session.stored_approvals[call_id] = session.approvals[call_id] = stored
         return session.approvals.get(call_id)
 
+    def turn(self, session: WorkingSession) -> WorkingTurn | None:
+        """The last turn of a session."""
+        row = self.known.turns.get(session.id)
+        if row is not None and not session.turns:
+            session.turns.append(WorkingTurn(session.id, row, stored=row))
+        return session.turns[-1] if session.turns else None
+
     def rows(self) -> Rows:
         rows: Rows = defaultdict(list)
         rows["delete_session"] += [(head.id,) for head in self.erased.values()]
@@ -115,17 +152,19 @@ class Batch:
         if self.forget_before is not None:
             rows["delete_old_idempotency_keys"].append((self.forget_before, FORGET_LIMIT))
             rows["delete_old_writers"].append((self.forget_before,))
+        if self.forget_events_before is not None:
+            rows["delete_old_turn_events"].append((self.forget_events_before, FORGET_TURNS))
+            rows["forget_turn_events"].append((self.forget_events_before, FORGET_TURNS))
         return rows
 
     def changes(self) -> Iterator[SessionChange]:
         for key, head in self.erased.items():
-            yield SessionChange(key, head, None, [], frozenset({"deleted"}))
+            yield SessionChange(key, head, None, [], frozenset({"deleted"}), [])
         for session in self.sessions.values():
-            base = session.base
-            if base is None or session.version != base.version:
-                yield SessionChange(
-                    session.key, base, session.head(), session.added, frozenset(session.changed)
-                )
+            base, what = session.base, frozenset(session.changed)
+            pieces = [piece for turn in session.turns for piece in turn.pieces]
+            if base is None or session.version != base.version or pieces:
+                yield SessionChange(session.key, base, session.head(), session.added, what, pieces)
 
 
 def check_version(request: Request, version: int) -> None:

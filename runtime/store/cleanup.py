@@ -20,9 +20,14 @@ BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 
 
 async def clean(
-    database: Database, writer: Writer, now: datetime, max_age_hours: float, hard_delete_after_days: float
+    database: Database,
+    writer: Writer,
+    now: datetime,
+    max_age_hours: float,
+    hard_delete_after_days: float,
+    events_kept: float,
 ) -> Cleaned:
-    """Clean up sessions of every owner, and forget idempotency keys older than a day."""
+    """Clean up sessions of every owner, and forget what is old."""
     idle_since = _before(now, max_age_hours * 3600)
     deleted_since = _before(now, hard_delete_after_days * 86_400)
     sweep = _Sweep(database, writer, now)
@@ -34,8 +39,25 @@ async def clean(
         deleted_since,
         lambda key: DeleteSession(key, hard=True, deleted_since=deleted_since),
     )
-    await sweep.forget(now - KEPT)
+    await forget_old(database, writer, now, events_kept)
     return Cleaned(soft_deleted=soft, hard_deleted=hard)
+
+
+async def forget_old(database: Database, writer: Writer, now: datetime, events_kept: float) -> None:
+    """Forget idempotency keys older than a day, and the events of turns that ended `events_kept` seconds
+    ago or earlier."""
+    nobody = SessionKey("", "")
+    command = ForgetOld(nobody, now - KEPT, _before(now, events_kept))
+    while await _is_old(database, command):
+        await writer.submit(Request(command, nobody, now))
+
+
+async def _is_old(database: Database, command: ForgetOld) -> bool:
+    keys = await database.fetch("find_oldest_idempotency_key")
+    turns = await database.fetch("find_oldest_kept_turn")
+    return any(row["created_at"] < command.before for row in keys) or any(
+        row["ended_at"] < command.events_before for row in turns
+    )
 
 
 def _before(now: datetime, seconds: float) -> datetime:
@@ -65,12 +87,3 @@ class _Sweep:
                 break
             total += gone
         return total
-
-    async def forget(self, before: datetime) -> None:
-        """Forget idempotency keys from before a time."""
-        nobody = SessionKey("", "")
-        while True:
-            await self._writer.submit(Request(ForgetOld(nobody, before), nobody, self._now))
-            rows = await self._database.fetch("find_oldest_idempotency_key")
-            if not rows or rows[0]["created_at"] >= before:
-                return

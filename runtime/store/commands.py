@@ -35,15 +35,15 @@ class NewMessage(Struct, frozen=True):
 
     role: Role
     content: JsonText
-    timestamp: datetime | None
-    name: JsonText | None
-    tool_call_id: JsonText | None
-    tool_calls: JsonText | None
-    token_count: int | None
-    metadata: JsonText | None
-    extra: JsonText | None
-    title: JsonText | None
-    size: int
+    timestamp: datetime | None = None
+    name: JsonText | None = None
+    tool_call_id: JsonText | None = None
+    tool_calls: JsonText | None = None
+    token_count: int | None = None
+    metadata: JsonText | None = None
+    extra: JsonText | None = None
+    title: JsonText | None = None
+    size: int = 0
 
 
 class Command(Struct, frozen=True, tag=True):
@@ -147,21 +147,28 @@ class DeleteApproval(Command, frozen=True):
 
 
 class ForgetOld(Command, frozen=True):
-    """Forget idempotency keys and dead writers from before a time; concerns no session."""
+    """Forget idempotency keys and dead writers from before a time, and the events of turns that ended
+    before another; concerns no session."""
 
     before: datetime
+    events_before: datetime
 
 
 def weight(command: Command) -> int:
     """About how many bytes a command holds while it waits (W9)."""
-    total = COMMAND_OVERHEAD
-    for field in command.__struct_fields__:
-        value = getattr(command, field)
-        if type(value) is str:
-            total += getsizeof(value)
-        elif type(value) is tuple:
-            total += sum(message.size for message in value)
-    return total
+    return COMMAND_OVERHEAD + sum(_size(getattr(command, field)) for field in command.__struct_fields__)
+
+
+def _size(value: object) -> int:
+    if isinstance(value, str):
+        return getsizeof(value)
+    if isinstance(value, NewMessage):
+        return value.size
+    if isinstance(value, tuple):
+        return sum(map(_size, value))
+    if isinstance(value, Struct):
+        return sum(_size(getattr(value, field)) for field in value.__struct_fields__)
+    return 0
 
 
 def fingerprint(command: Command) -> str:
@@ -176,10 +183,18 @@ class IdempotencyKey(Struct, frozen=True):
     fingerprint: str
 
 
+class Lease(Struct, frozen=True):
+    """The id that a new turn gets, and the instance that will run it."""
+
+    turn_id: str
+    instance: str
+
+
 class Request(Struct, frozen=True):
     """A command as it is submitted, with all that `plan` may not make for itself.
 
-    `key` names the session also where the command left its id to be made.
+    `key` names the session also where the command left its id to be made; `lease` is for a turn that
+    is to be started.
     """
 
     command: Command
@@ -187,6 +202,7 @@ class Request(Struct, frozen=True):
     at: datetime
     if_match: int | None = None
     idempotency: IdempotencyKey | None = None
+    lease: Lease | None = None
 
 
 class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -277,4 +293,4 @@ class Accepted(Struct, frozen=True):
 
 
 # What a follower of a session hears of a change that is not a message.
-Change = Literal["agent", "approvals", "context", "deleted", "messages", "session"]
+Change = Literal["agent", "approvals", "context", "deleted", "messages", "session", "turns"]

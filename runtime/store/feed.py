@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import get_args
+from collections.abc import Collection, Iterable, Sequence
+from typing import Protocol, get_args
 
 import msgspec
 
@@ -17,7 +17,7 @@ from runtime.models import ChangedEvent, MessageEvent
 from runtime.store.batch import SessionChange
 from runtime.store.commands import Change, SessionKey
 from runtime.store.reader import Reader
-from runtime.store.state import Head
+from runtime.store.state import Head, TurnPiece
 
 # How many messages a follower gets at a time.
 PAGE = 100
@@ -32,6 +32,16 @@ ALL_CHANGES: tuple[Change, ...] = tuple(sorted({*get_args(Change)} - {"deleted"}
 Changed = tuple[int, int, int, list[str]]
 
 
+class TurnListener(Protocol):
+    """Whoever wants to hear of the turns of a session."""
+
+    def hear(self, what: Collection[str], pieces: Sequence[TurnPiece] | None) -> None:
+        """Something has changed, and the turns came to this; None: that is to be read."""
+
+    def end(self) -> None:
+        """Nothing more is to be heard."""
+
+
 class Feed:
     """The followers of this instance, by the db id of the session that they follow."""
 
@@ -39,6 +49,7 @@ class Feed:
         self._reader = reader
         self._instance = instance
         self._followers: defaultdict[int, set[Follower]] = defaultdict(set)
+        self._listeners: defaultdict[int, set[TurnListener]] = defaultdict(set)
         self._ended = False
 
     async def follow(self, key: SessionKey, after: int) -> Follower:
@@ -57,10 +68,26 @@ class Feed:
         if not followers:
             del self._followers[follower.session_db_id]
 
+    def add_listener(self, session_db_id: int, listener: TurnListener) -> None:
+        """Let it hear of the turns of a session from now on."""
+        self._listeners[session_db_id].add(listener)
+        if self._ended:
+            listener.end()
+
+    def remove_listener(self, session_db_id: int, listener: TurnListener) -> None:
+        """Forget a listener."""
+        listeners = self._listeners[session_db_id]
+        listeners.discard(listener)
+        if not listeners:
+            del self._listeners[session_db_id]
+
     def publish(self, changes: Sequence[SessionChange]) -> None:
         """Tell of a batch that this instance committed."""
         if self._followers:
             self._tell(map(_changed, changes))
+        for change in changes if self._listeners else ():
+            for listener in self._listeners.get(_id_of(change), ()):
+                listener.hear(change.what, change.pieces)
 
     def hear(self, notification: str) -> None:
         """Tell of a batch that another instance committed (R2)."""
@@ -71,6 +98,9 @@ class Feed:
             self.catch_up()
         else:
             self._tell(changes)
+            for session_db_id, _, _, what in changes:
+                for listener in self._listeners.get(session_db_id, ()):
+                    listener.hear(what, None)
 
     def _tell(self, changes: Iterable[Changed]) -> None:
         for session_db_id, changed_before, version, what in changes:
@@ -82,6 +112,9 @@ class Feed:
         for followers in self._followers.values():
             for follower in followers:
                 follower.look()
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.hear(ALL_CHANGES, None)
 
     def end(self) -> None:
         """End every stream, also those that are still to be opened: the store is closing."""
@@ -89,6 +122,9 @@ class Feed:
         for followers in self._followers.values():
             for follower in followers:
                 follower.end()
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.end()
 
 
 class Follower:
@@ -108,6 +144,8 @@ class Follower:
 
     def wake(self, changed_before: int, version: int, what: Sequence[str]) -> None:
         """The session has changed. Where a change before this one was not told of, it may be anything."""
+        if version <= self._version and not what:
+            return  # no more than what a turn said
         self._version = max(self._version, version)
         if what:
             self._what.update(what if changed_before <= self._told else ALL_CHANGES)
@@ -127,7 +165,8 @@ class Follower:
         """What is new, waiting for it up to `timeout` seconds: empty when nothing came, None at the end."""
         while not self._ended:
             try:
-                await asyncio.wait_for(self._news.wait(), timeout)
+                async with asyncio.timeout(timeout):
+                    await self._news.wait()
             except TimeoutError:
                 # A notification may be lost without a trace: who waits long looks for itself.
                 self.look()
@@ -181,6 +220,12 @@ def notification(instance: str, changes: Sequence[SessionChange]) -> str:
     """
     text = msgspec.json.encode((instance, list(map(_changed, changes)))).decode()
     return text if len(text) < MAX_NOTIFICATION else msgspec.json.encode((instance, None)).decode()
+
+
+def _id_of(change: SessionChange) -> int:
+    head = change.head or change.base
+    assert head is not None, "only a session that was stored can be gone for good"
+    return head.id
 
 
 def _changed(change: SessionChange) -> Changed:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import msgspec
 
 from runtime.errors import InvalidInput
-from runtime.models import ApprovalStatus, Decision, Key, Role
+from runtime.models import ApprovalStatus, Decision, Key, Role, TurnMessageType
 from runtime.store.commands import JsonText
 
 # The most lists and objects within each other: Python reads back about twice as many.
@@ -18,7 +18,12 @@ MAX_NESTING = 500
 
 _encode = msgspec.json.Encoder().encode
 _FIELD = re.compile("Object (?:missing required|contains unknown) field `(.*)`", re.DOTALL)
-_VALUES = {"role": get_args(Role), "decision": get_args(Decision), "status": get_args(ApprovalStatus)}
+_VALUES = {
+    "role": get_args(Role),
+    "decision": get_args(Decision),
+    "status": get_args(ApprovalStatus),
+    "type": get_args(TurnMessageType),
+}
 
 
 def invalid_input(error: msgspec.ValidationError, path: str) -> InvalidInput:
@@ -27,7 +32,7 @@ def invalid_input(error: msgspec.ValidationError, path: str) -> InvalidInput:
     # msgspec names the object around a field that is missing or unknown; we name the field.
     field = _FIELD.fullmatch(message)
     place = path + place.rstrip("`") + (f".{field[1]}" if field else "")
-    if message.startswith("Invalid enum value"):
+    if message.startswith(("Invalid enum value", "Invalid value")):
         message += _what_is_right(place)
     elif "matching regex" in message:
         message = "Expected 1 to 255 characters, none of them a control character"
@@ -67,6 +72,11 @@ def _children(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list | tuple | set | frozenset) else ()
+
+
+def json_list(values: Iterable[object]) -> str:
+    """A list as a statement takes it."""
+    return _encode(list(values)).decode()
 
 
 def optional_text(value: Any, path: str) -> JsonText | None:

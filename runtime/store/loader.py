@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
-import msgspec
+from collections.abc import Iterator, Sequence
 
 from runtime.db.database import Transaction
 from runtime.store import commands
 from runtime.store.batch import Known, StoredReply
 from runtime.store.cache import Cache
 from runtime.store.commands import Request, SessionKey
+from runtime.store.inputs import json_list
 from runtime.store.rows import approval_row_from, details_from, head_from
+from runtime.store.rules.open_calls import calls_in
 from runtime.store.state import Head
+from runtime.store.turn_commands import AdvanceTurn, StartTurn
+from runtime.store.turn_loader import load_turns
 
 # The commands that look at more of a session than its head.
 _NEED_DETAILS = (
@@ -20,13 +22,9 @@ _NEED_DETAILS = (
     commands.RestoreSession,
     commands.SwitchAgent,
     commands.UpdateContext,
+    StartTurn,
 )
-_NAME_APPROVALS = (commands.CreateApproval, commands.DecideApproval, commands.DeleteApproval)
-
-
-def json_list(values: Iterable[object]) -> str:
-    """A list as a statement takes it."""
-    return msgspec.json.encode(list(values)).decode()
+_NAME_AN_APPROVAL = (commands.CreateApproval, commands.DecideApproval, commands.DeleteApproval)
 
 
 class Loader:
@@ -39,9 +37,10 @@ class Loader:
         """Everything that the requests name, and as many unused ids as they may need."""
         known = Known(heads=await self._heads(tx, {request.key for request in requests}))
         await _load_details(tx, requests, known)
+        await _load_histories(tx, requests, known)
+        await load_turns(tx, requests, known)
         await _load_approvals(tx, requests, known)
         await _load_replies(tx, requests, known)
-        await _load_histories(tx, requests, known)
         await _load_cuts(tx, requests, known)
         await _load_new_ids(tx, requests, known)
         return known
@@ -69,18 +68,40 @@ def _needs_details(command: commands.Command) -> bool:
         return command.if_missing
     if isinstance(command, commands.DeleteSession):
         return not command.hard
+    if isinstance(command, AdvanceTurn):
+        return command.agent is not None
     return isinstance(command, _NEED_DETAILS)
 
 
 async def _load_approvals(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
-    names = {
-        (head.id, request.command.call_id)
-        for request in requests
-        if isinstance(request.command, _NAME_APPROVALS) and (head := known.heads.get(request.key)) is not None
-    }
+    starting = {request.key for request in requests if isinstance(request.command, StartTurn)}
+    names: set[tuple[int, str]] = set()
+    for request in requests:
+        if (head := known.heads.get(request.key)) is not None:
+            names |= {(head.id, call_id) for call_id in _named_approvals(request.command)}
+            if request.key in starting:
+                names |= {(head.id, call_id) for call_id in _made_calls(request.command, known, head.id)}
     if names:
         for row in await tx.fetch("list_named_approvals", json_list(sorted(names))):
             known.approvals[row["session_db_id"], row["call_id"]] = approval_row_from(row)
+
+
+def _named_approvals(command: commands.Command) -> Iterator[str]:
+    if isinstance(command, _NAME_AN_APPROVAL):
+        yield command.call_id
+    elif isinstance(command, AdvanceTurn):
+        yield from (approval.call_id for approval in command.approvals)
+    elif isinstance(command, StartTurn):
+        yield from (part.call_id for part in (command.result, command.verdict) if part is not None)
+
+
+def _made_calls(command: commands.Command, known: Known, session_db_id: int) -> Iterator[str]:
+    """The calls that may be open when a turn begins: those at the end of the history, and those that a
+    command before it adds to it (W3)."""
+    messages = [*known.open_end(session_db_id), *getattr(command, "messages", ())]
+    for message in messages:
+        if message.role == "assistant":
+            yield from calls_in(message.tool_calls)
 
 
 async def _load_replies(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
@@ -121,4 +142,4 @@ async def _load_new_ids(tx: Transaction, requests: Sequence[Request], known: Kno
 
 def _makes_session(command: commands.Command) -> bool:
     replaces = isinstance(command, commands.ReplaceMessages) and command.create
-    return replaces or isinstance(command, commands.CreateSession)
+    return replaces or isinstance(command, commands.CreateSession | StartTurn)

@@ -28,7 +28,8 @@ from runtime.store.commands import (
     Truncated,
 )
 from runtime.store.rules import RULES
-from runtime.store.working import Rows
+from runtime.store.statements import Rows
+from runtime.store.turn_commands import TurnWritten
 
 
 class Plan(Struct, frozen=True):
@@ -86,6 +87,7 @@ _OUTCOMES: dict[str, type[Outcome]] = {
         ContextWritten,
         ApprovalWritten,
         ApprovalDeleted,
+        TurnWritten,
     )
 }
 

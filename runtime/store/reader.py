@@ -16,6 +16,7 @@ from runtime.metrics import Metrics
 from runtime.models import (
     AgentContext,
     AgentSwitch,
+    Approval,
     ApprovalList,
     ApprovalStatus,
     History,
@@ -277,6 +278,18 @@ class Reader:
         approvals = [approval_from(key.session_id, approval_row_from(row)).at(now) for row in rows]
         wanted = [approval for approval in approvals if status in (None, approval.status)]
         return ApprovalList(key.session_id, head.version, wanted)
+
+    async def find_approval(self, key: SessionKey, call_id: str) -> Approval | None:
+        """The approval for a call, as it stands now. Raises SessionNotFound."""
+        head = await self.get_head(key)
+        rows = await self._database.fetch("find_approval", head.id, call_id)
+        found = [approval_from(key.session_id, approval_row_from(row)).at(self._clock()) for row in rows]
+        return found[0] if found else None
+
+    async def count_waiting_approvals(self) -> int:
+        """How many tool calls wait for a person, in all sessions."""
+        [row] = await self._database.fetch("count_waiting_approvals", self._clock())
+        return int(row["waiting"])
 
 
 def _encode(rows: Sequence[Row]) -> list[Encoded]:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from runtime.models import (
     AgentContext,
     AgentSwitch,
+    Approval,
     ApprovalList,
     ApprovalStatus,
     History,
@@ -106,6 +107,14 @@ class Reads:
     ) -> ApprovalList:
         """Approvals of a session, oldest first."""
         return await self._reader.list_approvals(await self._settled(owner, session_id), status=status)
+
+    async def find_approval(self, session_id: str, call_id: str, *, owner: str = "") -> Approval | None:
+        """The approval for a call, if there is one."""
+        return await self._reader.find_approval(await self._settled(owner, session_id), call_id)
+
+    async def count_waiting_approvals(self) -> int:
+        """How many tool calls wait for a person, in all sessions of every owner."""
+        return await self._reader.count_waiting_approvals()
 
     @contextlib.asynccontextmanager
     async def follow(self, session_id: str, *, after: int = 0, owner: str = "") -> AsyncIterator[Follower]:

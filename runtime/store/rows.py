@@ -5,7 +5,7 @@ from __future__ import annotations
 from runtime.db.database import Row
 from runtime.models import AgentContext, AgentSwitch, Session
 from runtime.store.commands import SessionKey
-from runtime.store.state import ApprovalRow, Details, Head, decode, decode_optional
+from runtime.store.state import ApprovalRow, Details, Head, TurnRow, decode, decode_optional
 
 
 def head_from(row: Row) -> Head:
@@ -23,6 +23,12 @@ def details_from(row: Row) -> Details:
 def approval_row_from(row: Row) -> ApprovalRow:
     """A row of a statement that lists approvals."""
     return ApprovalRow(*(row[name] for name in ApprovalRow.__struct_fields__))
+
+
+def turn_row_from(row: Row) -> TurnRow:
+    """A row of a statement that lists turns."""
+    fields = {name: row[name] for name in TurnRow.__struct_fields__}
+    return TurnRow(**{**fields, "stop_requested": bool(row["stop_requested"])})
 
 
 def session_from(row: Row) -> Session:

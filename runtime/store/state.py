@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from runtime.models import Approval, ApprovalStatus
+from runtime.models import Approval, ApprovalStatus, Turn, TurnStatus
 from runtime.store.commands import JsonText, SessionKey
 
 # The columns of a message row: session_db_id, then those of `encode_message`.
@@ -20,6 +20,11 @@ decode = msgspec.json.Decoder().decode
 def decode_optional(text: JsonText | None) -> Any:
     """The value of a JSON text; None where there is no text."""
     return None if text is None else decode(text)
+
+
+def encode_text(value: Any) -> JsonText:
+    """The JSON text of a value that is known to have one."""
+    return msgspec.json.encode(value).decode()
 
 
 class Head(Struct, frozen=True):
@@ -72,6 +77,59 @@ class ApprovalRow(Struct, frozen=True):
     decided_at: datetime | None
     modified_arguments: JsonText | None
     feedback: JsonText | None
+
+
+class TurnRow(Struct, frozen=True):
+    """A turn as it is stored: the `n`-th of its session.
+
+    `instance` runs it and gives signs of life, counted by `beat`.
+    `last_event` and `text_length` say where its events end: the number of the last one, and the
+    characters in it if it is text.
+    """
+
+    n: int
+    turn_id: str
+    status: TurnStatus
+    agent: str
+    started_at: datetime
+    ended_at: datetime | None
+    error: JsonText | None
+    input_tokens: int
+    output_tokens: int
+    instance: str
+    beat: int
+    stop_requested: bool
+    last_event: int
+    text_length: int
+
+    @property
+    def runs(self) -> bool:
+        return self.status == "running"
+
+
+def turn_from(row: TurnRow) -> Turn:
+    """What callers see of a stored turn."""
+    return Turn(
+        turn_id=row.turn_id,
+        status=row.status,
+        agent=row.agent,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        error=decode_optional(row.error),
+        input_tokens=row.input_tokens,
+        output_tokens=row.output_tokens,
+    )
+
+
+class TurnPiece(Struct, frozen=True):
+    """A part of the events of the `turn_n`-th turn: the whole `n`-th event, or, of a text, what follows
+    its first `offset` characters. `data` of a text is what stands between the quotes of a JSON string."""
+
+    turn_n: int
+    n: int
+    kind: str
+    offset: int
+    data: str
 
 
 def approval_from(session_id: str, row: ApprovalRow) -> Approval:

@@ -20,11 +20,12 @@ from runtime.store.batch import SessionChange
 from runtime.store.cache import Cache
 from runtime.store.feed import Feed
 from runtime.store.loader import Loader
+from runtime.store.lost_turns import LostTurns
 from runtime.store.queue import WriteLimits
 from runtime.store.reader import Reader
-from runtime.store.reads import Reads
+from runtime.store.turn_reader import TurnReader
+from runtime.store.turns import Turns
 from runtime.store.writer import Writer
-from runtime.store.writes import Writes
 
 logger = logging.getLogger("agent_runtime.store")
 
@@ -44,8 +45,8 @@ def uuid7(at: datetime) -> str:
     return str(uuid.UUID(int=milliseconds << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low))
 
 
-class Store(Writes, Reads):
-    """Keeps conversations. Made by `open_store`; what it can be asked stands in its two halves."""
+class Store(Turns):
+    """Keeps conversations. Made by `open_store`; what it can be asked stands in Writes, Reads and Turns."""
 
     def __init__(
         self,
@@ -56,21 +57,23 @@ class Store(Writes, Reads):
         clock: Callable[[], datetime] = utc_now,
         make_id: Callable[[datetime], str] = uuid7,
     ) -> None:
-        instance = uuid.uuid4().hex
         self.unstored = 0
         self._database = database
         self._durability = settings.durability
+        self._events_kept = settings.turn_events_kept
         self._metrics = metrics
         self._clock = clock
         self._make_id = make_id
         self._cache = Cache(settings.cache_bytes)
         self._reader = Reader(database, self._cache, metrics, clock)
-        self._feed = Feed(self._reader, instance)
+        self._turn_reader = TurnReader(database, self._reader)
+        self._lost_turns = LostTurns(database)
+        self._feed = Feed(self._reader, database.instance)
         self._writer = Writer(
             database,
             Loader(self._cache if database.sole_writer else None),
             self._committed,
-            instance=instance,
+            instance=database.instance,
             limits=WriteLimits(settings.max_pending_bytes, settings.write_timeout, settings.flush_interval),
             metrics=metrics,
             clock=clock,

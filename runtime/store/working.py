@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -12,27 +11,8 @@ from msgspec import structs
 from runtime.models import AgentContext, Session
 from runtime.store.commands import Change, JsonText, NewMessage, Receipt
 from runtime.store.state import ApprovalRow, Details, Head, MessageColumns, decode, decode_optional
-
-# The statements of a batch in the order in which they run: what goes away makes room for what comes.
-STATEMENTS = (
-    "delete_session",
-    "insert_session",
-    "insert_agent_context",
-    "delete_messages_after",
-    "insert_message",
-    "update_session",
-    "update_head",
-    "update_agent_context",
-    "insert_agent_switch",
-    "delete_approval",
-    "insert_approval",
-    "update_approval",
-    "insert_idempotency_key",
-    "delete_old_idempotency_keys",
-    "delete_old_writers",
-)
-
-Rows = defaultdict[str, list[tuple[object, ...]]]
+from runtime.store.statements import Rows
+from runtime.store.working_turn import WorkingTurn
 
 
 class WorkingSession:
@@ -57,6 +37,7 @@ class WorkingSession:
         self.approvals: dict[str, ApprovalRow] = {}
         self.stored_approvals: dict[str, ApprovalRow] = {}
         self.deleted_approvals: set[str] = set()
+        self.turns: list[WorkingTurn] = []
         self.changed: set[Change] = set()
 
     @property
@@ -177,6 +158,8 @@ class WorkingSession:
         rows["insert_message"] += self.added
         rows["insert_agent_switch"] += self.switches
         self._write_approvals(rows)
+        for turn in self.turns:
+            turn.write(rows)
 
     def _write_new(self, rows: Rows) -> None:
         details, head = self.known_details(), self.head()
@@ -224,8 +207,8 @@ class WorkingSession:
             if stored is None or call_id in self.deleted_approvals:
                 rows["insert_approval"].append((self.id, *structs.astuple(new)))
             elif stored != new:
-                decided = (new.status, new.decided_at, new.modified_arguments, new.feedback)
-                rows["update_approval"].append((self.id, call_id, *decided))
+                decided = (new.decided_at, new.modified_arguments, new.feedback)
+                rows["update_approval"].append((self.id, call_id, new.status, new.expires_at, *decided))
 
 
 def _session_columns(details: Details | None) -> tuple[object, ...]:

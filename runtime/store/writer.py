@@ -35,7 +35,7 @@ from runtime.store.feed import notification
 from runtime.store.loader import Loader
 from runtime.store.plan import Plan, plan
 from runtime.store.queue import Pending, WriteLimits, WriteQueue
-from runtime.store.working import STATEMENTS
+from runtime.store.statements import STATEMENTS
 
 logger = logging.getLogger("agent_runtime.writer")
 

@@ -21,6 +21,7 @@ from runtime.store.commands import (
     Command,
     ContextWritten,
     IdempotencyKey,
+    Lease,
     Outcome,
     Replaced,
     Request,
@@ -31,10 +32,10 @@ from runtime.store.commands import (
     Truncated,
     fingerprint,
 )
-from runtime.store.inputs import check_key, check_number, json_text, optional_text
-from runtime.store.loader import json_list
+from runtime.store.inputs import check_key, check_number, json_list, json_text, optional_text
 from runtime.store.messages import new_messages
 from runtime.store.reader import Reader
+from runtime.store.turn_commands import StartTurn
 from runtime.store.writer import Writer
 
 OutcomeT = TypeVar("OutcomeT", bound=Outcome)
@@ -60,6 +61,7 @@ class Writes:
     _reader: Reader
     _writer: Writer
     _durability: Durability
+    _events_kept: float
     _clock: Callable[[], datetime]
     _make_id: Callable[[datetime], str]
 
@@ -80,7 +82,9 @@ class Writes:
         Raises SessionExists, unless `if_missing` lets one that is there do.
         """
         command = commands.CreateSession(
-            _key(session_id, options) if session_id is not None else SessionKey(options.get("owner", ""), ""),
+            session_key(session_id, options)
+            if session_id is not None
+            else SessionKey(options.get("owner", ""), ""),
             title=optional_text(title, "$.title"),
             description=optional_text(description, "$.description"),
             metadata=json_text(metadata or {}, "$.metadata"),
@@ -102,7 +106,7 @@ class Writes:
     ) -> SessionWritten:
         """Change what is given; None takes a title, a description or the metadata away."""
         command = commands.UpdateSession(
-            _key(session_id, options),
+            session_key(session_id, options),
             title=title if title is UNSET else optional_text(title, "$.title"),
             description=description if description is UNSET else optional_text(description, "$.description"),
             metadata=metadata if metadata is UNSET else json_text(metadata or {}, "$.metadata"),
@@ -114,12 +118,14 @@ class Writes:
         self, session_id: str, *, hard: bool = False, **options: Unpack[WriteOptions]
     ) -> SessionDeleted:
         """Delete a session: so that it can be restored, or (`hard`) with all that is in it for good."""
-        command = commands.DeleteSession(_key(session_id, options), hard=hard)
+        command = commands.DeleteSession(session_key(session_id, options), hard=hard)
         return await self._write(command, SessionDeleted, options)
 
     async def restore_session(self, session_id: str, **options: Unpack[WriteOptions]) -> SessionWritten:
         """Take a soft deletion back; a session that is not deleted stays as it is."""
-        return await self._write(commands.RestoreSession(_key(session_id, options)), SessionWritten, options)
+        return await self._write(
+            commands.RestoreSession(session_key(session_id, options)), SessionWritten, options
+        )
 
     async def append_messages(
         self,
@@ -130,7 +136,7 @@ class Writes:
         **options: Unpack[WriteOptions],
     ) -> Appended | Accepted:
         """Add messages, dicts in chat-completion form with any other fields: all, or none."""
-        command = commands.AppendMessages(_key(session_id, options), new_messages(messages))
+        command = commands.AppendMessages(session_key(session_id, options), new_messages(messages))
         if self._is_buffered(durability, options):
             return await self._accept(command, len(command.messages), options)
         return await self._write(command, Appended, options)
@@ -148,7 +154,7 @@ class Writes:
 
         With `create` a session that is missing is made.
         """
-        command = commands.ReplaceMessages(_key(session_id, options), new_messages(messages), create)
+        command = commands.ReplaceMessages(session_key(session_id, options), new_messages(messages), create)
         if self._is_buffered(durability, options):
             return await self._accept(command, len(command.messages), options)
         return await self._write(command, Replaced, options)
@@ -158,7 +164,7 @@ class Writes:
     ) -> Truncated:
         """Take away the messages that follow number `after`. Their numbers are not used again."""
         check_number(after, "$.after", 0, 2**63 - 1)
-        command = commands.TruncateMessages(_key(session_id, options), after)
+        command = commands.TruncateMessages(session_key(session_id, options), after)
         return await self._write(command, Truncated, options)
 
     async def switch_agent(
@@ -172,7 +178,7 @@ class Writes:
     ) -> Switched:
         """Hand the conversation over; to the agent that holds it already changes nothing."""
         command = commands.SwitchAgent(
-            _key(session_id, options),
+            session_key(session_id, options),
             agent=check_key(agent, "$.agent"),
             reason=optional_text(reason, "$.reason"),
             metadata=json_text(metadata or {}, "$.metadata"),
@@ -183,7 +189,7 @@ class Writes:
         self, session_id: str, metadata: Metadata, **options: Unpack[WriteOptions]
     ) -> ContextWritten:
         """Set the metadata of the agent context."""
-        command = commands.UpdateContext(_key(session_id, options), json_text(metadata, "$.metadata"))
+        command = commands.UpdateContext(session_key(session_id, options), json_text(metadata, "$.metadata"))
         return await self._write(command, ContextWritten, options)
 
     async def create_approval(
@@ -201,7 +207,7 @@ class Writes:
         if expires_in is not None:
             check_number(expires_in, "$.expires_in", 0, MAX_EXPIRES_IN)
         command = commands.CreateApproval(
-            _key(session_id, options),
+            session_key(session_id, options),
             call_id=check_key(call_id, "$.call_id"),
             tool_name=json_text(tool_name, "$.tool_name"),
             arguments=json_text(arguments, "$.arguments"),
@@ -225,7 +231,7 @@ class Writes:
         Raises ApprovalNotFound, ApprovalDecided, ApprovalExpired.
         """
         command = commands.DecideApproval(
-            _key(session_id, options),
+            session_key(session_id, options),
             call_id=check_key(call_id, "$.call_id"),
             decision=decision,
             modified_arguments=optional_text(modified_arguments, "$.modified_arguments"),
@@ -237,15 +243,22 @@ class Writes:
         self, session_id: str, call_id: str, **options: Unpack[WriteOptions]
     ) -> ApprovalDeleted:
         """Take an approval away. Raises ApprovalNotFound."""
-        command = commands.DeleteApproval(_key(session_id, options), check_key(call_id, "$.call_id"))
+        command = commands.DeleteApproval(session_key(session_id, options), check_key(call_id, "$.call_id"))
         return await self._write(command, ApprovalDeleted, options)
 
     async def cleanup(self, *, max_age_hours: float = 24, hard_delete_after_days: float = 30) -> Cleaned:
         """Delete sessions idle for longer, erase those deleted longer ago, of every owner.
 
-        Forgets old idempotency keys too. Works in small transactions.
+        Forgets old idempotency keys and events of turns too. Works in small transactions.
         """
-        return await clean(self._database, self._writer, self._clock(), max_age_hours, hard_delete_after_days)
+        return await clean(
+            self._database,
+            self._writer,
+            self._clock(),
+            max_age_hours,
+            hard_delete_after_days,
+            self._events_kept,
+        )
 
     async def _write(self, command: Command, kind: type[OutcomeT], options: WriteOptions) -> OutcomeT:
         outcome = await self._writer.submit(self._request(command, options))
@@ -259,7 +272,10 @@ class Writes:
         if name is not None:
             check_key(name, "idempotency_key")
         idempotency = None if name is None else IdempotencyKey(name, fingerprint(command))
-        return Request(command, key, at, options.get("if_match"), idempotency)
+        lease = None
+        if isinstance(command, StartTurn):
+            lease = Lease(self._make_id(at), self._database.instance)
+        return Request(command, key, at, options.get("if_match"), idempotency, lease)
 
     def _is_buffered(self, durability: Durability | None, options: WriteOptions) -> bool:
         """W5. A version can only be compared in the transaction: who names one waits for the answer."""
@@ -315,5 +331,6 @@ def _check_same(key: IdempotencyKey, fingerprint: str) -> None:
         raise KeyReused(key.key)
 
 
-def _key(session_id: str, options: WriteOptions) -> SessionKey:
+def session_key(session_id: str, options: WriteOptions) -> SessionKey:
+    """The key of a session that a caller names. Raises InvalidInput."""
     return SessionKey(options.get("owner", ""), check_key(session_id, "$.session_id"))

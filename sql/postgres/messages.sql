@@ -61,3 +61,23 @@ OFFSET $3 LIMIT $4;
 
 -- name: find_last_message_time(session_db_id)
 SELECT timestamp FROM messages WHERE session_db_id = $1 ORDER BY seq DESC LIMIT 1;
+
+-- name: list_open_ends(ends)
+-- Of each of the sessions [[session_db_id, seq], …], as if it ended with that message, the last message of
+-- a user or an assistant and what follows it: where that message calls tools, the calls and their results.
+SELECT m.session_db_id, m.seq, m.role, m.tool_call_id, m.tool_calls
+  FROM json_array_elements($1::json) AS k (pair)
+  JOIN messages AS m
+    ON m.session_db_id = (k.pair ->> 0)::bigint
+   AND m.seq <= (k.pair ->> 1)::bigint
+   AND m.seq >= (SELECT max(seq)
+                   FROM (SELECT max(seq) AS seq
+                           FROM messages
+                          WHERE session_db_id = (k.pair ->> 0)::bigint AND role = 'user'
+                            AND seq <= (k.pair ->> 1)::bigint
+                         UNION ALL
+                         SELECT max(seq)
+                           FROM messages
+                          WHERE session_db_id = (k.pair ->> 0)::bigint AND role = 'assistant'
+                            AND seq <= (k.pair ->> 1)::bigint) AS spoken)
+ ORDER BY m.session_db_id, m.seq;

@@ -6,9 +6,9 @@ INSERT INTO pending_approvals (session_db_id, call_id, tool_name, arguments, rea
                                created_at, expires_at, decided_at, modified_arguments, feedback)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
 
--- name: update_approval(session_db_id, call_id, status, decided_at, modified_arguments, feedback)
+-- name: update_approval(session_db_id, call_id, status, expires_at, decided_at, modified_arguments, feedback)
 UPDATE pending_approvals
-   SET status = $3, decided_at = $4, modified_arguments = $5, feedback = $6
+   SET status = $3, expires_at = $4, decided_at = $5, modified_arguments = $6, feedback = $7
  WHERE session_db_id = $1 AND call_id = $2;
 
 -- name: delete_approval(session_db_id, call_id)
@@ -35,3 +35,14 @@ SELECT session_db_id, call_id, tool_name, arguments, reason, status, created_at,
   FROM pending_approvals
  WHERE session_db_id = $1 AND status = $2
  ORDER BY created_at, call_id;
+
+-- name: count_waiting_approvals(now)
+-- Those that never expire and those that have not yet: in two, so that the index passes over the expired.
+SELECT (SELECT count(*) FROM pending_approvals WHERE status = 'pending' AND expires_at IS NULL)
+     + (SELECT count(*) FROM pending_approvals WHERE status = 'pending' AND expires_at > $1) AS waiting;
+
+-- name: find_approval(session_db_id, call_id)
+SELECT session_db_id, call_id, tool_name, arguments, reason, status, created_at,
+       expires_at, decided_at, modified_arguments, feedback
+  FROM pending_approvals
+ WHERE session_db_id = $1 AND call_id = $2;

@@ -21,6 +21,7 @@ SELECT (SELECT count(*) FROM sessions WHERE deleted_at IS NULL) AS sessions,
        (SELECT count(*) FROM messages) AS messages,
        (SELECT coalesce(sum(token_total), 0) FROM sessions) AS tokens,
        (SELECT count(*) FROM agent_switches) AS agent_switches,
+       (SELECT count(*) FROM turns) AS turns,
        (SELECT count(*) FROM pending_approvals WHERE status = 'pending') AS pending_approvals,
        (SELECT count(*) FROM idempotency_keys) AS idempotency_keys;
 

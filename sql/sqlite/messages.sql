@@ -61,3 +61,24 @@ SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_coun
 
 -- name: find_last_message_time(session_db_id)
 SELECT timestamp FROM messages WHERE session_db_id = ?1 ORDER BY seq DESC LIMIT 1;
+
+-- name: list_open_ends(ends)
+-- Of each of the sessions [[session_db_id, seq], …], as if it ended with that message, the last message of
+-- a user or an assistant and what follows it: where that message calls tools, the calls and their results.
+-- Differs because SQLite's planner may read every message first: CROSS JOIN keeps the order as written.
+SELECT m.session_db_id, m.seq, m.role, m.tool_call_id, m.tool_calls
+  FROM json_each(?1) AS k
+ CROSS JOIN messages AS m
+    ON m.session_db_id = k.value ->> 0
+   AND m.seq <= k.value ->> 1
+   AND m.seq >= (SELECT max(seq)
+                   FROM (SELECT max(seq) AS seq
+                           FROM messages
+                          WHERE session_db_id = k.value ->> 0 AND role = 'user'
+                            AND seq <= k.value ->> 1
+                         UNION ALL
+                         SELECT max(seq)
+                           FROM messages
+                          WHERE session_db_id = k.value ->> 0 AND role = 'assistant'
+                            AND seq <= k.value ->> 1) AS spoken)
+ ORDER BY m.session_db_id, m.seq;

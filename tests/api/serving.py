@@ -9,6 +9,9 @@ from typing import Any
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 
+from runtime.agents.configuration import load_registry
+from runtime.agents.engine import Engine, make_model
+from runtime.agents.model import Model
 from runtime.api.application import create_app
 from runtime.api.routes import USUAL_PACE, Pace
 from runtime.config import Settings
@@ -30,18 +33,26 @@ ANSWER = {"role": "assistant", "content": "hi"}
 
 @asynccontextmanager
 async def serving(
-    url: str, *, pace: Pace = USUAL_PACE, max_body_bytes: int = BODY_LIMIT, **settings: Any
+    url: str,
+    *,
+    pace: Pace = USUAL_PACE,
+    max_body_bytes: int = BODY_LIMIT,
+    model: Model | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Client]:
-    """A client of a server of its own on this database."""
+    """A client of a server of its own on this database. Without a `model` its settings name one."""
     metrics = Metrics()
     chosen = Settings(db_url=url, max_body_bytes=max_body_bytes, **settings)
+    registry = load_registry(chosen.agents_file)
     async with open_store(url, chosen, metrics) as store:
-        app = create_app(store, chosen, metrics, pace=pace)
+        engine = Engine(store, registry, model or make_model(chosen), metrics)
+        app = create_app(store, engine, chosen, metrics, pace=pace)
 
-        async def end_streams(_: web.Application) -> None:
+        async def end_turns_and_streams(_: web.Application) -> None:
+            await engine.close(5)
             store.end_streams()
 
-        app.on_shutdown.append(end_streams)
+        app.on_shutdown.append(end_turns_and_streams)
         async with TestClient(TestServer(app)) as client:
             yield client
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.api.serving import Client, Json, check, check_problem, make
+from pathlib import Path
+
+from tests.api.serving import Client, Json, check, check_problem, make, serving
 
 CONTEXT_FIELDS = {"session_id", "current_agent", "switch_count", "created_at", "updated_at", "metadata"}
 SWITCH_FIELDS = {"id", "from_agent", "to_agent", "switched_at", "reason", "metadata"}
@@ -19,6 +21,51 @@ async def test_the_built_in_agents(client: Client) -> None:
     fields = {"type", "name", "description", "allowed_tools", "has_file_restrictions"}
     assert all(set(agent) == fields for agent in agents)
     assert [agent["type"] for agent in agents if agent["has_file_restrictions"]] == ["architect"]
+
+
+AGENTS = """
+[agents.orchestrator]
+name = "First"
+description = "Takes what comes."
+instructions = "Hand over."
+hands_over_to = ["writer"]
+
+[agents.writer]
+name = "Writer"
+description = "Writes."
+instructions = "Write."
+tools = ["save"]
+files = ["*.txt"]
+
+[tools.save]
+description = "Save a file."
+edits = "path"
+[tools.save.parameters]
+type = "object"
+properties = { path = { type = "string" } }
+"""
+
+
+async def test_the_agents_of_a_file(database_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "agents.toml"
+    file.write_text(AGENTS)
+    async with serving(database_url, agents_file=str(file)) as client:
+        assert await check(await client.get("/agents")) == [
+            {
+                "type": "orchestrator",
+                "name": "First",
+                "description": "Takes what comes.",
+                "allowed_tools": ["switch_agent"],
+                "has_file_restrictions": False,
+            },
+            {
+                "type": "writer",
+                "name": "Writer",
+                "description": "Writes.",
+                "allowed_tools": ["save"],
+                "has_file_restrictions": True,
+            },
+        ]
 
 
 async def test_switch(client: Client) -> None:

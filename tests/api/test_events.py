@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import socket
 
 import pytest
-from aiohttp import ClientResponse
 
 from runtime.api.routes import METRICS, Pace
-from tests.api.serving import ANSWER, USER, Client, Json, append, check, check_problem, make, serving
+from tests.api.reading import LONG, hearing, next_event, stalled_reader
+from tests.api.serving import ANSWER, USER, Client, append, check, check_problem, make, serving
 
 EVENTS = "/sessions/s/events"
-
-
-async def next_event(response: ClientResponse) -> dict[str, Json]:
-    """The next event's fields; its data decoded. A comment is the field with the empty name."""
-    fields: dict[str, Json] = {}
-    async with asyncio.timeout(10):
-        while line := (await response.content.readline()).decode().rstrip("\n"):
-            name, _, value = line.partition(":")
-            fields[name] = value.removeprefix(" ")
-    if "data" in fields:
-        fields["data"] = json.loads(fields["data"])
-    return fields
 
 
 async def test_from_the_beginning_and_then_live(client: Client) -> None:
@@ -107,38 +93,16 @@ async def test_open_streams_are_counted_and_end_with_the_server(database_url: st
     assert next(iter(app[METRICS].sse_streams.collect())).samples[0].value == 0
 
 
-class Heard(logging.Handler):
-    """Waits for a line of the log."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.text = text
-        self.heard = asyncio.Event()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if self.text in record.getMessage():
-            self.heard.set()
-
-
 async def test_a_reader_that_stalls_is_cut_off(database_url: str) -> None:
-    line = Heard("stalled")
-    logging.getLogger("agent_runtime.http").addHandler(line)
     async with serving(database_url, pace=Pace(patience=0.1), max_body_bytes=2**24) as client:
         await make(client)
         # More than the buffers of the sockets between the two can hold.
         for _ in range(16):
             await append(client, {**USER, "content": "x" * 1_000_000})
-        with socket.socket() as reader:
-            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            reader.setblocking(False)
-            address = (client.host, client.port)
-            await asyncio.get_running_loop().sock_connect(reader, address)
-            await asyncio.get_running_loop().sock_sendall(
-                reader, f"GET {EVENTS} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-            )
-            async with asyncio.timeout(10):
-                await line.heard.wait()
-    logging.getLogger("agent_runtime.http").removeHandler(line)
+        with hearing("agent_runtime.http", "stalled") as cut_off:
+            async with stalled_reader(client, f"GET {EVENTS} HTTP/1.1\r\nHost: x\r\n\r\n"):
+                async with asyncio.timeout(LONG):
+                    await cut_off.wait()
 
 
 async def test_a_reader_that_goes_away_is_forgotten(client: Client, caplog: pytest.LogCaptureFixture) -> None:

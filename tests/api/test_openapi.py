@@ -10,7 +10,7 @@ from runtime.api.application import ROUTES
 from runtime.api.openapi import describe
 from tests.api.serving import Client, check
 
-# Every route of http-api.md but those under Turns.
+# Every route of http-api.md.
 CONTRACT = {
     ("POST", "/sessions"),
     ("PUT", "/sessions/{session_id}"),
@@ -40,6 +40,10 @@ CONTRACT = {
     ("GET", "/sessions/{session_id}/approvals"),
     ("POST", "/sessions/{session_id}/approvals/{call_id}/decision"),
     ("DELETE", "/sessions/{session_id}/approvals/{call_id}"),
+    ("POST", "/agent/message/stream"),
+    ("GET", "/sessions/{session_id}/turns/{turn_id}/events"),
+    ("POST", "/sessions/{session_id}/turns/{turn_id}/stop"),
+    ("GET", "/sessions/{session_id}/turns"),
     ("GET", "/health"),
     ("GET", "/health/ready"),
     ("GET", "/metrics"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
 
 from runtime import __version__
+from tests.api.asking import ask, begin, call, fails, read_event, talking, user
 from tests.api.serving import USER, Client, append, check, check_problem, make, serving
+from tests.model_server import calls, says, status
 
 
 async def test_health(client: Client) -> None:
@@ -42,6 +45,60 @@ async def test_metrics_have_few_labels(client: Client) -> None:
 async def test_unknown_paths(client: Client) -> None:
     for path in ("/", "/nowhere", "/sessions/", "/sessions/s/nothing", "/agent"):
         await check_problem(await client.get(path), 404, "not_found")
+
+
+async def samples(client: Client) -> dict[str, float]:
+    """Each metric with its labels, without the prefix of all."""
+    lines = (await (await client.get("/metrics")).text()).splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name.removeprefix("agent_runtime_"): float(value) for name, value in pairs}
+
+
+async def test_metrics_of_turns(database_url: str) -> None:
+    write = calls(call("w", "write_file", path="a", content=""), usage=(100, 10))
+    script = [says("Hello", usage=(12, 5)), status(401), write]
+    async with talking(database_url, script) as (client, _):
+        await ask(client, user("hi"))
+        await fails(client, user("hi"), "model_refused")
+        await ask(client, {"type": "switch_agent", "agent_type": "coder", "content": "write"})
+        await make(client, "other", agent="mine")
+        await ask(client, user("hi"), "other")
+        found = await samples(client)
+        assert {name: value for name, value in found.items() if name.startswith("turns_total")} == {
+            'turns_total{agent="orchestrator",status="completed"}': 1,
+            'turns_total{agent="orchestrator",status="failed"}': 1,
+            'turns_total{agent="coder",status="completed"}': 1,
+            'turns_total{agent="other",status="failed"}': 1,
+        }
+        assert found['model_tokens_total{direction="input"}'] == 112
+        assert found['model_tokens_total{direction="output"}'] == 15
+        assert found['model_errors_total{code="model_refused"}'] == 1
+        # Only the first answer had any text.
+        assert found["first_token_seconds_count"] == 1
+
+
+async def test_metrics_of_what_goes_on_now(database_url: str) -> None:
+    gate = asyncio.Semaphore(0)
+    async with (
+        talking(database_url, [says("a", gate=gate)]) as (client, model),
+        begin(client, user("hi")) as stream,
+    ):
+        await read_event(stream)
+        await model.wait_for_requests(1)
+        found = await samples(client)
+        names = ("turns_running", "model_streams", "sse_streams")
+        assert [found[name] for name in names] == [1, 1, 1]
+
+
+async def test_approvals_that_wait_are_counted(database_url: str) -> None:
+    async with serving(database_url) as client:
+        await make(client)
+        body = {"call_id": "c", "tool_name": "t", "arguments": {}}
+        await check(await client.post("/sessions/s/approvals", json=body), 201)
+    # At its start a server looks first.
+    async with serving(database_url) as client, asyncio.timeout(20):
+        while (await samples(client))["pending_approvals"] != 1:
+            pass
 
 
 async def test_wrong_methods(client: Client) -> None:

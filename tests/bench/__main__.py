@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from tests.bench import append, growth, over_http
+from tests.bench import append, growth, over_http, turns
 from tests.bench.databases import open_databases
 
-BENCHMARKS = {"append": append.run, "http": over_http.run, "growth": growth.run}
+BENCHMARKS = {"append": append.run, "http": over_http.run, "growth": growth.run, "turns": turns.run}
 
 
 def main() -> None:

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 
 SESSIONS = 10_000
 MESSAGES = 20
+TURNS = 3
+EVENTS = 4
+# One turn has spoken for a long time.
+TALKER, TALK = 4711, 5_000
 WRITERS = 3
 
 # Half of the sessions belong to nobody, the rest to a hundred owners; one in twenty is deleted.
@@ -36,10 +40,31 @@ INSERTS = {
         SESSIONS * 3,
     ),
     "pending_approvals": (
-        "session_db_id, call_id, tool_name, arguments, status, created_at",
+        "session_db_id, call_id, tool_name, arguments, status, created_at, expires_at",
         "SELECT 1 + (n - 1) / 3, 'call ' || n, '\"write\"', {empty},"
-        " CASE WHEN n % 9 = 0 THEN 'pending' ELSE 'approved' END, {time} FROM n",
+        " CASE WHEN n % 9 = 0 THEN 'pending' ELSE 'approved' END, {time},"
+        " CASE WHEN n % 2 = 0 THEN {time} END FROM n",
         SESSIONS * 3,
+    ),
+    # In a third of the sessions one runs; of the others three in four have their events still.
+    "turns": (
+        "session_db_id, n, turn_id, status, agent, started_at, ended_at, input_tokens, output_tokens,"
+        " instance, beat, stop_requested, last_event, text_length, events_kept",
+        f"SELECT 1 + (n - 1) / {TURNS}, 1 + (n - 1) % {TURNS}, 'turn ' || n,"
+        " CASE WHEN n % 9 = 0 THEN 'running' ELSE 'completed' END, 'coder', {time},"
+        " CASE WHEN n % 9 <> 0 THEN {time} END, 1000, 100, 'instance ' || (n % 7), n, n % 1000 = 0,"
+        f" {EVENTS}, 0, n % 9 = 0 OR n % 4 <> 1 FROM n",
+        SESSIONS * TURNS,
+    ),
+    "turn_events": (
+        "session_db_id, turn_n, n, kind, data",
+        f"SELECT CASE WHEN n <= {SESSIONS * TURNS * EVENTS}"
+        f" THEN 1 + (n - 1) / {TURNS * EVENTS} ELSE {TALKER} END,"
+        f" CASE WHEN n <= {SESSIONS * TURNS * EVENTS} THEN 1 + (n - 1) / {EVENTS} % {TURNS} ELSE 1 END,"
+        f" CASE WHEN n <= {SESSIONS * TURNS * EVENTS} THEN 1 + (n - 1) % {EVENTS}"
+        f" ELSE n - {SESSIONS * TURNS * EVENTS - EVENTS} END,"
+        " CASE WHEN n % 4 < 2 THEN 'text' ELSE 'message' END, 'a few words of it' FROM n",
+        SESSIONS * TURNS * EVENTS + TALK,
     ),
     "idempotency_keys": (
         "owner, key, fingerprint, reply, created_at",

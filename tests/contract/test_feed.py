@@ -16,8 +16,9 @@ from runtime.store.commands import SessionKey
 from runtime.store.feed import ALL_CHANGES, MAX_NOTIFICATION, PAGE, Follower, notification
 from runtime.store.state import Head
 from runtime.store.store import Store, open_store
+from tests.chance import NOON
 from tests.contract.delayed_database import delayed_store
-from tests.interleavings import NOON
+from tests.contract.instances import two_instances
 
 # Longer than any test may take: what comes earlier was not found by looking again.
 LONG = 60.0
@@ -242,22 +243,8 @@ async def test_a_follower_who_is_interrupted_while_it_reads_misses_nothing(datab
 
 @pytest.fixture
 async def instances(postgres_url: str) -> AsyncIterator[tuple[Store, Store]]:
-    """Two, each of which has heard from the other."""
-    async with open_store(postgres_url) as here, open_store(postgres_url) as there:
-        await here.create_session("s")
-        await meet(here, there)
-        await meet(there, here)
-        yield here, there
-
-
-async def meet(speaker: Store, listener: Store) -> None:
-    """Let one hear the other: from then on it listens."""
-    await speaker.create_session("greeting", if_missing=True)
-    async with listener.follow("greeting") as follower:
-        await follower.events(MOMENT)
-        name = (await speaker.get_session("greeting")).version
-        await speaker.update_session("greeting", title=f"Hello {name}")
-        await next_change(follower)
+    async with two_instances(postgres_url) as instances:
+        yield instances
 
 
 async def test_r2_a_follower_hears_what_another_instance_stores(instances: tuple[Store, Store]) -> None:
@@ -342,6 +329,6 @@ async def test_r2_a_batch_too_large_for_a_notification_is_heard_of_all_the_same(
 
 def test_r2_a_notification_is_never_longer_than_postgres_takes() -> None:
     key, head = SessionKey("", "s"), Head(2**62, SessionKey("", "s"), 2**62, 0, 0, 0, NOON, None, 0, 0, None)
-    change = SessionChange(key, head, head, [], frozenset(ALL_CHANGES))
+    change = SessionChange(key, head, head, [], frozenset(ALL_CHANGES), [])
     assert [len(notification("i" * 32, [change] * n)) <= MAX_NOTIFICATION for n in range(200)] == [True] * 200
     assert notification("i" * 32, [change] * 200) == '["' + "i" * 32 + '",null]'

@@ -20,7 +20,10 @@ from runtime.config import Settings
 from runtime.db.queries import load_queries
 from runtime.db.sqlite_dialect import bind
 from runtime.models import utc_now
+from runtime.store.commands import SessionKey
+from runtime.store.messages import new_messages
 from runtime.store.store import Store, open_store
+from runtime.store.turn_commands import AdvanceTurn, Ending
 from tests.contract.obstacles import sqlite_path
 from tests.long_sessions import make_session
 
@@ -56,7 +59,30 @@ async def read_stats(store: Store, name: str) -> None:
     assert (await store.get_stats(name)).message_count >= LENGTHS[name]
 
 
-ACTIONS = (append, read_last_page, read_first_page, read_page_before, read_page_of_a_role, read_stats)
+async def run_a_turn(store: Store, name: str) -> None:
+    started = await store.start_turn(name, messages=[{"role": "user", "content": "one more"}])
+    await store.advance_turn(
+        AdvanceTurn(
+            SessionKey("", name),
+            started.turn.turn_id,
+            store.instance,
+            started.beat,
+            texts=("a word",),
+            messages=new_messages([{"role": "assistant", "content": "a word"}]),
+            ending=Ending("completed"),
+        )
+    )
+
+
+ACTIONS = (
+    append,
+    read_last_page,
+    read_first_page,
+    read_page_before,
+    read_page_of_a_role,
+    read_stats,
+    run_a_turn,
+)
 
 
 def calls(session_db_id: int, name: str) -> list[Call]:
@@ -75,6 +101,16 @@ def calls(session_db_id: int, name: str) -> list[Call]:
         ("list_messages_after", [session_db_id, end - PAGE, PAGE + 1]),
         ("list_role_messages_before", [session_db_id, "tool", end + 1, 6]),
         ("find_last_message_time", [session_db_id]),
+        ("list_details", [f"[{session_db_id}]"]),
+        ("list_open_ends", [f"[[{session_db_id}, {2**63 - 1}]]"]),
+        (
+            "insert_turn",
+            [session_db_id, 1, "t", "running", "ask", now, None, None, 0, 0, "i", 0, False, 1, 0, True],
+        ),
+        ("list_last_turns", [f"[{session_db_id}]"]),
+        ("insert_turn_event", [session_db_id, 1, 1, "text", "a word"]),
+        ("append_turn_text", [session_db_id, 1, 1, "another"]),
+        ("update_turn", [session_db_id, 1, "completed", "ask", now, None, 1, 1, 1, False, 1, 7]),
     ]
 
 

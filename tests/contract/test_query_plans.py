@@ -33,6 +33,7 @@ MEANT = {
     "delete_writer": "writers has one row an instance",
     "delete_old_writers": "writers has one row an instance",
     "find_oldest_idempotency_key": "the first entry of an index",
+    "find_instance": "a view of the connections, as many as there are",
 }
 
 EARLY = datetime(2026, 1, 1, 0, 30, tzinfo=UTC)
@@ -41,12 +42,18 @@ VALUES: dict[str, Any] = {
     **dict.fromkeys(("seq", "after_seq"), 5),
     **dict.fromkeys(("before_seq", "last_seq", "message_count", "offset", "limit", "count"), 10),
     **dict.fromkeys(
-        ("n", "before_n", "batch", "version", "cut_version", "changed_version", "switch_count"), 3
+        ("n", "beat", "before_n", "batch", "version", "cut_version", "changed_version", "switch_count"), 3
     ),
     **dict.fromkeys(("token_total", "token_count", "first_user_seq"), 1),
     **dict.fromkeys(("idle_before", "deleted_before", "created_before", "written_before"), EARLY),
     **dict.fromkeys(("created_at", "updated_at", "timestamp", "switched_at", "written_at"), EARLY),
     **dict.fromkeys(("last_activity", "before_activity", "expires_at", "decided_at", "deleted_at"), EARLY),
+    **dict.fromkeys(("started_at", "ended_at", "ended_before", "now"), EARLY),
+    **dict.fromkeys(("turn_n", "from_n", "last_event", "text_length", "input_tokens", "output_tokens"), 1),
+    **dict.fromkeys(("stop_requested", "events_kept"), True),
+    **dict.fromkeys(("error", "data", "text", "kind", "agent", "instance"), "{}"),
+    "turn_id": "turn 14131",
+    "after_id": 4711,
     **dict.fromkeys(("title", "description", "metadata", "first_user_text", "content", "name"), "{}"),
     **dict.fromkeys(("tool_call_id", "tool_calls", "extra", "tool_name", "arguments", "reason"), "{}"),
     **dict.fromkeys(("modified_arguments", "feedback", "reply"), "{}"),
@@ -59,6 +66,7 @@ VALUES: dict[str, Any] = {
     "fingerprint": "f",
     "payload": "p",
     "session_db_ids": "[1, 4711]",
+    "ends": "[[1, 9223372036854775807], [4711, 10]]",
     "keys": '[["owner 11", "session 4711"], ["", "session 4712"]]',
 }
 NAMES = {

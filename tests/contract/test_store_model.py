@@ -23,8 +23,9 @@ from runtime.store import commands
 from runtime.store.commands import Accepted, Command, Outcome, Request, SessionKey
 from runtime.store.inputs import MAX_NESTING
 from runtime.store.store import Store, open_store
+from tests.chance import NOON, raw_message
 from tests.conversation import Conversation, StoredMessage, value
-from tests.interleavings import NOON, Interleaving, Step, interleavings, opening, raw_message, switch_agent
+from tests.interleavings import Interleaving, Step, interleavings, opening, switch_agent
 from tests.model import Model
 
 EXAMPLES = settings().max_examples

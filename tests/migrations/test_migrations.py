@@ -80,6 +80,8 @@ def test_both_dialects_end_in_the_same_catalogue(sqlite_url: str, postgres_url: 
         "pending_approvals",
         "idempotency_keys",
         "writers",
+        "turns",
+        "turn_events",
     }
 
 

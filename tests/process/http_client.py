@@ -1,9 +1,9 @@
-"""What a client program does with a server process: writes under a key, pages, follows a session."""
+"""What a client program does with a server process: writes under a key, pages, follows sessions and turns."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -15,11 +15,23 @@ TIMEOUT = aiohttp.ClientTimeout(total=60)
 
 
 class Event(NamedTuple):
-    """A server-sent event; the id of a `message` is its sequence number. A comment has no name."""
+    """A server-sent event. A comment has no name.
+
+    In a session the id of a `message` is its sequence number; in a turn it is a text such as `3-17`.
+    """
 
     name: str
-    id: int | None
+    id: Any
     data: Json
+
+
+class Refused(AssertionError):
+    """The server refuses to do what it is asked; `code` says why."""
+
+    def __init__(self, status: int, problem: Json) -> None:
+        super().__init__(status, problem)
+        self.status = status
+        self.code: str = problem["code"]
 
 
 class HttpClient:
@@ -42,6 +54,13 @@ class HttpClient:
         async with self._http.post(self.url + path, json=body, headers=headers) as reply:
             self.replayed += "Idempotent-Replayed" in reply.headers
             return await _checked(reply)
+
+    async def read_metric(self, name: str) -> float:
+        """The value of a metric of ours that has no labels."""
+        async with self._http.get(self.url + "/metrics") as reply:
+            lines = (await reply.text()).splitlines()
+        prefix = f"agent_runtime_{name} "
+        return next(float(line.removeprefix(prefix)) for line in lines if line.startswith(prefix))
 
     async def read_forward(self, session_id: str, limit: int) -> list[Json]:
         """The messages of a session, page by page from the first."""
@@ -70,7 +89,27 @@ class HttpClient:
         headers = {"Last-Event-ID": str(after)}
         async with self._http.get(f"{self.url}/sessions/{session_id}/events", headers=headers) as reply:
             assert reply.status == 200, await reply.text()
-            yield _events(reply)
+            yield _events(reply, int)
+
+    @asynccontextmanager
+    async def ask(self, session_id: str, message: Json) -> AsyncIterator[AsyncIterator[Event]]:
+        """The events of a turn that a message starts; a text is something that the user says."""
+        said = {"type": "user_message", "content": message} if isinstance(message, str) else message
+        body = {"session_id": session_id, "message": said}
+        async with self._http.post(self.url + "/agent/message/stream", json=body) as reply:
+            if reply.status != 200:
+                raise Refused(reply.status, await reply.json())
+            yield _events(reply, str)
+
+    @asynccontextmanager
+    async def follow_turn(
+        self, session_id: str, turn_id: str, after: str
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """The events of a turn behind one of them, which is named by its id."""
+        path = f"{self.url}/sessions/{session_id}/turns/{turn_id}/events"
+        async with self._http.get(path, headers={"Last-Event-ID": after}) as reply:
+            assert reply.status == 200, await reply.text()
+            yield _events(reply, str)
 
 
 @asynccontextmanager
@@ -83,17 +122,23 @@ async def http_client(url: str = "") -> AsyncIterator[HttpClient]:
 
 async def _checked(reply: aiohttp.ClientResponse) -> Json:
     text = await reply.text()
-    assert reply.status in (200, 201), text
+    if reply.status not in (200, 201, 202):
+        raise Refused(reply.status, json.loads(text))
     return json.loads(text)
 
 
-async def _events(reply: aiohttp.ClientResponse) -> AsyncIterator[Event]:
-    fields: dict[str, str] = {}
-    while line := (await reply.content.readline()).decode():
-        name, _, value = line.rstrip("\n").partition(":")
-        if line != "\n":
-            fields[name] = value.removeprefix(" ")
-            continue
-        id = int(fields["id"]) if "id" in fields else None
-        yield Event(fields.get("event", ""), id, json.loads(fields.get("data", "null")))
-        fields = {}
+async def _events(
+    reply: aiohttp.ClientResponse, parse_id: Callable[[str], int | str]
+) -> AsyncIterator[Event]:
+    received = b""
+    async for piece in reply.content.iter_any():
+        *events, received = (received + piece).split(b"\n\n")
+        for event in events:
+            yield _parse(event.decode(), parse_id)
+
+
+def _parse(event: str, parse_id: Callable[[str], int | str]) -> Event:
+    parts = (line.partition(":") for line in event.split("\n"))
+    fields = {name: value.removeprefix(" ") for name, _, value in parts}
+    id = parse_id(fields["id"]) if "id" in fields else None
+    return Event(fields.get("event", ""), id, json.loads(fields.get("data", "null")))

@@ -31,8 +31,9 @@ from runtime.store.commands import (
 from runtime.store.messages import encode_message
 from runtime.store.plan import plan
 from runtime.store.reader import Reader
+from tests.chance import AGENTS, DELETED, EXISTING, NOON, Chance
 from tests.conversation import StoredMessage
-from tests.interleavings import AGENTS, DELETED, EXISTING, NOON, Chance, opening
+from tests.interleavings import opening
 from tests.model import Model
 from tests.unit.tables import Tables
 

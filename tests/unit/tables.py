@@ -14,7 +14,7 @@ from runtime.store.batch import Known
 from runtime.store.cache import Cache
 from runtime.store.commands import Request, SessionKey
 from runtime.store.loader import Loader
-from runtime.store.working import STATEMENTS, Rows
+from runtime.store.statements import STATEMENTS, Rows
 
 # These touch one row, always; the others as many as there are.
 ONE_ROW = ("insert_", "update_", "delete_session", "delete_approval")
@@ -79,11 +79,11 @@ class Tables:
         """Each session with all that belongs to it, by table."""
         rows = {row["id"]: dict(row) for row in self._select("sessions ORDER BY id")}
         keys = {id: SessionKey(row.pop("owner"), row.pop("session_id")) for id, row in rows.items()}
-        tables = ("messages", "agent_contexts", "agent_switches", "pending_approvals")
+        tables = ("messages", "agent_contexts", "agent_switches", "pending_approvals", "turns", "turn_events")
         found: dict[SessionKey, Columns]
         found = {keys[id]: {"session": row, **{table: [] for table in tables}} for id, row in rows.items()}
         for table in tables:
-            for row in self._select(f"{table} ORDER BY 1, 2"):
+            for row in self._select(f"{table} ORDER BY 1, 2, 3"):
                 found[keys[row["session_db_id"]]][table].append(tuple(row)[1:])
         return found
 

@@ -113,6 +113,20 @@ def test_no_password_is_shown_in_an_error():
     assert "'postgresql://me:***@here/db'" in text
 
 
+def test_a_user_in_the_models_url_and_a_key_contradict_each_other():
+    text = message(LLM_URL="http://user:s3cret@here", LLM_API_KEY="key")
+    assert "AGENT_RUNTIME__LLM_URL" in text
+    assert "AGENT_RUNTIME__LLM_API_KEY" in text
+    assert "s3cret" not in text
+
+
+def test_the_key_of_the_model_is_shown_nowhere():
+    assert "s3cret" not in message(LLM_API_KEY="s3cret key")
+    settings = Settings(llm_api_key="s3cret")
+    assert "s3cret" not in repr(settings)
+    assert "s3cret" not in repr(Settings(llm_url="https://user:s3cret@here"))
+
+
 def test_no_password_is_shown_by_the_settings_themselves():
     settings = Settings(db_url="postgresql://me:s3cret@here/db")
     assert "s3cret" not in repr(settings)

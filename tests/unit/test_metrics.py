@@ -22,6 +22,14 @@ NAMES = {
     "http_request_seconds": "histogram",
     "sse_streams": "gauge",
     "shutdown_seconds": "gauge",
+    # Turns
+    "turns": "counter",
+    "turns_running": "gauge",
+    "model_streams": "gauge",
+    "first_token_seconds": "histogram",
+    "model_tokens": "counter",
+    "model_errors": "counter",
+    "pending_approvals": "gauge",
 }
 
 

@@ -27,20 +27,12 @@ from runtime.store.commands import (
     SessionKey,
 )
 from runtime.store.plan import Plan, decode_reply, plan
-from tests.conversation import Conversation
-from tests.interleavings import (
-    EXISTING,
-    NOON,
-    POOL,
-    TO_BE_NAMED,
-    Chance,
-    Interleaving,
-    Step,
-    clean_up,
-    interleavings,
-    opening,
-)
-from tests.model import Model
+from runtime.store.turn_commands import TurnWritten
+from tests.chance import EXISTING, NOON, POOL, TO_BE_NAMED, Chance
+from tests.conversation import Conversation, StoredTurn
+from tests.interleavings import Interleaving, Step, clean_up, interleavings, opening
+from tests.model import SPEECH, Model
+from tests.turn_steps import TURNS
 from tests.unit.tables import Columns, Tables, json_or_none
 
 # A hundred, unless another profile says more (`--hypothesis-profile=long`).
@@ -53,7 +45,7 @@ thoroughly = settings(
 
 
 def forget_old(chance: Chance) -> ForgetOld:
-    return ForgetOld(TO_BE_NAMED, chance.time())
+    return ForgetOld(TO_BE_NAMED, chance.time(), chance.time())
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +70,8 @@ class Run:
         """The requests, cut into batches; the model has done each batch when it is yielded."""
         interleaving, batch = Interleaving(self.model), []
         for step in steps:
-            batch.append(interleaving.request(step))
+            request = interleaving.request(step)
+            batch.append(request)
             note(batch[-1])
             self.expected.append(self.model.apply(batch[-1]))
             # Forgetting takes effect when its batch ends.
@@ -106,7 +99,14 @@ class Run:
 
 
 def outcomes(planned: Plan) -> list[Outcome | str]:
-    return [each.code if isinstance(each, RequestError) else each for each in planned.outcomes]
+    return [each.code if isinstance(each, RequestError) else visible(each) for each in planned.outcomes]
+
+
+def visible(outcome: Outcome) -> Outcome:
+    """The outcome without what the model does not know: db ids, and events in pieces."""
+    if isinstance(outcome, TurnWritten):
+        return structs.replace(outcome, session_db_id=0, beginning=())
+    return outcome
 
 
 def state(model: Model) -> dict[SessionKey, Columns]:
@@ -127,6 +127,12 @@ def columns(session: Conversation) -> Columns:
         ],
         "agent_switches": [structs.astuple(switch) for switch in session.switches],
         "pending_approvals": [approval_columns(each) for _, each in sorted(session.approvals.items())],
+        "turns": [turn_columns(n, each) for n, each in enumerate(session.turns, 1)],
+        "turn_events": [
+            (n, number, kind, data)
+            for n, each in enumerate(session.turns, 1)
+            for number, (kind, data) in sorted(each.events.items())
+        ],
     }
 
 
@@ -162,6 +168,13 @@ def approval_columns(approval: Approval) -> tuple[Any, ...]:
     return tuple(fields.values())
 
 
+def turn_columns(n: int, stored: StoredTurn) -> tuple[Any, ...]:
+    turn = structs.asdict(stored.turn())
+    turn["error"] = stored.error
+    lease = (stored.lease.instance, stored.beat, int(stored.stop_requested))
+    return (n, *turn.values(), *lease, *stored.position, int(stored.events_kept))
+
+
 def found(tables: Tables) -> dict[SessionKey, Columns]:
     """What the tables hold, JSON texts decoded where the model holds values."""
     sessions = tables.sessions()
@@ -174,6 +187,10 @@ def found(tables: Tables) -> dict[SessionKey, Columns]:
             (row[0], *map(json_or_none, row[1:4]), *row[4:8], *map(json_or_none, row[8:]))
             for row in session["pending_approvals"]
         ]
+        session["turn_events"] = [
+            (*row[:3], json_or_none(f'"{row[3]}"' if row[2] == "text" else row[3]))
+            for row in session["turn_events"]
+        ]
     return sessions
 
 
@@ -185,9 +202,9 @@ def expected_changes(run: Run) -> dict[tuple[SessionKey | int, bool], Any]:
     }
     for number, session in now.items():
         before = run.before.get(number)
-        if before != session.version:
-            what = {each for changed_number, each in run.model.log if changed_number == number}
-            changed[number] = (before, session.version, what)
+        what = {each for changed_number, each in run.model.log if changed_number == number}
+        if before != session.version or SPEECH in what:
+            changed[number] = (before, session.version, what - {SPEECH})
     return changed
 
 
@@ -202,7 +219,7 @@ def in_order(changes: Any) -> list[Any]:
     return sorted(changes, key=repr)
 
 
-@given(interleavings(clean_up, forget_old))
+@given(interleavings(clean_up, forget_old, *TURNS))
 @thoroughly
 def test_w3_a_batch_leaves_and_answers_what_its_requests_would_one_by_one(
     tables: Tables, steps: list[Step]
@@ -214,7 +231,7 @@ def test_w3_a_batch_leaves_and_answers_what_its_requests_would_one_by_one(
             assert found(tables) == state(run.model)
 
 
-@given(interleavings(clean_up))
+@given(interleavings(clean_up, *TURNS))
 @settings(thoroughly, max_examples=2 * EXAMPLES)
 def test_w2_every_change_is_told_with_the_head_and_the_messages_that_are_stored(
     tables: Tables, steps: list[Step]
@@ -239,18 +256,20 @@ def check_heads(run: Run, changes: Sequence[SessionChange]) -> None:
             assert [row[1:] for row in change.added] == [message_columns(each) for each in stored]
 
 
-@given(interleavings(clean_up))
+@given(interleavings(clean_up, *TURNS))
 @settings(thoroughly, max_examples=EXAMPLES)
 def test_w12_a_key_keeps_the_reply_of_its_first_request(tables: Tables, steps: list[Step]) -> None:
     with tables.undone():
         run = Run(tables)
         for batch in run.batches(steps):
             run.store(batch)
-        kept = {name: (mark, decode_reply(reply)) for name, (mark, reply) in tables.replies().items()}
+        kept = {
+            name: (mark, visible(decode_reply(reply))) for name, (mark, reply) in tables.replies().items()
+        }
         assert kept == {name: (each.fingerprint, each.outcome) for name, each in run.model.replies.items()}
 
 
-@given(interleavings(clean_up))
+@given(interleavings(clean_up, *TURNS))
 @settings(thoroughly, max_examples=2 * EXAMPLES)
 def test_w4_a_request_raises_the_version_by_one_or_leaves_no_trace(tables: Tables, steps: list[Step]) -> None:
     with tables.undone():
@@ -259,14 +278,20 @@ def test_w4_a_request_raises_the_version_by_one_or_leaves_no_trace(tables: Table
             planned = run.store(batch)
             for change in planned.changes:
                 if change.head is not None:
-                    assert change.head.version == (change.base.version if change.base else 0) + 1
+                    raised = change.head.version - (change.base.version if change.base else 0)
+                    assert raised == (0 if is_speech(change) else 1)
             written = {statement for statement, rows in planned.rows.items() if rows}
-            assert bool(planned.changes) == bool(written - {"insert_idempotency_key"})
+            # A sign of life of a turn is told to nobody.
+            assert bool(planned.changes) == bool(written - {"insert_idempotency_key", "update_turn"})
             if planned.outcomes and isinstance(planned.outcomes[0], RequestError):
                 assert not written, "W3: what fails leaves everything as it was"
 
 
-@given(interleavings(clean_up))
+def is_speech(change: SessionChange) -> bool:
+    return bool(change.pieces) and not change.what and not change.added
+
+
+@given(interleavings(clean_up, *TURNS))
 @settings(thoroughly, max_examples=EXAMPLES)
 def test_w4_a_sequence_number_is_never_given_twice(tables: Tables, steps: list[Step]) -> None:
     with tables.undone():
@@ -279,7 +304,7 @@ def test_w4_a_sequence_number_is_never_given_twice(tables: Tables, steps: list[S
         assert all(a < b for seqs in given_out.values() for a, b in pairwise(seqs))
 
 
-@given(interleavings(clean_up))
+@given(interleavings(clean_up, *TURNS))
 @settings(thoroughly, max_examples=EXAMPLES)
 def test_plan_is_pure(tables: Tables, steps: list[Step]) -> None:
     with tables.undone():

@@ -49,7 +49,7 @@ def written(value: object) -> str:
     """A default as an operator would set it."""
     if isinstance(value, bool):
         return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value) or '""'
 
 
 def test_no_path_of_a_persons_machine_stands_anywhere():

@@ -1,0 +1,244 @@
+"""A language model behind a server that speaks OpenAI's chat-completions API, and streams."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import os
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from http.client import responses
+
+import aiohttp
+import msgspec
+
+from runtime.agents.event_stream import EventStreamParser
+from runtime.agents.fragments import Fragments, decode_chunk
+from runtime.agents.model import Answer, Question
+from runtime.agents.refusals import one_line, retry_after, words_in, words_of
+from runtime.errors import (
+    ModelError,
+    ModelGarbled,
+    ModelRefused,
+    ModelTimeout,
+    ModelUnavailable,
+)
+
+logger = logging.getLogger("agent_runtime.model")
+
+MAX_EVENT_BYTES = 1024 * 1024
+MAX_REFUSAL_BYTES = 64 * 1024
+# Refusals that may not be there the next time; 5xx is the server's own trouble, and so is like them.
+PASSING = {408, 409, 425, 429}
+
+# Seconds: pauses between tries double from the first to the longest.
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 20.0
+LONGEST_RETRY_AFTER = 60.0
+
+
+class _Busy(ModelUnavailable):
+    """The server refuses for now; `pause` is how long it asks to be left alone, in seconds."""
+
+    def __init__(self, message: str, status: int, pause: float | None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.pause = pause
+
+
+class _BrokeOff(ModelGarbled):
+    """The stream ended before the answer did."""
+
+    def __init__(self) -> None:
+        super().__init__("the language model broke off in the middle of its answer")
+
+
+class ChatCompletions:
+    """Implements Model. `timeout` is how long the server may be silent; both timeouts are in seconds."""
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        model: str,
+        *,
+        connect_timeout: float,
+        timeout: float,
+        retries: int,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._url = url.rstrip("/") + "/chat/completions"
+        self._key = api_key
+        self._model = model
+        self._connect_timeout = connect_timeout
+        self._timeout = timeout
+        self._retries = retries
+        self._sleep = sleep
+        self._draw = draw
+        self._http: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close the connections. Whoever still asks has to be cancelled before, or waits for ever."""
+        if self._http is not None:
+            await self._http.close()
+
+    async def ask(self, question: Question, say: Callable[[str], None]) -> Answer:
+        """Ask, again where that may help, but only until the first token. Raises ModelError."""
+        body = self._body(question)
+        tried = 0
+        while True:
+            fragments = Fragments(say)
+            try:
+                await self._try(body, fragments)
+                return fragments.answer()
+            except (ModelUnavailable, ModelTimeout, _BrokeOff) as error:
+                if fragments.begun or tried == self._retries:
+                    raise
+                pause = self._pause_after(error, tried)
+            tried += 1
+            await self._sleep(pause)
+
+    def _body(self, question: Question) -> bytes:
+        tools = {"tools": question.tools} if question.tools else {}
+        return msgspec.json.encode(
+            {
+                # First: what follows is not theirs to change.
+                **question.parameters,
+                "model": question.model or self._model,
+                "messages": question.messages,
+                **tools,
+                "stream": True,
+                "stream_options": {"include_usage": True},
+            }
+        )
+
+    def _pause_after(self, error: ModelError, tried: int) -> float:
+        """Seconds until the next try: what the server asks for, else exponential backoff with full jitter."""
+        asked = error.pause if isinstance(error, _Busy) else None
+        if asked is not None and asked > LONGEST_RETRY_AFTER:
+            raise ModelUnavailable(
+                f"{error} (it is not to be asked again for {asked:.0f} seconds)"
+            ) from error
+        backoff = min(FIRST_PAUSE * 2**tried, LONGEST_PAUSE)
+        pause = self._draw() * backoff if asked is None else asked
+        # The server's words stay out of the log: they may repeat what was asked.
+        reason = f"status {error.status}" if isinstance(error, _Busy) else error.code
+        logger.warning("%s: the model is asked again in %.1f s", reason, pause)
+        return pause
+
+    async def _try(self, body: bytes, fragments: Fragments) -> None:
+        response = await self._send(body)
+        try:
+            await self._check(response)
+            await self._read(response, fragments)
+        finally:
+            # Closed at once, also when cancelled: what is left of a stream belongs to no later question.
+            response.close()
+
+    async def _send(self, body: bytes) -> aiohttp.ClientResponse:
+        """The head of the reply. Raises ModelError."""
+        try:
+            # aiohttp counts from when the request is written, and a server may stop reading it before.
+            async with asyncio.timeout(self._connect_timeout + self._timeout):
+                return await self._session().post(self._url, data=io.BytesIO(body), allow_redirects=False)
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._unanswered(error) from error
+
+    def _session(self) -> aiohttp.ClientSession:
+        """Made with the first question: it belongs to the event loop that runs then."""
+        if self._http is None:
+            headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+            if self._key:
+                headers["Authorization"] = f"Bearer {self._key}"
+            self._http = aiohttp.ClientSession(
+                headers=headers,
+                # Each running turn has a connection of its own, however many there are.
+                connector=aiohttp.TCPConnector(limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(connect=self._connect_timeout, sock_read=self._timeout),
+            )
+        return self._http
+
+    def _unanswered(self, error: Exception) -> ModelError:
+        match error:
+            case aiohttp.ConnectionTimeoutError():
+                reason = f"no connection within {self._connect_timeout:g} seconds"
+            case TimeoutError():
+                return self._silent()
+            case aiohttp.ClientResponseError():
+                return ModelGarbled("the language model's server does not answer in HTTP")
+            case aiohttp.ClientConnectorDNSError():
+                reason = "the name of its host is not known"
+            case aiohttp.ClientSSLError() | aiohttp.ClientConnectorCertificateError():
+                reason = "no secure connection could be made"
+            case aiohttp.ClientConnectorError():
+                reason = os.strerror(error.errno).lower() if error.errno else "no connection could be made"
+            case _:
+                reason = "the connection broke before it answered"
+        return ModelUnavailable(f"the language model's server cannot be reached: {reason}")
+
+    def _silent(self) -> ModelTimeout:
+        return ModelTimeout(f"the language model said nothing for {self._timeout:g} seconds")
+
+    async def _check(self, response: aiohttp.ClientResponse) -> None:
+        """Raises ModelError unless a stream of events follows."""
+        if not 200 <= response.status < 300:
+            raise await self._refusal(response)
+        if response.content_type != "text/event-stream":
+            found = one_line(response.headers.get("Content-Type", "no content type"), self._key)
+            raise ModelGarbled(f"the language model's server sent {found} instead of a stream of events")
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> ModelError:
+        status = response.status
+        words = words_in(await _beginning(response.content), self._key)
+        answer = f"{status} {responses.get(status, '')}".strip() + (f": {words}" if words else "")
+        message = f"the language model's server answered {answer}"
+        if status in PASSING or status >= 500:
+            return _Busy(message, status, retry_after(response.headers))
+        return ModelRefused(message)
+
+    async def _read(self, response: aiohttp.ClientResponse, fragments: Fragments) -> None:
+        """Read to the end of the answer. Raises ModelError where it does not come."""
+        failure: ModelError = _BrokeOff()
+        try:
+            if await self._gather(response.content, fragments):
+                return
+        except TimeoutError:
+            failure = self._silent()
+        except (aiohttp.ClientError, OSError) as error:
+            failure.__cause__ = error
+        # With its finish reason an answer is whole, however its stream ends.
+        if not fragments.finish_reason:
+            raise failure
+
+    async def _gather(self, content: aiohttp.StreamReader, fragments: Fragments) -> bool:
+        """Gather what comes; whether the server said that it was all."""
+        parser = EventStreamParser(MAX_EVENT_BYTES)
+        async for piece in content.iter_any():
+            for data in parser.feed(piece):
+                if data.strip() == "[DONE]":
+                    return True
+                self._take(data, fragments)
+        return False
+
+    def _take(self, data: str, fragments: Fragments) -> None:
+        if not data.strip():
+            return
+        chunk = decode_chunk(data)
+        if chunk.error is not None:
+            raise ModelUnavailable(f"the language model failed: {words_of(chunk.error, self._key)}")
+        fragments.take(chunk)
+
+
+async def _beginning(content: aiohttp.StreamReader) -> bytes:
+    """As much of a refusal as is worth reading, and as arrives."""
+    body = bytearray()
+    with suppress(aiohttp.ClientError, OSError):
+        async for piece in content.iter_any():
+            body += piece
+            if len(body) >= MAX_REFUSAL_BYTES:
+                break
+    return bytes(body[:MAX_REFUSAL_BYTES])

@@ -1,0 +1,61 @@
+"""The model that is there without one: it repeats what it was told, and says that this is all it does."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from runtime.agents.model import Answer, Question
+
+MAX_CHARACTERS = 2000
+INTRODUCTION = "This is the built-in echo model: no language model is set (AGENT_RUNTIME__LLM_URL names one)."
+
+
+class EchoModel:
+    """Implements Model. It says a word every `pause` seconds, calls no tools and counts no tokens."""
+
+    def __init__(
+        self, pause: float = 0.03, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
+        self._pause = pause
+        self._sleep = sleep
+
+    async def ask(self, question: Question, say: Callable[[str], None]) -> Answer:
+        """Say what was said last. Raises nothing."""
+        text = f"{INTRODUCTION} {_echo(question.messages)}"
+        # Each word goes out with the space that follows it, so that the pieces make up the text.
+        for word in re.findall(r"\s*\S+\s*", text):
+            await self._sleep(self._pause)
+            say(word)
+        return Answer(text)
+
+    async def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+def _echo(messages: list[dict[str, Any]]) -> str:
+    results = _results_at_the_end(messages)
+    if results:
+        return "The tools answered: " + "; ".join(results)[:MAX_CHARACTERS]
+    said = next((_text(message) for message in reversed(messages) if message.get("role") == "user"), "")
+    return f"You said: {said[:MAX_CHARACTERS]}" if said.strip() else "You said nothing yet."
+
+
+def _results_at_the_end(messages: list[dict[str, Any]]) -> list[str]:
+    results: list[str] = []
+    for message in reversed(messages):
+        if message.get("role") != "tool":
+            break
+        results.insert(0, _text(message))
+    return results
+
+
+def _text(message: dict[str, Any]) -> str:
+    """The text of a message whose content is a string, or a list of parts of which some carry text."""
+    content = message.get("content")
+    if isinstance(content, list):
+        texts = (part.get("text") for part in content if isinstance(part, dict))
+        return " ".join(text for text in texts if isinstance(text, str))
+    return content if isinstance(content, str) else ""

@@ -1,0 +1,120 @@
+"""Stores what a running turn comes to: what the model says joined, a few times a second, and each step at
+once. Who follows the turn is told of nothing that is not stored."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from runtime.agents.patience import insist
+from runtime.models import Turn
+from runtime.store.commands import SessionKey
+from runtime.store.store import Store
+from runtime.store.turn_commands import AdvanceTurn, TurnWritten
+
+# Seconds. What is said within the pause after one write is joined in the next; the first word of all, and
+# every word of a slow model, waits for none.
+PAUSE = 0.05
+WRITING_TO_PAUSE = 2.0
+# A sign of life, also while the model is silent: well within the lease.
+RENEWAL = 5.0
+
+
+class Recorder:
+    """`on_stop` is called when the turn is asked to stop, `on_loss` with the error that ends recording."""
+
+    def __init__(
+        self,
+        store: Store,
+        key: SessionKey,
+        turn: TurnWritten,
+        on_stop: Callable[[], None],
+        on_loss: Callable[[Exception], None],
+    ) -> None:
+        self._store = store
+        self._key = key
+        self._turn_id = turn.turn.turn_id
+        self._beat = turn.beat
+        self._on_stop = on_stop
+        self._on_loss = on_loss
+        self.ended: Turn | None = None
+        self._texts: list[str] = []
+        self._said: list[str] = []
+        self._news = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._writing = asyncio.Lock()
+
+    @property
+    def said(self) -> str:
+        """What the model has said since the last step."""
+        return "".join(self._said)
+
+    def say(self, text: str) -> None:
+        """Take a piece of what the model says."""
+        if text:
+            self._said.append(text)
+            self._texts.append(msgspec.json.encode(text).decode()[1:-1])
+            self._news.set()
+
+    def look(self) -> None:
+        """The turn may have been asked to stop: the next write tells."""
+        self._news.set()
+
+    async def run(self) -> None:
+        """Store what is said until the recorder is closed. Not to be cancelled: a write in flight would be
+        in or not in."""
+        try:
+            while not self._closed.is_set():
+                await self._wait(self._news, RENEWAL)
+                self._news.clear()
+                if not self._closed.is_set():
+                    await self._wait(self._closed, await self._write_what_was_said())
+        except Exception as error:
+            # A write that waited behind the end of the turn has lost nothing.
+            if not self._closed.is_set():
+                self._on_loss(error)
+
+    def close(self) -> None:
+        """Let `run` come to its end."""
+        self._closed.set()
+        self._news.set()
+
+    async def record(self, **step: Any) -> TurnWritten:
+        """Store a step: fields of AdvanceTurn. Raises TurnLost, and NotStored after a while of trying.
+
+        A caller that is cancelled leaves the write to come to its end: the next one goes on from there.
+        """
+        self._said.clear()
+        return await asyncio.shield(asyncio.ensure_future(self._write(step)))
+
+    async def _write_what_was_said(self) -> float:
+        """Store it, and return how long to wait before the next time, in seconds: longer where writing takes
+        long, so that a thousand turns leave time for the models that they listen to."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await self._write({})
+        return max(PAUSE, WRITING_TO_PAUSE * (loop.time() - began))
+
+    async def _write(self, step: dict[str, Any]) -> TurnWritten:
+        async with self._writing:
+            texts, self._texts = tuple(self._texts), []
+            command = AdvanceTurn(
+                self._key, self._turn_id, self._store.instance, self._beat, texts=texts, **step
+            )
+            written = await insist(lambda: self._store.advance_turn(command), self._turn_id)
+            self._beat = written.beat
+            if command.ending is not None:
+                self.ended = written.turn
+                self.close()
+        if written.stop_requested and self.ended is None:
+            self._on_stop()
+        return written
+
+    async def _wait(self, event: asyncio.Event, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await event.wait()

@@ -1,0 +1,212 @@
+"""Runs one turn: asks the model of the agent that holds the session, again and again, until it has
+answered, or its tools are the client's to run, or something ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from msgspec import structs
+
+from runtime.agents.answers import Step, judge
+from runtime.agents.history import Message, chat_messages, read_edited, read_history
+from runtime.agents.model import Answer, Model, Question, ToolCall
+from runtime.agents.patience import insist
+from runtime.agents.recorder import Recorder
+from runtime.agents.registry import Agent, Registry
+from runtime.errors import (
+    AgentRuntimeError,
+    ModelError,
+    RequestError,
+    TooManyHandovers,
+    TooManySteps,
+    TurnFailed,
+    TurnLost,
+    TurnTimeout,
+    UnknownAgent,
+)
+from runtime.metrics import Metrics
+from runtime.models import Turn
+from runtime.store.commands import SessionKey
+from runtime.store.inputs import json_text
+from runtime.store.messages import new_messages
+from runtime.store.store import Store
+from runtime.store.turn_commands import Ending, TurnWritten
+from runtime.store.turn_events import assistant_message
+
+logger = logging.getLogger("agent_runtime.turns")
+
+SHUT_DOWN = "the server was shut down; what was said is kept"
+INTERNAL = "the turn failed inside the server; its log says more"
+
+
+class TurnRun:
+    """A turn while it runs. `make_id` gives a call a new id where the model used one twice."""
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        model: Model,
+        metrics: Metrics,
+        key: SessionKey,
+        turn: TurnWritten,
+        make_id: Callable[[], str],
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._model = model
+        self._metrics = metrics
+        self._key = key
+        self._turn = turn.turn
+        self._session_db_id = turn.session_db_id
+        self._make_id = make_id
+        self._handovers = 0
+        self._cut_short: Ending | None = None
+        self._recorder = Recorder(store, key, turn, self._stop, self._lose)
+        self._answering = asyncio.create_task(self._answer(), name=f"turn {turn.turn.turn_id}")
+
+    def interrupt(self) -> None:
+        """End the turn: the server is shutting down."""
+        self._cut(Ending("interrupted", json_text(SHUT_DOWN), "turn_interrupted"))
+
+    def _stop(self) -> None:
+        self._cut(Ending("stopped"))
+
+    def _lose(self, error: Exception) -> None:
+        logger.warning("turn %s cannot be carried on: %s", self._turn.turn_id, error)
+        self._answering.cancel()
+
+    def _cut(self, ending: Ending) -> None:
+        if self._cut_short is None and not self._answering.done():
+            self._cut_short = ending
+            self._answering.cancel()
+
+    async def run(self) -> Turn | None:
+        """Run until the turn has ended, however that is; return it, or None where it ended elsewhere."""
+        recording = asyncio.create_task(self._recorder.run())
+        try:
+            with self._store.watch_turns(self._session_db_id, self._recorder.look):
+                await asyncio.wait([self._answering])
+        finally:
+            self._recorder.close()
+            await recording
+        return await self._end()
+
+    async def _answer(self) -> TurnWritten:
+        limits = self._registry.limits
+        try:
+            async with asyncio.timeout(limits.seconds):
+                for _ in range(limits.steps):
+                    step, written = await self._step()
+                    if not step.goes_on:
+                        return written
+        except TimeoutError:
+            raise TurnTimeout(f"the turn took longer than its limit of {limits.seconds:g} s") from None
+        raise TooManySteps(f"the turn asked its model {limits.steps} times, and may not ask more often")
+
+    async def _step(self) -> tuple[Step, TurnWritten]:
+        agent_type = self._turn.agent
+        if agent_type not in self._registry.agents:
+            known = ", ".join(self._registry.agents)
+            raise UnknownAgent(f"the agent {agent_type!r} is not configured; there are: {known}")
+        answer = await self._ask(agent_type, self._registry.agents[agent_type])
+        step = judge(self._registry, agent_type, self._turn.turn_id, await self._with_own_ids(answer))
+        if step.switch_to is not None:
+            self._count_handover()
+        written = await self._recorder.record(**step.fields(self._registry))
+        self._turn = written.turn
+        return step, written
+
+    async def _ask(self, agent_type: str, agent: Agent) -> Answer:
+        question = Question(
+            messages=await insist(lambda: self._read_messages(agent), self._turn.turn_id),
+            tools=self._registry.definitions(agent_type),
+            model=agent.model,
+            parameters=agent.parameters,
+        )
+        try:
+            with self._metrics.model_streams.track_inprogress():
+                answer = await self._model.ask(question, self._timed_say())
+        except ModelError as error:
+            self._metrics.model_errors.labels(error.code).inc()
+            raise
+        self._metrics.model_tokens.labels("input").inc(answer.input_tokens)
+        self._metrics.model_tokens.labels("output").inc(answer.output_tokens)
+        return answer
+
+    async def _read_messages(self, agent: Agent) -> list[Message]:
+        session_id, owner = self._key.session_id, self._key.owner
+        log = await read_history(self._store, session_id, owner, self._registry.limits.history_tokens)
+        edited = await read_edited(self._store, session_id, owner, log)
+        return chat_messages(agent.instructions, log, edited)
+
+    def _timed_say(self) -> Callable[[str], None]:
+        loop = asyncio.get_running_loop()
+        asked_at: float | None = loop.time()
+
+        def say(text: str) -> None:
+            nonlocal asked_at
+            if asked_at is not None:
+                self._metrics.first_token_seconds.observe(loop.time() - asked_at)
+                asked_at = None
+            self._recorder.say(text)
+
+        return say
+
+    async def _with_own_ids(self, answer: Answer) -> Answer:
+        """The answer with a new id for each call whose id stands for an earlier one that was approved: an
+        approval is known by its call."""
+        return structs.replace(answer, calls=tuple([await self._with_own_id(call) for call in answer.calls]))
+
+    async def _with_own_id(self, call: ToolCall) -> ToolCall:
+        session_id, owner = self._key.session_id, self._key.owner
+        taken = await insist(
+            lambda: self._store.find_approval(session_id, call.id, owner=owner), self._turn.turn_id
+        )
+        return call if taken is None else structs.replace(call, id=self._make_id())
+
+    def _count_handover(self) -> None:
+        self._handovers += 1
+        most = self._registry.limits.handovers
+        if self._handovers > most:
+            raise TooManyHandovers(f"the turn was handed over {most} times, and may not be more often")
+
+    async def _end(self) -> Turn | None:
+        """What became of the turn; where it did not come to its own end, that is stored here."""
+        ending = self._cut_short
+        if not self._answering.cancelled():
+            error = self._answering.exception()
+            if error is None:
+                return self._answering.result().turn
+            ending = self._ending_for(error)
+        if ending is None:
+            return None
+        try:
+            return (await self._recorder.record(**self._last_words(ending))).turn
+        except TurnLost:
+            # It came to its own end while it was being cut short; or another instance has ended it.
+            return self._recorder.ended
+        except AgentRuntimeError as error:
+            logger.error("the end of turn %s could not be stored: %s", self._turn.turn_id, error)
+            return None
+
+    def _ending_for(self, error: BaseException) -> Ending | None:
+        if isinstance(error, TurnFailed):
+            return Ending("failed", json_text(str(error)), error.code)
+        if isinstance(error, RequestError):
+            logger.warning("turn %s cannot be carried on: %s", self._turn.turn_id, error)
+            return None
+        logger.error("turn %s failed", self._turn.turn_id, exc_info=error)
+        return Ending("failed", json_text(INTERNAL), AgentRuntimeError.code)
+
+    def _last_words(self, ending: Ending) -> dict[str, object]:
+        """The ending, with what was said before it."""
+        said = self._recorder.said
+        if not said:
+            return {"ending": ending}
+        metadata = {"turn_id": self._turn.turn_id, "agent": self._turn.agent, ending.status: True}
+        message = {"role": "assistant", "content": said, "metadata": metadata}
+        events = (assistant_message(json_text(said)),)
+        return {"messages": new_messages([message]), "events": events, "ending": ending}

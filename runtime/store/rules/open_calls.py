@@ -1,0 +1,59 @@
+"""Which calls of tools a history ends in that nobody has answered yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+from msgspec import Struct
+
+from runtime.store.batch import Batch, OpenEnd
+from runtime.store.commands import JsonText
+from runtime.store.working import WorkingSession
+
+# The id of each call with the name of its tool.
+OpenCalls = dict[str, JsonText]
+
+
+class _Function(Struct, frozen=True):
+    name: str = ""
+
+
+class _Call(Struct, frozen=True):
+    id: str
+    function: _Function = _Function()
+
+
+def open_calls(batch: Batch, session: WorkingSession) -> OpenCalls:
+    """The calls of the last message of an assistant, where no user spoke after it and no result answers
+    them. What others stored there in a form of their own calls nothing."""
+    answered: set[str] = set()
+    for message in _from_the_end(batch, session):
+        if message.role == "tool":
+            answered.add(message.tool_call_id or "")
+        elif message.role == "assistant":
+            calls = calls_in(message.tool_calls)
+            return {id: name for id, name in calls.items() if _text(id) not in answered}
+        elif message.role == "user":
+            break
+    return {}
+
+
+def _from_the_end(batch: Batch, session: WorkingSession) -> Iterator[OpenEnd]:
+    for columns in reversed(session.added):
+        yield OpenEnd(columns[1], columns[2], columns[6], columns[7])
+    stored = batch.known.open_end(session.id)
+    yield from (message for message in reversed(stored) if message.seq <= session.stored_last)
+
+
+def calls_in(tool_calls: JsonText | None) -> OpenCalls:
+    """The calls that a message makes, answered or not."""
+    try:
+        calls = msgspec.json.decode(tool_calls or "[]", type=list[_Call])
+    except msgspec.ValidationError:
+        return {}
+    return {call.id: _text(call.function.name) for call in calls}
+
+
+def _text(value: str) -> JsonText:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,142 @@
+"""The rules of turns that run. What holds of all rules stands in __init__.py."""
+
+from __future__ import annotations
+
+from runtime.errors import TurnLost, TurnNotFound
+from runtime.store import turn_commands as commands
+from runtime.store import turn_events as events
+from runtime.store.batch import Batch
+from runtime.store.commands import Change, JsonText, NewMessage, Request
+from runtime.store.rules.agents import switch
+from runtime.store.rules.approvals import check_unused, new_approval
+from runtime.store.rules.rule import Rules
+from runtime.store.state import TurnRow, decode, decode_optional, encode_text, turn_from
+from runtime.store.turn_commands import Ending, TurnWritten
+from runtime.store.working import WorkingSession
+from runtime.store.working_turn import WorkingTurn
+
+INTERRUPTED = "the process that ran this turn has died; what was said is kept"
+
+
+def hand_over(
+    session: WorkingSession, turn: WorkingTurn, request: Request, agent: str, reason: JsonText | None
+) -> bool:
+    """Let another agent go on with a turn; False where the agent has it already."""
+    from_agent = session.known_details().current_agent
+    if not switch(session, request, agent, reason):
+        return False
+    turn.change(agent=agent)
+    turn.tell(events.agent_switched(from_agent, agent, decode_optional(reason)))
+    return True
+
+
+def _advance_turn(batch: Batch, request: Request, command: commands.AdvanceTurn) -> TurnWritten:
+    session = batch.get(request)
+    turn = batch.turn(session)
+    if turn is None or (turn.row.turn_id, turn.row.instance) != (command.turn_id, command.instance):
+        raise TurnLost(command.turn_id)
+    if _is_stored(turn.row, command):
+        return turn_written(session, turn)
+    if turn.row.beat != command.after or not turn.row.runs:
+        raise TurnLost(command.turn_id)
+    for approval in command.approvals:
+        check_unused(batch, session, approval.call_id)
+    _advance(session, turn, request, command)
+    return turn_written(session, turn)
+
+
+def _is_stored(row: TurnRow, command: commands.AdvanceTurn) -> bool:
+    """Whether this is the repeat of a step that is in: nobody else may move this turn on."""
+    status = "running" if command.ending is None else command.ending.status
+    return row.beat == command.after + 1 and row.status == status
+
+
+def _advance(
+    session: WorkingSession, turn: WorkingTurn, request: Request, command: commands.AdvanceTurn
+) -> None:
+    changes: set[Change] = set()
+    turn.renew()
+    turn.say(command.texts)
+    session.append(command.messages, request.at)
+    for approval in command.approvals:
+        session.approvals[approval.call_id] = new_approval(approval, request.at)
+        changes.add("approvals")
+    for event in command.events:
+        turn.tell(event)
+    if command.agent is not None and hand_over(session, turn, request, command.agent, command.reason):
+        changes.add("agent")
+    turn.change(
+        input_tokens=turn.row.input_tokens + command.input_tokens,
+        output_tokens=turn.row.output_tokens + command.output_tokens,
+    )
+    if command.ending is not None:
+        end_turn(turn, request, command.ending)
+        changes.add("turns")
+    if changes or command.messages:
+        session.raise_version(request.at, *sorted(changes))
+
+
+def end_turn(turn: WorkingTurn, request: Request, ending: Ending) -> None:
+    """End a turn, and tell those who follow it."""
+    turn.tell(
+        events.done(ending.status)
+        if ending.error is None
+        else events.error(decode(ending.error), ending.code)
+    )
+    turn.end(request.at, ending.status, ending.error)
+
+
+def _stop_turn(batch: Batch, request: Request, command: commands.StopTurn) -> TurnWritten:
+    session = batch.get(request)
+    turn = _last_turn(batch, session, command.turn_id)
+    if turn.row.runs and not turn.row.stop_requested:
+        turn.change(stop_requested=True)
+        session.raise_version(request.at, "turns")
+    return turn_written(session, turn)
+
+
+def _interrupt_turn(batch: Batch, request: Request, command: commands.InterruptTurn) -> TurnWritten:
+    session = batch.get(request)
+    turn = _last_turn(batch, session, command.turn_id)
+    if not turn.row.runs or turn.row.beat != command.beat:
+        raise TurnLost(command.turn_id)
+    _interrupt(session, turn, turn.unfinished(batch.known.unfinished.get(session.id, "")), request)
+    session.raise_version(request.at, "turns")
+    return turn_written(session, turn)
+
+
+def _last_turn(batch: Batch, session: WorkingSession, turn_id: str) -> WorkingTurn:
+    turn = batch.turn(session)
+    if turn is None or turn.row.turn_id != turn_id:
+        raise TurnNotFound(session.key.session_id, turn_id)
+    return turn
+
+
+def _interrupt(session: WorkingSession, turn: WorkingTurn, said: JsonText, request: Request) -> None:
+    """End a turn that nobody runs any more, and keep what it had said."""
+    if said:
+        metadata = {"turn_id": turn.row.turn_id, "agent": turn.row.agent, "interrupted": True}
+        content = f'"{said}"'
+        session.append([NewMessage("assistant", content, metadata=encode_text(metadata))], request.at)
+        turn.tell(events.assistant_message(content))
+    end_turn(turn, request, Ending("interrupted", encode_text(INTERRUPTED), "turn_interrupted"))
+
+
+def turn_written(session: WorkingSession, turn: WorkingTurn) -> TurnWritten:
+    """The outcome of a command about a turn."""
+    return TurnWritten(
+        session_id=session.key.session_id,
+        version=session.version,
+        turn=turn_from(turn.row),
+        session_db_id=session.id,
+        n=turn.row.n,
+        stop_requested=turn.row.stop_requested,
+        beat=turn.row.beat,
+    )
+
+
+RULES: Rules = {
+    commands.AdvanceTurn: _advance_turn,
+    commands.StopTurn: _stop_turn,
+    commands.InterruptTurn: _interrupt_turn,
+}

@@ -1,0 +1,32 @@
+"""What a batch writes: which statements, in which order."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+# The statements of a batch in the order in which they run: what goes away makes room for what comes.
+STATEMENTS = (
+    "delete_session",
+    "insert_session",
+    "insert_agent_context",
+    "delete_messages_after",
+    "insert_message",
+    "update_session",
+    "update_head",
+    "update_agent_context",
+    "insert_agent_switch",
+    "update_turn",
+    "insert_turn",
+    "insert_turn_event",
+    "append_turn_text",
+    "delete_approval",
+    "insert_approval",
+    "update_approval",
+    "insert_idempotency_key",
+    "delete_old_idempotency_keys",
+    "delete_old_writers",
+    "delete_old_turn_events",
+    "forget_turn_events",
+)
+
+Rows = defaultdict[str, list[tuple[object, ...]]]

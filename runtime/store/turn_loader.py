@@ -1,0 +1,59 @@
+"""Reads what commands about turns have to know before they are planned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from runtime.db.database import Transaction
+from runtime.store.batch import Known, OpenEnd
+from runtime.store.commands import Request, SessionKey, TruncateMessages
+from runtime.store.inputs import json_list
+from runtime.store.rows import turn_row_from
+from runtime.store.turn_commands import AdvanceTurn, InterruptTurn, StartTurn, StopTurn
+
+_ABOUT_TURNS = (StartTurn, AdvanceTurn, StopTurn, InterruptTurn)
+# Behind the last message of any session.
+END = 2**63 - 1
+
+
+async def load_turns(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
+    """The last turns of the sessions whose turns are to be written; where one begins also how the history
+    ends, and where one may be interrupted what it said."""
+    about = [request for request in requests if isinstance(request.command, _ABOUT_TURNS)]
+    if ids := {head.id for request in about if (head := known.heads.get(request.key)) is not None}:
+        for row in await tx.fetch("list_last_turns", json_list(sorted(ids))):
+            known.turns[row["session_db_id"]] = turn_row_from(row)
+    await _load_open_ends(tx, requests, known)
+    for request in about:
+        if isinstance(request.command, InterruptTurn):
+            await _load_unfinished(tx, request, known)
+
+
+async def _load_open_ends(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
+    starting = {request.key for request in requests if isinstance(request.command, StartTurn)}
+    if not (ends := sorted(set(_ends(starting, requests, known)))):
+        return
+    found: dict[int, dict[int, OpenEnd]] = {}
+    for row in await tx.fetch("list_open_ends", json_list(ends)):
+        message = OpenEnd(row["seq"], row["role"], row["tool_call_id"], row["tool_calls"])
+        found.setdefault(row["session_db_id"], {})[message.seq] = message
+    for session_db_id, messages in found.items():
+        known.open_ends[session_db_id] = [messages[seq] for seq in sorted(messages)]
+
+
+def _ends(starting: set[SessionKey], requests: Sequence[Request], known: Known) -> Iterable[tuple[int, int]]:
+    """Where the histories may end when a turn begins: as they are, or cut by a command before it (W3)."""
+    for request in requests:
+        head = known.heads.get(request.key)
+        if head is not None and request.key in starting:
+            yield head.id, END
+            if isinstance(request.command, TruncateMessages):
+                yield head.id, request.command.after
+
+
+async def _load_unfinished(tx: Transaction, request: Request, known: Known) -> None:
+    head = known.heads.get(request.key)
+    turn = None if head is None else known.turns.get(head.id)
+    if head is not None and turn is not None and turn.runs:
+        rows = await tx.fetch("list_unfinished_text", head.id, turn.n)
+        known.unfinished[head.id] = "".join(row["data"] for row in rows)

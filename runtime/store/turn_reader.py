@@ -1,0 +1,46 @@
+"""Reads turns and their events."""
+
+from __future__ import annotations
+
+from runtime.db.database import Database
+from runtime.errors import TurnNotFound
+from runtime.models import TurnList
+from runtime.store.commands import SessionKey
+from runtime.store.reader import Reader
+from runtime.store.rows import turn_row_from
+from runtime.store.state import Head, TurnPiece, TurnRow, turn_from
+
+# How many events are read at a time.
+PAGE = 200
+
+
+class TurnReader:
+    """Reads what is stored of turns."""
+
+    def __init__(self, database: Database, reader: Reader) -> None:
+        self._database = database
+        self._reader = reader
+
+    async def find_turn(self, session_db_id: int, turn_id: str) -> TurnRow | None:
+        """A turn of the session with this very db id."""
+        rows = await self._database.fetch("find_turn", session_db_id, turn_id)
+        return turn_row_from(rows[0]) if rows else None
+
+    async def get_turn(self, key: SessionKey, turn_id: str) -> tuple[Head, TurnRow]:
+        """A turn, and the head of its session. Raises SessionNotFound, TurnNotFound."""
+        head = await self._reader.get_head(key)
+        turn = await self.find_turn(head.id, turn_id)
+        if turn is None:
+            raise TurnNotFound(key.session_id, turn_id)
+        return head, turn
+
+    async def list_turns(self, key: SessionKey, limit: int) -> TurnList:
+        """The turns of a session, latest first. Raises SessionNotFound."""
+        head = await self._reader.get_head(key)
+        rows = await self._database.fetch("list_turns", head.id, limit)
+        return TurnList(key.session_id, head.version, [turn_from(turn_row_from(row)) for row in rows])
+
+    async def list_events(self, session_db_id: int, turn_n: int, from_n: int) -> list[TurnPiece]:
+        """A page of a turn's events, from a number on."""
+        rows = await self._database.fetch("list_turn_events", session_db_id, turn_n, from_n, PAGE)
+        return [TurnPiece(turn_n, row["n"], row["kind"], 0, row["data"]) for row in rows]

@@ -1,0 +1,238 @@
+"""Recording what a turn comes to: joined, in order, once, whatever the database does meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+import pytest
+
+from runtime.agents import patience
+from runtime.agents import recorder as recorder_module
+from runtime.agents.recorder import Recorder
+from runtime.config import Settings
+from runtime.errors import NotStored, SessionNotFound, ShuttingDown
+from runtime.store.commands import SessionKey
+from runtime.store.messages import new_messages
+from runtime.store.store import Store, open_store
+from runtime.store.turn_commands import Ending, TurnWritten
+from runtime.store.turn_events import assistant_message
+from tests.agents.gated_store import Gated
+from tests.contract.obstacles import blocked
+from tests.contract.running import follow_all, hear_to, said, told, user
+from tests.contract.wire import lay_wire
+
+QUICK = Settings(write_timeout=0.3, shutdown_timeout=1, command_timeout=2.0, pool_timeout=2.0)
+DONE = Ending("completed")
+
+
+class Recording:
+    """A recorder at work. What it calls sets events."""
+
+    def __init__(self, store: Store, turn: TurnWritten) -> None:
+        self.store = Gated(store)
+        self.turn_id = turn.turn.turn_id
+        self.session_db_id = turn.session_db_id
+        self.stopped = asyncio.Event()
+        self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        self.recorder = Recorder(
+            cast(Store, self.store), SessionKey("", "s"), turn, self.stopped.set, self.lost.set_result
+        )
+
+    async def lose(self) -> Exception:
+        async with asyncio.timeout(20):
+            return await self.lost
+
+    async def heard(self) -> str:
+        """The text as it is stored."""
+        return said(told(await follow_all(self.store._store, self.turn_id)))
+
+
+@asynccontextmanager
+async def recording(store: Store) -> AsyncIterator[Recording]:
+    """A recorder for a new turn of the session `s`."""
+    made = Recording(store, await store.start_turn("s", messages=[user("hi")]))
+    running = asyncio.create_task(made.recorder.run())
+    try:
+        yield made
+    finally:
+        made.store.gate.set()
+        made.recorder.close()
+        await running
+
+
+async def test_what_is_said_while_a_write_is_held_becomes_one_write(database_url: str) -> None:
+    async with open_store(database_url) as store, recording(store) as made:
+        made.store.gate.clear()
+        made.recorder.say("a")
+        await made.store.wait_for_commands(1)
+        for letter in "bcd":
+            made.recorder.say(letter)
+        made.store.gate.set()
+        await made.store.wait_for_commands(2)
+        await made.recorder.record(ending=DONE)
+        assert made.store.texts[:2] == [("a",), ("b", "c", "d")]
+        assert [event.id for event in await follow_all(store, made.turn_id)] == ["1", "2-4", "3"]
+
+
+async def test_nothing_is_told_before_it_is_stored(database_url: str) -> None:
+    async with open_store(database_url) as store, recording(store) as made:
+        async with store.follow_turn("s", made.turn_id) as follower:
+            await hear_to(follower, 1)
+            made.store.gate.clear()
+            made.recorder.say("a")
+            await made.store.wait_for_commands(1)
+            assert await follower.events(0) == []
+            made.store.gate.set()
+            assert said(await hear_to(follower, 1)) == "a"
+        await made.recorder.record(ending=DONE)
+
+
+async def test_what_follows_within_the_pause_is_joined(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_module, "PAUSE", 1000.0)
+    async with open_store(database_url) as store, recording(store) as made:
+        made.recorder.say("first")
+        await made.store.wait_for_commands(1)
+        for n in range(1000):
+            made.recorder.say(f" {n}")
+        # A step does not wait for the pause, and takes along what was said before it.
+        await made.recorder.record(ending=DONE)
+        assert [len(texts) for texts in made.store.texts] == [1, 1000]
+        assert await made.heard() == "first" + "".join(f" {n}" for n in range(1000))
+
+
+async def test_ten_thousand_pieces_take_a_few_rows(database_url: str) -> None:
+    pieces = [f"word{n} " for n in range(10_000)]
+    async with open_store(database_url) as store, recording(store) as made:
+        for piece in pieces:
+            made.recorder.say(piece)
+        await made.recorder.record(ending=DONE)
+        events = await follow_all(store, made.turn_id)
+        assert said(told(events)) == "".join(pieces)
+        assert len(events) < 60
+
+
+async def test_a_step_follows_what_was_said_before_it(database_url: str) -> None:
+    async with open_store(database_url) as store, recording(store) as made:
+        made.recorder.say("")
+        made.recorder.say('Hel"')
+        made.recorder.say("lo\n")
+        assert made.recorder.said == 'Hel"lo\n'
+        answer = {"role": "assistant", "content": 'Hel"lo\n'}
+        final = assistant_message('"Hel\\"lo\\n"')
+        await made.recorder.record(messages=new_messages([answer]), events=(final,))
+        assert made.recorder.said == ""
+        made.recorder.say("More")
+        assert made.recorder.said == "More"
+        await made.recorder.record(ending=DONE)
+        names = [event.name for event in await follow_all(store, made.turn_id)]
+        assert names == ["turn", "message", "message", "message", "done"]
+        assert await made.heard() == 'Hel"lo\nMore'
+
+
+async def test_a_write_that_comes_behind_the_end_loses_nothing(database_url: str) -> None:
+    async with open_store(database_url) as store, recording(store) as made:
+        made.store.gate.clear()
+        ending = asyncio.create_task(made.recorder.record(ending=DONE))
+        await made.store.wait_for_commands(1)
+        made.recorder.look()
+        made.store.gate.set()
+        assert (await ending).turn.status == "completed"
+    assert not made.lost.done()
+
+
+async def test_a_step_whose_caller_goes_away_is_stored_and_the_next_goes_on_from_there(
+    database_url: str,
+) -> None:
+    async with open_store(database_url) as store, recording(store) as made:
+        made.store.gate.clear()
+        made.recorder.say("a")
+        step = asyncio.create_task(made.recorder.record(messages=new_messages([user("stored")])))
+        await made.store.wait_for_commands(1)
+        step.cancel()
+        made.recorder.say("b")
+        made.store.gate.set()
+        await made.recorder.record(ending=DONE)
+        assert await made.heard() == "ab"
+        assert step.cancelled()
+        page = await store.list_messages("s")
+        assert [message["content"] for message in page.messages] == ["hi", "stored"]
+
+
+async def test_a_turn_that_is_to_stop_is_told_with_the_next_write(database_url: str) -> None:
+    async with open_store(database_url) as store, recording(store) as made:
+        with store.watch_turns(made.session_db_id, made.recorder.look):
+            await store.stop_turn("s", made.turn_id)
+            async with asyncio.timeout(20):
+                await made.stopped.wait()
+        await made.recorder.record(ending=Ending("stopped"))
+
+
+async def test_a_silent_turn_gives_signs_of_life(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module, "RENEWAL", 0.01)
+    async with open_store(database_url) as store, recording(store) as made:
+        await made.store.wait_for_commands(4)
+        beats = [command.after for command in made.store.commands[:4]]
+        assert beats == [0, 1, 2, 3]
+        await made.recorder.record(ending=DONE)
+        assert set(made.store.texts) == {()}
+        assert [event.name for event in await follow_all(store, made.turn_id)] == ["turn", "done"]
+
+
+async def test_what_the_database_does_not_take_is_written_when_it_is_back(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "RETRY_PAUSE", 0.01)
+    async with open_store(database_url, QUICK) as store, recording(store) as made:
+        async with blocked(database_url):
+            made.recorder.say("a")
+            await made.store.wait_for_commands(2)
+            made.recorder.say("b")
+        await made.recorder.record(ending=DONE)
+        assert await made.heard() == "ab"
+        assert not made.lost.done()
+
+
+async def test_what_is_in_though_the_reply_was_lost_is_not_written_again(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "RETRY_PAUSE", 0.01)
+    async with (
+        lay_wire(postgres_url) as (wire, url),
+        open_store(url, QUICK) as store,
+        recording(store) as made,
+    ):
+        wire.once, wire.at_commit = True, "cut after"
+        made.recorder.say("a")
+        await made.store.wait_for_commands(1)
+        made.recorder.say("b")
+        await made.recorder.record(ending=DONE)
+        assert wire.faults == 1
+        assert await made.heard() == "ab"
+
+
+async def test_a_database_that_stays_away_loses_the_turn(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "PATIENCE", 0.0)
+    async with open_store(database_url, QUICK) as store, recording(store) as made, blocked(database_url):
+        made.recorder.say("a")
+        assert isinstance(await made.lose(), NotStored)
+
+
+async def test_a_deleted_session_loses_its_turn(database_url: str) -> None:
+    async with open_store(database_url) as store, recording(store) as made:
+        await store.delete_session("s")
+        made.recorder.say("a")
+        assert isinstance(await made.lose(), SessionNotFound)
+
+
+async def test_a_closed_store_is_not_waited_for(database_url: str) -> None:
+    async with open_store(database_url) as store, recording(store) as made:
+        await store.close(1)
+        made.recorder.say("a")
+        assert isinstance(await made.lose(), ShuttingDown)

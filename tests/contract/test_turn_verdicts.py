@@ -1,0 +1,181 @@
+"""Turns about calls that wait for a person: what is let through, what is rejected, what is given up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from runtime.errors import (
+    ApprovalDecided,
+    ApprovalExpired,
+    ApprovalNotFound,
+    ApprovalPending,
+    CallNotOpen,
+)
+from runtime.store.store import Store, open_store
+from runtime.store.turns import tool_result, verdict
+from tests.contract.running import (
+    Clock,
+    Running,
+    ask,
+    end_in_calls,
+    follow_all,
+    user,
+    waits,
+)
+
+APPROVED = verdict("a", "approve", None, None)
+REJECTED = verdict("a", "reject", None, "too high")
+REJECTION = {
+    "role": "tool",
+    "content": "The user rejected this call. Feedback: too high",
+    "tool_call_id": "a",
+    "name": "look",
+    "metadata": {"rejected": True},
+}
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def store(database_url: str, clock: Clock) -> AsyncIterator[Store]:
+    async with open_store(database_url, clock=clock) as store:
+        yield store
+
+
+async def last_message(store: Store) -> dict[str, Any]:
+    """The last message as a client sees it, its place and time left out."""
+    (message,) = (await store.list_messages("s", last=1)).messages
+    return {name: field for name, field in message.items() if name not in ("seq", "timestamp")}
+
+
+async def data_of(store: Store, turn_id: str) -> list[Any]:
+    """The data of the events of a turn that has ended."""
+    return [msgspec.json.decode(event.data) for event in await follow_all(store, turn_id)]
+
+
+async def test_a_call_that_waits_for_a_person_takes_no_result(store: Store, clock: Clock) -> None:
+    await end_in_calls(store, "a", waiting=[waits("a", expires_in=60)])
+    with pytest.raises(ApprovalPending):
+        await store.start_turn("s", result=tool_result("a", "blue"))
+    clock.pass_seconds(60)
+    with pytest.raises(ApprovalExpired):
+        await store.start_turn("s", result=tool_result("a", "blue"))
+    with pytest.raises(ApprovalExpired):
+        await store.start_turn("s", verdict=APPROVED)
+    assert (await ask(store)).written.turn.status == "running"
+
+
+@pytest.mark.parametrize(
+    ("decision", "modified", "arguments", "status"),
+    [
+        ("approve", None, {"at": "the sky"}, "approved"),
+        ("edit", {"at": "the sea"}, {"at": "the sea"}, "edited"),
+    ],
+)
+async def test_a_call_that_is_let_through_is_given_to_the_client_again(
+    store: Store, decision: Any, modified: Any, arguments: Any, status: str
+) -> None:
+    await end_in_calls(store, "a", waiting=[waits("a")])
+    given = verdict("a", decision, modified, None)
+    started = await store.start_turn("s", verdict=given)
+    assert started.turn.status == "completed"
+    assert (await store.list_approvals("s")).approvals[0].status == status
+    _, call, done = await data_of(store, started.turn.turn_id)
+    assert call == {
+        "type": "tool_call",
+        "call_id": "a",
+        "tool_name": "look",
+        "arguments": arguments,
+        "requires_approval": False,
+        "is_final": True,
+    }
+    assert done == {"status": "completed"}
+    with pytest.raises(ApprovalDecided):
+        await store.start_turn("s", verdict=given)
+    with pytest.raises(ApprovalDecided):
+        await store.start_turn("s", verdict=REJECTED)
+    assert (await store.start_turn("s", result=tool_result("a", "blue"))).turn.status == "running"
+
+
+async def test_a_rejection_is_the_result_that_the_model_gets(store: Store) -> None:
+    await end_in_calls(store, "a", waiting=[waits("a")])
+    assert (await store.start_turn("s", verdict=REJECTED)).turn.status == "running"
+    assert await last_message(store) == REJECTION
+
+
+async def test_a_rejection_beside_other_calls_waits_for_their_results(store: Store) -> None:
+    await end_in_calls(store, "a", "b", waiting=[waits("a")])
+    assert (await store.start_turn("s", verdict=REJECTED)).turn.status == "completed"
+    assert await last_message(store) == REJECTION
+    with pytest.raises(CallNotOpen):
+        await store.start_turn("s", result=tool_result("a", "blue"))
+    assert (await store.start_turn("s", result=tool_result("b", "blue"))).turn.status == "running"
+
+
+async def test_a_rejection_given_elsewhere_is_carried_out_once(store: Store) -> None:
+    await end_in_calls(store, "a", waiting=[waits("a")])
+    await store.decide_approval("s", "a", "reject", feedback="too high")
+    with pytest.raises(CallNotOpen):
+        await store.start_turn("s", result=tool_result("a", "blue"))
+    started = await store.start_turn("s", verdict=verdict("a", "reject", None, "said again"))
+    assert started.turn.status == "running"
+    assert await last_message(store) == REJECTION
+    await Running(store, started).end()
+    with pytest.raises(ApprovalDecided):
+        await store.start_turn("s", verdict=REJECTED)
+
+
+async def test_an_approval_given_elsewhere_is_not_carried_out_again(store: Store) -> None:
+    await end_in_calls(store, "a", waiting=[waits("a")])
+    await store.decide_approval("s", "a", "approve")
+    with pytest.raises(ApprovalDecided):
+        await store.start_turn("s", verdict=APPROVED)
+    assert (await store.start_turn("s", result=tool_result("a", "blue"))).turn.status == "running"
+
+
+@pytest.mark.parametrize("with_result", [True, False])
+async def test_a_rejection_given_elsewhere_is_told_by_whatever_comes_next(
+    store: Store, with_result: bool
+) -> None:
+    await end_in_calls(store, "a", "b", waiting=[waits("a")])
+    await store.decide_approval("s", "a", "reject", feedback="too high")
+    if with_result:
+        started = await store.start_turn("s", result=tool_result("b", "blue"))
+    else:
+        started = await store.start_turn("s", messages=[user("Never mind.")])
+    assert started.turn.status == "running"
+    told, other = (await store.list_messages("s", last=2)).messages
+    assert {**REJECTION, "seq": told["seq"], "timestamp": told["timestamp"]} == told
+    assert other["content"] == ("blue" if with_result else "Never mind.")
+
+
+async def test_a_user_who_speaks_instead_of_deciding_gives_the_call_up(store: Store, clock: Clock) -> None:
+    await end_in_calls(store, "a", "b", waiting=[waits("a", expires_in=60), waits("b")])
+    clock.pass_seconds(30)
+    await ask(store, "Never mind.")
+    for approval in (await store.list_approvals("s")).approvals:
+        assert (approval.status, approval.expires_at) == ("expired", clock.now)
+    with pytest.raises(ApprovalExpired):
+        await store.decide_approval("s", "a", "approve")
+    assert await store.count_waiting_approvals() == 0
+
+
+async def test_a_verdict_needs_an_approval(store: Store) -> None:
+    await end_in_calls(store, "a")
+    with pytest.raises(ApprovalNotFound):
+        await store.start_turn("s", verdict=APPROVED)
+
+
+async def test_of_many_verdicts_at_once_one_is_carried_out(store: Store) -> None:
+    await end_in_calls(store, "a", "b", waiting=[waits("a")])
+    verdicts = [store.start_turn("s", verdict=each) for each in (APPROVED, REJECTED) * 10]
+    given = await asyncio.gather(*verdicts, return_exceptions=True)
+    assert sorted(type(each).__name__ for each in given) == ["ApprovalDecided"] * 19 + ["TurnWritten"]
