@@ -19,6 +19,7 @@ from runtime.errors import (
     AgentRuntimeError,
     ModelError,
     RequestError,
+    SessionNotFound,
     TooManyHandovers,
     TooManySteps,
     TurnFailed,
@@ -193,11 +194,11 @@ class TurnRun:
             return None
 
     def _ending_for(self, error: BaseException) -> Ending | None:
-        if isinstance(error, TurnFailed):
-            return Ending("failed", json_text(str(error)), error.code)
-        if isinstance(error, RequestError):
+        if isinstance(error, TurnLost | SessionNotFound):
             logger.warning("turn %s cannot be carried on: %s", self._turn.turn_id, error)
             return None
+        if isinstance(error, TurnFailed | RequestError):
+            return Ending("failed", json_text(str(error)), error.code)
         logger.error("turn %s failed", self._turn.turn_id, exc_info=error)
         return Ending("failed", json_text(INTERNAL), AgentRuntimeError.code)
 
