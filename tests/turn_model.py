@@ -19,7 +19,7 @@ PAST_TENSE = {"approve": "approved", "edit": "edited", "reject": "rejected"}
 LONG = 2000
 # The instance that looks after turns. All others are dead.
 HERE = "here"
-DIED = "the process that ran this turn has died; what was said is kept"
+DIED = "the turn was cut off: nobody runs it any more; what was said is kept"
 
 
 def turn_written(session: Conversation) -> TurnWritten:
@@ -126,6 +126,10 @@ def answer(session: Conversation, command: StartTurn, calls: dict[str, str], at:
             tool_name = value(command.result.tool_name) or name
             metadata = '{"failed":true}' if command.result.failed else None
             add(session, (result(call_id, tool_name, command.result.content, metadata),), at)
+            left.remove(call_id)
+        elif approval is not None and approval.at(at).status == "expired":
+            text = "Nobody approved this call in time; it was not run."
+            add(session, (result(call_id, name, written(text), '{"expired":true}'),), at)
             left.remove(call_id)
         elif approval is not None and approval.status == "rejected":
             text = "The user rejected this call."

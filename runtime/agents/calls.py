@@ -37,12 +37,12 @@ def check_call(registry: Registry, agent_type: str, call: ToolCall) -> dict[str,
     # Before the arguments: a model that names a wrong tool is best told that.
     _find_tool(registry, agent_type, call.name)
     arguments: dict[str, Any] = _parse(call.arguments)
-    check_edited(registry, agent_type, call.name, arguments)
+    check_arguments(registry, agent_type, call.name, arguments)
     return arguments
 
 
-def check_edited(registry: Registry, agent_type: str, tool_name: str, arguments: Any) -> None:
-    """Check arguments that are decoded already: those that an approver put in place of the model's.
+def check_arguments(registry: Registry, agent_type: str, tool_name: str, arguments: Any) -> None:
+    """Check arguments that are decoded already: a model's, or those that an approver put in their place.
 
     Raises CallRefused, and KeyError for an unknown agent.
     """

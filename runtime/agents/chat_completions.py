@@ -8,8 +8,8 @@ import logging
 import os
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from http.client import responses
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -17,7 +17,7 @@ import msgspec
 from runtime.agents.event_stream import EventStreamParser
 from runtime.agents.fragments import Fragments, decode_chunk
 from runtime.agents.model import Answer, Question
-from runtime.agents.refusals import one_line, retry_after, words_in, words_of
+from runtime.agents.refusals import beginning, one_line, retry_after, words_in, words_of
 from runtime.errors import (
     ModelError,
     ModelGarbled,
@@ -29,7 +29,6 @@ from runtime.errors import (
 logger = logging.getLogger("agent_runtime.model")
 
 MAX_EVENT_BYTES = 1024 * 1024
-MAX_REFUSAL_BYTES = 64 * 1024
 # Refusals that may not be there the next time; 5xx is the server's own trouble, and so is like them.
 PASSING = {408, 409, 425, 429}
 
@@ -70,7 +69,7 @@ class ChatCompletions:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self._url = url.rstrip("/") + "/chat/completions"
+        self._url = _endpoint(url)
         self._key = api_key
         self._model = model
         self._connect_timeout = connect_timeout
@@ -103,17 +102,19 @@ class ChatCompletions:
 
     def _body(self, question: Question) -> bytes:
         tools = {"tools": question.tools} if question.tools else {}
-        return msgspec.json.encode(
-            {
-                # First: what follows is not theirs to change.
-                **question.parameters,
-                "model": question.model or self._model,
-                "messages": question.messages,
-                **tools,
-                "stream": True,
-                "stream_options": {"include_usage": True},
-            }
-        )
+        body = {
+            "stream_options": {"include_usage": True},
+            # What follows is not theirs to change.
+            **question.parameters,
+            "model": question.model or self._model,
+            "messages": question.messages,
+            **tools,
+            "stream": True,
+        }
+        # Some servers refuse the field, whatever it holds.
+        if body["stream_options"] is False:
+            del body["stream_options"]
+        return msgspec.json.encode(body)
 
     def _pause_after(self, error: ModelError, tried: int) -> float:
         """Seconds until the next try: what the server asks for, else exponential backoff with full jitter."""
@@ -193,7 +194,7 @@ class ChatCompletions:
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> ModelError:
         status = response.status
-        words = words_in(await _beginning(response.content), self._key)
+        words = words_in(await beginning(response.content), self._key)
         answer = f"{status} {responses.get(status, '')}".strip() + (f": {words}" if words else "")
         message = f"the language model's server answered {answer}"
         if status in PASSING or status >= 500:
@@ -228,17 +229,16 @@ class ChatCompletions:
         if not data.strip():
             return
         chunk = decode_chunk(data)
-        if chunk.error is not None:
-            raise ModelUnavailable(f"the language model failed: {words_of(chunk.error, self._key)}")
+        error = chunk.message if chunk.error is None and chunk.object == "error" else chunk.error
+        if error is not None:
+            raise ModelUnavailable(f"the language model failed: {words_of(error, self._key)}")
         fragments.take(chunk)
+        if "error" in (chunk.object, fragments.finish_reason):
+            raise ModelUnavailable("the language model failed and gave no reason")
 
 
-async def _beginning(content: aiohttp.StreamReader) -> bytes:
-    """As much of a refusal as is worth reading, and as arrives."""
-    body = bytearray()
-    with suppress(aiohttp.ClientError, OSError):
-        async for piece in content.iter_any():
-            body += piece
-            if len(body) >= MAX_REFUSAL_BYTES:
-                break
-    return bytes(body[:MAX_REFUSAL_BYTES])
+def _endpoint(url: str) -> str:
+    """Where questions go. A query, such as Azure's version of the API, stays behind the path."""
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/").removesuffix("/chat/completions")
+    return parts._replace(path=f"{path}/chat/completions").geturl()

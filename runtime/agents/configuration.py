@@ -30,6 +30,8 @@ from runtime.store.inputs import check_key, invalid_input
 SETTING = f"{PREFIX}AGENTS_FILE"
 SECTIONS = ("agents", "tools", "approval", "limits")
 LONGEST_MESSAGE = 400
+# Of what a model is sent, that which is not for the parameters of an agent; only one answer is read.
+THE_RUNTIMES = ("model", "messages", "tools", "stream", "n")
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -117,12 +119,21 @@ def _agent(name: str, table: Any) -> Agent:
     except InvalidInput as error:
         raise _Wrong(place, f"as the name of an agent: {error.problems[0].message}") from None
     agent = _convert(table, Agent, place)
-    _check_json(agent.parameters, (*place, "parameters"))
+    _check_parameters(agent.parameters, (*place, "parameters"))
     for index, pattern in enumerate(agent.files):
         if plain_path(pattern) != pattern:
             right = "write a relative path with '/' and without '.' and '..', such as 'docs/*.md'"
             raise _Wrong((*place, "files", index), f"{pattern!r} would fit no file; {right}")
     return agent
+
+
+def _check_parameters(parameters: dict[str, Any], place: Place) -> None:
+    _check_json(parameters, place)
+    for name in THE_RUNTIMES:
+        if name in parameters:
+            own = "name it in the agent's own field model"
+            right = own if name == "model" else "the runtime sets this itself; take it out"
+            raise _Wrong((*place, name), right)
 
 
 def _tool(name: str, table: Any) -> Tool:

@@ -6,14 +6,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from typing import Unpack
 
 from msgspec import UNSET
 
-from runtime.agents.calls import CallRefused, check_edited
+from runtime.agents.calls import CallRefused, check_arguments
 from runtime.agents.chat_completions import ChatCompletions
 from runtime.agents.echo import EchoModel
+from runtime.agents.history import find_caller
 from runtime.agents.model import Model
 from runtime.agents.registry import Registry
 from runtime.agents.requests import (
@@ -25,7 +27,7 @@ from runtime.agents.requests import (
 )
 from runtime.agents.turn import TurnRun
 from runtime.config import PREFIX, Settings
-from runtime.errors import AgentRuntimeError, ApprovalNotFound, InvalidInput, ShuttingDown
+from runtime.errors import AgentRuntimeError, InvalidInput, ShuttingDown
 from runtime.metrics import Metrics
 from runtime.store.commands import SessionKey
 from runtime.store.inputs import json_text
@@ -63,6 +65,9 @@ class Engine:
         self._metrics = metrics
         self._make_id = make_id
         self._runs: dict[asyncio.Task[None], TurnRun] = {}
+        # The sessions in which a turn is being started or runs, each as often as it is.
+        self._in_hand: Counter[SessionKey] = Counter()
+        store.runs_turn = lambda key: self._in_hand[key] > 0
         self._closing = False
         metrics.known_agents = registry.agents
         metrics.turns_running.set_function(lambda: len(self._runs))
@@ -78,12 +83,27 @@ class Engine:
         return await asyncio.shield(self._begin(session_id, message, options))
 
     async def _begin(self, session_id: str, message: TurnMessage, options: WriteOptions) -> TurnWritten:
-        written = await self._start(session_id, message, options)
-        if written.turn.status != "running":
+        key = SessionKey(options.get("owner", ""), session_id)
+        self._hold(key)
+        try:
+            written = await self._start(session_id, message, options)
+        finally:
+            self._let_go(key)
+        if written.replayed:
+            return written
+        if written.turn.status == "running":
+            self._run(key, written)
+        else:
             self._metrics.turn_ended(written.turn)
-        elif not written.replayed:
-            self._run(SessionKey(options.get("owner", ""), session_id), written)
         return written
+
+    def _hold(self, key: SessionKey) -> None:
+        self._in_hand[key] += 1
+
+    def _let_go(self, key: SessionKey) -> None:
+        self._in_hand[key] -= 1
+        if not self._in_hand[key]:
+            del self._in_hand[key]
 
     async def _start(self, session_id: str, message: TurnMessage, options: WriteOptions) -> TurnWritten:
         match message:
@@ -112,27 +132,30 @@ class Engine:
     async def _check_decision(self, session_id: str, message: DecisionMessage, owner: str) -> None:
         if (message.decision == "edit") != (message.modified_arguments is not None):
             raise InvalidInput("$.message.modified_arguments", "must be given with `edit`, and only then")
-        if message.decision != "edit":
-            return
-        approval = await self._store.find_approval(session_id, message.call_id, owner=owner)
-        if approval is None:
-            raise ApprovalNotFound(session_id, message.call_id)
-        context = await self._store.get_context(session_id, owner=owner)
-        agent = context.current_agent
-        # The agent that made the call may have handed over since: then its file patterns are not known.
-        if agent in self.registry.agents and approval.tool_name in self.registry.allowed_tools(agent):
-            self._check_edited(agent, approval.tool_name, message.modified_arguments)
+        if message.decision == "edit":
+            path = "$.message.modified_arguments"
+            await self.check_edit(session_id, message.call_id, message.modified_arguments, path, owner)
 
-    def _check_edited(self, agent: str, tool_name: str, arguments: object) -> None:
+    async def check_edit(
+        self, session_id: str, call_id: str, arguments: object, path: str, owner: str
+    ) -> None:
+        """Whether an approver may put these arguments in place of a model's: those that the agent could not
+        have sent itself are refused. Calls that no turn made are not looked at. Raises InvalidInput."""
+        approval = await self._store.find_approval(session_id, call_id, owner=owner)
+        agent = await find_caller(self._store, session_id, owner, call_id)
+        if approval is None or agent not in self.registry.agents:
+            return
         try:
-            check_edited(self.registry, agent, tool_name, arguments)
+            check_arguments(self.registry, agent, approval.tool_name, arguments)
         except CallRefused as refusal:
-            raise InvalidInput("$.message.modified_arguments", str(refusal)) from None
+            raise InvalidInput(path, str(refusal)) from None
 
     def _run(self, key: SessionKey, written: TurnWritten) -> None:
         run = TurnRun(self._store, self.registry, self._model, self._metrics, key, written, self._make_id)
         task = asyncio.create_task(self._watch(run))
         self._runs[task] = run
+        self._hold(key)
+        task.add_done_callback(lambda _: self._let_go(key))
         task.add_done_callback(self._runs.pop)
         if self._closing:
             run.interrupt()
@@ -151,7 +174,7 @@ class Engine:
         while True:
             try:
                 if ended := await self._store.interrupt_lost_turns():
-                    logger.warning("%d turns were interrupted: their processes have died", ended)
+                    logger.warning("turns interrupted because nobody ran them any more: %d", ended)
                 await self._store.forget_old()
                 self._metrics.pending_approvals.set(await self._store.count_waiting_approvals())
             except AgentRuntimeError as error:
@@ -173,11 +196,14 @@ class Engine:
 
 
 def _result(message: ToolResultMessage) -> ToolResult:
-    if (message.result is UNSET) == (message.error is UNSET):
+    # Some clients send both, and null for the one that they do not mean.
+    error = UNSET if message.error is None else message.error
+    result = UNSET if message.result is None and error is not UNSET else message.result
+    if (result is UNSET) == (error is UNSET):
         raise InvalidInput("$.message", "must have either `result` or `error`")
-    if message.error is UNSET:
-        return tool_result(message.call_id, message.result, tool_name=message.tool_name)
-    text = message.error if isinstance(message.error, str) else json_text(message.error, "$.message.error")
+    if error is UNSET:
+        return tool_result(message.call_id, result, tool_name=message.tool_name)
+    text = error if isinstance(error, str) else json_text(error, "$.message.error")
     return tool_result(message.call_id, f"Error: {text}", tool_name=message.tool_name, failed=True)
 
 

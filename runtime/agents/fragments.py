@@ -39,7 +39,7 @@ class CallFragment(Struct):
 class Delta(Struct):
     """What a chunk adds to the answer."""
 
-    content: str | None = None
+    content: str | list[Any] | None = None
     refusal: str | None = None
     tool_calls: list[CallFragment] | None = None
 
@@ -52,33 +52,25 @@ class Choice(Struct):
     finish_reason: str | None = None
 
 
-class Usage(Struct):
-    """How many tokens were read and written so far."""
-
-    prompt_tokens: TokenCount | None = None
-    completion_tokens: TokenCount | None = None
-
-
 class Chunk(Struct):
-    """The data of one event, as far as it concerns us."""
+    """The data of one event, as far as it concerns us; some servers send other objects in between."""
 
     choices: list[Choice] | None = None
-    usage: Usage | None = None
+    usage: Any = None
     error: Any = None
+    object: Any = None
+    message: Any = None
 
 
 _decoder = msgspec.json.Decoder(Chunk)
 
 
 def decode_chunk(data: str) -> Chunk:
-    """A chunk from the data of an event. Raises ModelGarbled."""
+    """A chunk from the data of an event; another object adds nothing. Raises ModelGarbled."""
     try:
-        chunk = _decode(data)
+        return _decode(data)
     except (ValueError, RecursionError) as error:
         raise ModelGarbled(f"the language model sent what is not a chunk of an answer: {error}") from error
-    if chunk.choices is None and chunk.usage is None and chunk.error is None:
-        raise ModelGarbled("the language model sent an object that is not a chunk of an answer")
-    return chunk
 
 
 def _decode(data: str) -> Chunk:
@@ -103,7 +95,6 @@ class _Call:
         self.id = ""
         self.name = ""
         self.arguments: list[str] = []
-        self.whole = False
 
     def take(self, fragment: CallFragment) -> int:
         """Add a piece; by how many characters the call has grown."""
@@ -115,8 +106,16 @@ class _Call:
         self.id += id
         self.name += name
         self.arguments.append(arguments)
-        self.whole = isinstance(function.arguments, dict)
         return len(id) + len(name) + len(arguments)
+
+    def is_whole(self) -> bool:
+        """Whether the arguments so far are a JSON object with nothing missing."""
+        # Parsed only where it may end: there may be many fragments, and a name in each.
+        ended = next(filter(str.strip, reversed(self.arguments)), "").rstrip().endswith("}")
+        try:
+            return ended and isinstance(json.loads("".join(self.arguments)), dict)
+        except (ValueError, RecursionError):
+            return False
 
 
 def _text_of(arguments: str | dict[str, Any] | None) -> str:
@@ -126,13 +125,30 @@ def _text_of(arguments: str | dict[str, Any] | None) -> str:
         raise ModelGarbled("the language model sent arguments that are nested too deep") from error
 
 
-def _is_another(call: _Call, fragment: CallFragment) -> bool:
-    """Whether a call begins under the index of one before: some servers give all of them index 0.
+def _text_in(content: str | list[Any] | None) -> str:
+    """The text of a content; of one in parts, that which is no thinking or the like."""
+    if not isinstance(content, list):
+        return content or ""
+    parts = (part for part in content if isinstance(part, dict) and part.get("type") == "text")
+    return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
 
-    Others give each fragment a new id, but only the first a name.
-    """
-    named = fragment.function is not None and fragment.function.name
-    return bool(named and call.name and fragment.id and fragment.id != call.id)
+
+def _tokens(usage: dict[str, Any], name: str) -> int:
+    """The count of this name, else 0: no answer is to be lost for a count that is wrong."""
+    count = usage.get(name)
+    if isinstance(count, float) and count.is_integer():
+        count = int(count)
+    try:
+        return msgspec.convert(count, TokenCount)
+    except msgspec.ValidationError:
+        return 0
+
+
+def _is_another(call: _Call, fragment: CallFragment) -> bool:
+    """Whether a call begins under the index of one before: some servers give all of them index 0, no id."""
+    # Others give each fragment a new id, but only the first a name, or repeat the name in each.
+    named = fragment.function and fragment.function.name and call.name
+    return bool(named and (fragment.id != call.id if fragment.id else call.is_whole()))
 
 
 class Fragments:
@@ -146,7 +162,7 @@ class Fragments:
         self._size = 0
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
-        self._usage = Usage()
+        self._usage: dict[str, Any] = {}
         self.finish_reason = ""
 
     @property
@@ -156,23 +172,21 @@ class Fragments:
 
     def take(self, chunk: Chunk) -> None:
         """Add a chunk. Raises ModelGarbled where the answer becomes too large."""
-        self._usage = chunk.usage or self._usage
-        # With the parameter `n` there are several answers; the first is the one.
+        self._usage = chunk.usage if isinstance(chunk.usage, dict) else self._usage
+        # Where there are several answers, the first is the one.
         for choice in (choice for choice in chunk.choices or () if not choice.index):
             self._take_delta(choice.delta or Delta())
             self.finish_reason = choice.finish_reason or self.finish_reason
 
     def _take_delta(self, delta: Delta) -> None:
-        self._take_text((delta.content or "") + (delta.refusal or ""))
+        self._take_text(_text_in(delta.content) + (delta.refusal or ""))
         for fragment in delta.tool_calls or ():
             self._grow(self._call_of(fragment).take(fragment))
 
     def _grow(self, characters: int) -> None:
         self._size += characters
         if self._size > MAX_CHARACTERS:
-            raise ModelGarbled(
-                f"the language model sent endless text: more than {MAX_CHARACTERS} characters in an answer"
-            )
+            raise ModelGarbled(f"the language model sent endless text: more than {MAX_CHARACTERS} characters")
 
     def _take_text(self, piece: str) -> None:
         self._grow(len(piece))
@@ -199,7 +213,9 @@ class Fragments:
         """The call that a fragment goes on with which says neither index nor id; None begins a new one."""
         last = self._calls[-1] if self._calls else None
         name = fragment.function and fragment.function.name
-        return None if last and name and (last.whole or last.name not in ("", name)) else last
+        if last and name and (_is_another(last, fragment) or last.name not in ("", name)):
+            return None
+        return last
 
     def _begin(self, fragment: CallFragment) -> _Call:
         if len(self._calls) == MAX_CALLS:
@@ -218,8 +234,8 @@ class Fragments:
             text="".join(self._text),
             calls=tuple(self._finished_calls()),
             finish_reason=self.finish_reason if self.finish_reason in FINISH_REASONS else "stop",
-            input_tokens=self._usage.prompt_tokens or 0,
-            output_tokens=self._usage.completion_tokens or 0,
+            input_tokens=_tokens(self._usage, "prompt_tokens"),
+            output_tokens=_tokens(self._usage, "completion_tokens"),
         )
 
     def _finished_calls(self) -> Iterator[ToolCall]:

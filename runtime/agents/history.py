@@ -1,12 +1,11 @@
-"""What a model is sent of a conversation: the log as it stands, in a form that every model accepts."""
+"""Reads what a model is to be told of a conversation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
+from runtime.agents.chat_messages import Decisions, Message
 from runtime.store.store import Store
 
 # How many messages are read at a time, from the newest back.
@@ -14,15 +13,23 @@ PAGE = 100
 # What a text is taken to be in tokens where nobody counted them: a few characters are one.
 CHARACTERS_A_TOKEN = 4
 
-INTERRUPTED = "Interrupted: this call was never answered. It is not known whether it was carried out."
-
-Message = dict[str, Any]
-# By the id of a call and its tool: some models use an id again, for another tool that nobody has to approve.
-Edited = Mapping[tuple[str, str], Any]
-
 
 async def read_history(store: Store, session_id: str, owner: str, tokens: int) -> list[Message]:
-    """The newest messages of a session, oldest first: as many as fit into so many tokens, one at least."""
+    """The newest messages of a session, oldest first: as many as fit into so many tokens.
+
+    However few that are, the question that they answer is among them.
+    """
+    newest, cut_at = await _read_newest(store, session_id, owner, tokens)
+    if cut_at is not None and not any(message["role"] == "user" for message in newest):
+        page = await store.list_messages(session_id, before=cut_at, limit=1, role="user", owner=owner)
+        return [*page.messages, *newest]
+    return newest
+
+
+async def _read_newest(
+    store: Store, session_id: str, owner: str, tokens: int
+) -> tuple[list[Message], int | None]:
+    """The messages that fit, and the number of the first where others stand before it."""
     newest: list[Message] = []
     page = await store.list_messages(session_id, last=PAGE, owner=owner)
     while True:
@@ -30,95 +37,34 @@ async def read_history(store: Store, session_id: str, owner: str, tokens: int) -
             tokens -= message.get("token_count") or len(bytes(raw)) // CHARACTERS_A_TOKEN
             # A result is of no use without its call.
             if newest and tokens < 0 and newest[-1]["role"] != "tool":
-                return newest[::-1]
+                return newest[::-1], newest[-1]["seq"]
             newest.append(message)
         if not page.more or page.first_seq is None:
-            return newest[::-1]
+            return newest[::-1], None
         page = await store.list_messages(session_id, before=page.first_seq, limit=PAGE, owner=owner)
 
 
-async def read_edited(store: Store, session_id: str, owner: str, log: Sequence[Message]) -> Edited:
-    """The arguments that approvers put in place of those that the model had sent."""
+async def read_decisions(store: Store, session_id: str, owner: str, log: Sequence[Message]) -> Decisions:
+    """What became of the calls in a log that waited for a person."""
     if not any(message.get("tool_calls") for message in log):
-        return {}
+        return Decisions()
     edited = await store.list_approvals(session_id, status="edited", owner=owner)
-    return {(each.call_id, each.tool_name): each.modified_arguments for each in edited.approvals}
+    expired = await store.list_approvals(session_id, status="expired", owner=owner)
+    return Decisions(
+        edited={(each.call_id, each.tool_name): each.modified_arguments for each in edited.approvals},
+        expired=frozenset((each.call_id, each.tool_name) for each in expired.approvals),
+    )
 
 
-def chat_messages(instructions: str, log: Sequence[Message], edited: Edited) -> list[Message]:
-    """What is sent: the instructions, then the log.
-
-    Every call of a tool is followed by its result, a marked one where there is none in the log; a result
-    without its call, and an answer that says nothing, are left out. An edited call stands as it was run.
-    """
-    return [{"role": "system", "content": instructions}, *_paired(_from_a_question(log), edited)]
-
-
-def _from_a_question(log: Sequence[Message]) -> Sequence[Message]:
-    """The log from a user's message on, where it was cut off in the middle: many models ask for that."""
-    for index, message in enumerate(log):
-        if message["role"] == "user":
-            return log[index:] if any(m["role"] == "assistant" for m in log[:index]) else log
-    return log
+async def find_caller(store: Store, session_id: str, owner: str, call_id: str) -> str | None:
+    """The agent that made a call in a turn, as far as the newest messages tell."""
+    page = await store.list_messages(session_id, last=PAGE, role="assistant", owner=owner)
+    for message in reversed(page.messages):
+        if any(_id_of(call) == call_id for call in message.get("tool_calls") or ()):
+            agent = (message.get("metadata") or {}).get("agent")
+            return agent if isinstance(agent, str) else None
+    return None
 
 
-def _paired(log: Sequence[Message], edited: Edited) -> Iterator[Message]:
-    for index, message in enumerate(log):
-        if message["role"] == "assistant":
-            yield from _assistant(message, _results(log, index + 1), edited)
-        elif message["role"] != "tool":
-            yield _kept(message, "role", "content", "name")
-
-
-def _results(log: Sequence[Message], start: int) -> dict[str, Message]:
-    """The results that follow an answer, up to the next one or to what the user says next."""
-    results: dict[str, Message] = {}
-    for index in range(start, len(log)):
-        message = log[index]
-        if message["role"] in ("user", "assistant"):
-            break
-        if message["role"] == "tool":
-            results.setdefault(str(message.get("tool_call_id")), message)
-    return results
-
-
-def _assistant(message: Message, results: Mapping[str, Message], edited: Edited) -> Iterator[Message]:
-    calls = [_call(call, edited) for call in message.get("tool_calls") or () if _is_call(call)]
-    if calls:
-        yield {**_kept(message, "role", "content", "name"), "tool_calls": calls}
-    elif message["content"]:
-        yield _kept(message, "role", "content", "name")
-    for call in calls:
-        result = results.get(call["id"], {"content": INTERRUPTED})
-        yield {"role": "tool", "tool_call_id": call["id"], "content": result["content"] or ""}
-
-
-def _is_call(call: Any) -> bool:
-    """Whether it is one in the form that chat-completion APIs know: others may have stored it."""
-    try:
-        msgspec.convert(call, _Call)
-    except msgspec.ValidationError:
-        return False
-    return True
-
-
-class _Function(msgspec.Struct):
-    name: str
-    arguments: str
-
-
-class _Call(msgspec.Struct):
-    id: str
-    function: _Function
-
-
-def _call(call: dict[str, Any], edited: Edited) -> dict[str, Any]:
-    function = _kept(call["function"], "name", "arguments")
-    if (name := (call["id"], function["name"])) in edited:
-        function["arguments"] = msgspec.json.encode(edited[name]).decode()
-    return {"id": call["id"], "type": "function", "function": function}
-
-
-def _kept(message: Mapping[str, Any], *names: str) -> Message:
-    """Only what every server knows: some refuse a message with a field of another's."""
-    return {name: message[name] for name in names if name in message}
+def _id_of(call: Any) -> Any:
+    return call.get("id") if isinstance(call, dict) else None

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from runtime.agents.patience import insist
+from runtime.errors import AgentRuntimeError
 from runtime.models import Turn
 from runtime.store.commands import SessionKey
 from runtime.store.store import Store
@@ -88,8 +89,10 @@ class Recorder:
 
         A caller that is cancelled leaves the write to come to its end: the next one goes on from there.
         """
-        self._said.clear()
-        return await asyncio.shield(asyncio.ensure_future(self._write(step)))
+        writing = asyncio.ensure_future(self._write(step))
+        # Where the caller was cancelled nobody else looks at its error.
+        writing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(writing)
 
     async def _write_what_was_said(self) -> float:
         """Store it, and return how long to wait before the next time, in seconds: longer where writing takes
@@ -105,8 +108,15 @@ class Recorder:
             command = AdvanceTurn(
                 self._key, self._turn_id, self._store.instance, self._beat, texts=texts, **step
             )
-            written = await insist(lambda: self._store.advance_turn(command), self._turn_id)
+            try:
+                written = await insist(lambda: self._store.advance_turn(command), self._turn_id)
+            except AgentRuntimeError:
+                # It was not stored: it belongs to what the end of the turn tells.
+                self._texts[:0] = texts
+                raise
             self._beat = written.beat
+            if step:
+                self._said.clear()
             if command.ending is not None:
                 self.ended = written.turn
                 self.close()

@@ -5,15 +5,29 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Mapping
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import aiohttp
 import msgspec
 
+MAX_REFUSAL_BYTES = 64 * 1024
 MAX_WORDS = 300
 AN_HTML_PAGE = "an HTML page"
 # Where servers keep their words: {"error": {"message": …}}, {"error": …}, {"message": …}, {"detail": …}.
 PLACES = ("error", "message", "detail")
+
+
+async def beginning(content: aiohttp.StreamReader) -> bytes:
+    """As much of the body of a refusal as is worth reading, and as arrives."""
+    body = bytearray()
+    with suppress(aiohttp.ClientError, OSError):
+        async for piece in content.iter_any():
+            body += piece
+            if len(body) >= MAX_REFUSAL_BYTES:
+                break
+    return bytes(body[:MAX_REFUSAL_BYTES])
 
 
 def words_in(body: bytes, secret: str) -> str:

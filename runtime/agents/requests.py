@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Struct
 
 from runtime.models import Decision, Key
 
-Content = Annotated[str, Meta(min_length=1)] | Annotated[list[Any], Meta(min_length=1)]
+Content = Annotated[str, Meta(min_length=1)] | Annotated[list[dict[str, Any]], Meta(min_length=1)]
 
 
 class UserMessage(Struct, frozen=True, forbid_unknown_fields=True, tag="user_message"):

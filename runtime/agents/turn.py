@@ -10,7 +10,8 @@ from collections.abc import Callable
 from msgspec import structs
 
 from runtime.agents.answers import Step, judge
-from runtime.agents.history import Message, chat_messages, read_edited, read_history
+from runtime.agents.chat_messages import Message, chat_messages
+from runtime.agents.history import read_decisions, read_history
 from runtime.agents.model import Answer, Model, Question, ToolCall
 from runtime.agents.patience import insist
 from runtime.agents.recorder import Recorder
@@ -76,8 +77,9 @@ class TurnRun:
         self._cut(Ending("stopped"))
 
     def _lose(self, error: Exception) -> None:
-        logger.warning("turn %s cannot be carried on: %s", self._turn.turn_id, error)
-        self._answering.cancel()
+        if not self._answering.done():
+            self._cut_short = self._ending_for(error)
+            self._answering.cancel()
 
     def _cut(self, ending: Ending) -> None:
         if self._cut_short is None and not self._answering.done():
@@ -140,8 +142,8 @@ class TurnRun:
     async def _read_messages(self, agent: Agent) -> list[Message]:
         session_id, owner = self._key.session_id, self._key.owner
         log = await read_history(self._store, session_id, owner, self._registry.limits.history_tokens)
-        edited = await read_edited(self._store, session_id, owner, log)
-        return chat_messages(agent.instructions, log, edited)
+        decisions = await read_decisions(self._store, session_id, owner, log)
+        return chat_messages(agent.instructions, log, decisions)
 
     def _timed_say(self) -> Callable[[str], None]:
         loop = asyncio.get_running_loop()
@@ -198,6 +200,8 @@ class TurnRun:
             logger.warning("turn %s cannot be carried on: %s", self._turn.turn_id, error)
             return None
         if isinstance(error, TurnFailed | RequestError):
+            # What the model's server said is for whoever reads the events: it may repeat the conversation.
+            logger.warning("turn %s failed: %s", self._turn.turn_id, error.code)
             return Ending("failed", json_text(str(error)), error.code)
         logger.error("turn %s failed", self._turn.turn_id, exc_info=error)
         return Ending("failed", json_text(INTERNAL), AgentRuntimeError.code)

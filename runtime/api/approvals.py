@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from runtime.api.request import write_options
 from runtime.api.respond import no_content, reply
-from runtime.api.routes import Call, Route
+from runtime.api.routes import ENGINE, Call, Route
 from runtime.errors import (
     ApprovalDecided,
     ApprovalExists,
@@ -90,11 +90,15 @@ async def list_approvals(call: Call[ApprovalsQuery, None]) -> web.Response:
 async def decide_approval(call: Call[None, Verdict]) -> web.Response:
     """Decide a tool call, once. The same decision again answers the same."""
     _check_arguments(call.body)
+    call_id, arguments = call.keys["call_id"], call.body.modified_arguments
+    if arguments is not None:
+        engine = call.request.app[ENGINE]
+        await engine.check_edit(call.session_id, call_id, arguments, "$.modified_arguments", call.owner)
     outcome = await call.store.decide_approval(
         call.session_id,
-        call.keys["call_id"],
+        call_id,
         call.body.decision,
-        modified_arguments=call.body.modified_arguments,
+        modified_arguments=arguments,
         feedback=call.body.feedback,
         **write_options(call.request),
     )

@@ -69,6 +69,10 @@ class Database(Protocol):
         no other instance nothing is ever called.
         """
 
+    def was_lost(self, seconds: float) -> bool:
+        """Whether the server was away from this process within so many seconds: others may still be on
+        their way back to it."""
+
     def pool_usage(self) -> dict[str, int]:
         """The connections for reading: how many are `idle`, how many `busy`."""
 

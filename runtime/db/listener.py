@@ -34,6 +34,15 @@ class Listener:
         self._on_payload = on_payload
         self._on_gap = on_gap
         self._pause = FIRST_PAUSE
+        # Whether a connection is there, whether one ever broke, and when the last one came (the loop's time).
+        self._connected = self._broken = False
+        self._back_at = 0.0
+
+    def was_lost(self, seconds: float) -> bool:
+        """Whether a connection broke, and the next one is not there yet or came within so many seconds."""
+        if not self._broken:
+            return False
+        return not self._connected or asyncio.get_running_loop().time() - self._back_at < seconds
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -53,6 +62,7 @@ class Listener:
             connection.add_termination_listener(lambda _: lost.set())
             await connection.add_listener(CHANNEL, self._hear)
             self._pause = FIRST_PAUSE
+            self._connected, self._back_at = True, asyncio.get_running_loop().time()
             self._on_gap()
             while True:
                 with suppress(TimeoutError):
@@ -61,6 +71,8 @@ class Listener:
                 # LISTEN dies silently with its connection; this fails where that is dead or closed.
                 await connection.fetch(self._heartbeat, timeout=HEARTBEAT_TIMEOUT)
         finally:
+            self._broken = self._broken or self._connected
+            self._connected = False
             connection.terminate()
 
     def _hear(self, _connection: Any, _process: int, _channel: str, payload: str) -> None:

@@ -192,6 +192,7 @@ class PostgresDatabase:
         }
         self._turn = asyncio.Lock()
         self._writer: Any = None
+        self._listener: Listener | None = None
         self._listening: set[asyncio.Task[None]] = set()
         self._closed = False
         self._pool = asyncpg.create_pool(
@@ -266,8 +267,12 @@ class PostgresDatabase:
 
     def listen(self, on_payload: Callable[[str], None], on_gap: Callable[[], None]) -> None:
         """Call `on_payload` with each notification, `on_gap` after each (re)connect."""
-        listener = Listener(self._connect, self._queries["ping"].sql, on_payload, on_gap)
-        self._listening.add(asyncio.create_task(listener.run()))
+        self._listener = Listener(self._connect, self._queries["ping"].sql, on_payload, on_gap)
+        self._listening.add(asyncio.create_task(self._listener.run()))
+
+    def was_lost(self, seconds: float) -> bool:
+        """Whether the server was away within so many seconds, as far as the listener knows."""
+        return self._listener is not None and self._listener.was_lost(seconds)
 
     def pool_usage(self) -> dict[str, int]:
         """The connections for reading: how many are `idle`, how many `busy`."""

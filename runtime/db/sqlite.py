@@ -220,6 +220,10 @@ class SqliteDatabase:
     def listen(self, on_payload: Callable[[str], None], on_gap: Callable[[], None]) -> None:
         """Nothing: no other process writes here."""
 
+    def was_lost(self, seconds: float) -> bool:
+        """Never: the file is here."""
+        return False
+
     def pool_usage(self) -> dict[str, int]:
         """The connections for reading: how many are `idle`, how many `busy`."""
         return self._readers.usage()

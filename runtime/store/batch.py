@@ -73,8 +73,9 @@ class SessionChange(Struct, frozen=True):
     """What a batch did to a session: for the cache, and for those who follow it.
 
     `head` is None where the session is gone for good; `added` are its new messages as stored, `pieces`
-    what its turns came to. Those alone leave the version as it is: who follows a session is not told
-    of every word, and a client that names a version is not refused because a model speaks.
+    what its turns came to; None where that has to be read. Those alone leave the version as it is: who
+    follows a session is not told of every word, and a client that names a version is not refused
+    because a model speaks.
     """
 
     key: SessionKey
@@ -82,7 +83,7 @@ class SessionChange(Struct, frozen=True):
     head: Head | None
     added: list[MessageColumns]
     what: frozenset[Change]
-    pieces: list[TurnPiece]
+    pieces: list[TurnPiece] | None
 
 
 class Batch:
@@ -162,9 +163,16 @@ class Batch:
             yield SessionChange(key, head, None, [], frozenset({"deleted"}), [])
         for session in self.sessions.values():
             base, what = session.base, frozenset(session.changed)
-            pieces = [piece for turn in session.turns for piece in turn.pieces]
+            pieces = _pieces(session)
             if base is None or session.version != base.version or pieces:
                 yield SessionChange(session.key, base, session.head(), session.added, what, pieces)
+
+
+def _pieces(session: WorkingSession) -> list[TurnPiece] | None:
+    # What came before an interruption was another instance's to tell: it may not have been heard here.
+    if any(turn.interrupted for turn in session.turns):
+        return None
+    return [piece for turn in session.turns for piece in turn.pieces]
 
 
 def check_version(request: Request, version: int) -> None:

@@ -1,13 +1,13 @@
 """Finds the turns that run although nobody runs them any more.
 
 An instance that has died is seen at once: its connections are gone. One that hangs keeps them, and its
-turns are lost when their beat has stood still for as long as a lease.
+turns are lost when their beat has stood still for as long as a lease. Of its own turns an instance knows.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from msgspec import Struct
 
@@ -16,6 +16,8 @@ from runtime.store.commands import SessionKey
 
 # How long an instance has a turn without a sign of life, in seconds, by the clock of the one who looks.
 LEASE = 15.0
+# After the database was away, so many seconds are left to the other instances to come back to it as well.
+RETURN = 10.0
 # How many turns that run are read at a time.
 PAGE = 500
 
@@ -29,29 +31,32 @@ class LostTurn(Struct, frozen=True):
 
 
 class LostTurns:
-    """Remembers when each turn was first seen at its beat."""
+    """Remembers when each turn was first seen at its beat.
 
-    def __init__(self, database: Database) -> None:
+    `runs_here` says of a session whether this instance runs its turn, or is about to.
+    """
+
+    def __init__(self, database: Database, runs_here: Callable[[SessionKey], bool]) -> None:
         self._database = database
+        self._runs_here = runs_here
         self._seen: dict[LostTurn, float] = {}
 
     async def find(self, session_db_id: int, key: SessionKey) -> LostTurn | None:
         """The turn of a session, where its process has died."""
         for row in await self._database.fetch("list_turns", session_db_id, 1):
-            if row["status"] == "running" and not await self._lives(row["instance"]):
+            if row["status"] == "running" and not await self._lives(key, row["instance"], {}):
                 return LostTurn(key, row["turn_id"], row["beat"])
         return None
 
     async def find_all(self) -> list[LostTurn]:
         """Those of all sessions; to be asked regularly, for only what is seen twice stands still."""
         now = asyncio.get_running_loop().time()
-        lives: dict[str, bool] = {}
+        asked: dict[str, bool] = {}
         seen: dict[LostTurn, float] = {}
         async for turn, instance in self._running():
-            if instance not in lives:
-                lives[instance] = await self._lives(instance)
             # A dead one's has been silent for long enough.
-            seen[turn] = self._seen.get(turn, now) if lives[instance] else now - LEASE
+            lives = await self._lives(turn.key, instance, asked)
+            seen[turn] = self._seen.get(turn, now) if lives else now - LEASE
         self._seen = seen
         return [turn for turn, since in seen.items() if now - since >= LEASE]
 
@@ -63,6 +68,11 @@ class LostTurns:
                 key = SessionKey(row["owner"], row["session_id"])
                 yield LostTurn(key, row["turn_id"], row["beat"]), row["instance"]
 
-    async def _lives(self, instance: str) -> bool:
-        ours = instance == self._database.instance
-        return ours or bool(await self._database.fetch("find_instance", instance))
+    async def _lives(self, key: SessionKey, instance: str, asked: dict[str, bool]) -> bool:
+        """Whether somebody runs the turn of a session. `asked` are the instances that were looked for."""
+        if instance == self._database.instance:
+            return self._runs_here(key)
+        if instance not in asked:
+            found = await self._database.fetch("find_instance", instance)
+            asked[instance] = bool(found) or self._database.was_lost(RETURN)
+        return asked[instance]

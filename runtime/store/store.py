@@ -18,6 +18,7 @@ from runtime.metrics import Metrics
 from runtime.models import utc_now
 from runtime.store.batch import SessionChange
 from runtime.store.cache import Cache
+from runtime.store.commands import SessionKey
 from runtime.store.feed import Feed
 from runtime.store.loader import Loader
 from runtime.store.lost_turns import LostTurns
@@ -67,7 +68,8 @@ class Store(Turns):
         self._cache = Cache(settings.cache_bytes)
         self._reader = Reader(database, self._cache, metrics, clock)
         self._turn_reader = TurnReader(database, self._reader)
-        self._lost_turns = LostTurns(database)
+        self.runs_turn: Callable[[SessionKey], bool] = lambda key: True
+        self._lost_turns = LostTurns(database, lambda key: self.runs_turn(key))
         self._feed = Feed(self._reader, database.instance)
         self._writer = Writer(
             database,

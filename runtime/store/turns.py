@@ -58,6 +58,9 @@ def verdict(call_id: str, decision: Decision, modified_arguments: Any, feedback:
 class Turns(Writes, Reads):
     """Writes and reads about turns. What each raises is said of Writes and Reads."""
 
+    runs_turn: Callable[[SessionKey], bool]
+    """Whether this instance runs the turn of a session, or is about to: set by who runs them. One that is
+    stored as ours and that nobody runs is lost."""
     _turn_reader: TurnReader
     _lost_turns: LostTurns
     _metrics: Metrics

@@ -28,6 +28,7 @@ class WorkingTurn:
         self.row, self.stored = row, stored
         # The parts of its events that this batch adds, and what they come to as rows.
         self.pieces: list[TurnPiece] = []
+        self.interrupted = False
         self._new_events: dict[int, list[str]] = {}
         self._kinds: dict[int, str] = {}
         self._longer_text: dict[int, list[str]] = {}

@@ -24,10 +24,13 @@ SELECT t.session_db_id, t.n, t.turn_id, t.status, t.agent, t.started_at, t.ended
    AND t.n = (SELECT max(n) FROM turns WHERE session_db_id = k.value);
 
 -- name: find_turn(session_db_id, turn_id)
-SELECT session_db_id, n, turn_id, status, agent, started_at, ended_at, error, input_tokens,
-       output_tokens, instance, beat, stop_requested, last_event, text_length
-  FROM turns
- WHERE session_db_id = ?1 AND turn_id = ?2;
+-- A turn of a session that is not deleted.
+SELECT t.session_db_id, t.n, t.turn_id, t.status, t.agent, t.started_at, t.ended_at, t.error,
+       t.input_tokens, t.output_tokens, t.instance, t.beat, t.stop_requested, t.last_event,
+       t.text_length
+  FROM turns AS t
+  JOIN sessions AS s ON s.id = t.session_db_id
+ WHERE t.session_db_id = ?1 AND t.turn_id = ?2 AND s.deleted_at IS NULL;
 
 -- name: list_turns(session_db_id, limit)
 -- The turns of a session, latest first.
@@ -52,14 +55,18 @@ SELECT s.id, s.owner, s.session_id, t.turn_id, t.instance, t.beat
 SELECT 1 AS alive WHERE ?1 IS NULL;
 
 -- name: forget_turn_events(ended_before, limit)
--- Notes of the turns that ended first that their events are gone, after delete_old_turn_events.
-UPDATE turns
+-- Notes of the turns that ended first that their events are gone: those that delete_old_turn_events took
+-- away, which with two instances at work may be others than this one would choose.
+UPDATE turns AS t
    SET events_kept = 0
- WHERE (session_db_id, n) IN (SELECT session_db_id, n
-                                FROM turns
-                               WHERE events_kept AND ended_at < ?1
-                               ORDER BY ended_at, session_db_id, n
-                               LIMIT ?2);
+ WHERE (t.session_db_id, t.n) IN (SELECT session_db_id, n
+                                    FROM turns
+                                   WHERE events_kept AND ended_at < ?1
+                                   ORDER BY ended_at, session_db_id, n
+                                   LIMIT ?2)
+   AND NOT EXISTS (SELECT 1
+                     FROM turn_events AS e
+                    WHERE e.session_db_id = t.session_db_id AND e.turn_n = t.n AND e.n < t.last_event);
 
 -- name: find_oldest_kept_turn()
 -- When the turn ended whose events are to be forgotten next.

@@ -137,6 +137,51 @@ async def test_a_question_is_asked_as_chat_completions_take_it():
     assert headers["Content-Type"] == "application/json"
 
 
+@pytest.mark.parametrize(
+    ("parameters", "sent"),
+    [
+        ({}, {"stream_options": {"include_usage": True}}),
+        (
+            {"stream_options": {"include_obfuscation": False}},
+            {"stream_options": {"include_obfuscation": False}},
+        ),
+        ({"stream_options": False}, {}),
+        ({"model": "other", "messages": [], "stream": False, "stream_options": False}, {}),
+    ],
+)
+async def test_parameters_may_replace_the_options_of_the_stream_but_not_what_is_asked(
+    parameters: Json, sent: Json
+):
+    async with model_server([says("hi")]) as server, asking(server.url) as client:
+        await client.ask(Question(QUESTION.messages, [], parameters=parameters))
+        body = server.requests[0].body
+    assert body == {"model": "usual", "messages": QUESTION.messages, "stream": True, **sent}
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("", "/chat/completions"),
+        ("/v1/", "/v1/chat/completions"),
+        ("/v1?api-version=1&x=1+1", "/v1/chat/completions?api-version=1&x=1+1"),
+        ("/v1/chat/completions", "/v1/chat/completions"),
+        ("/v1/chat/completions/?api-version=1", "/v1/chat/completions?api-version=1"),
+    ],
+)
+async def test_the_path_is_added_before_the_query_and_only_once(path: str, asked: str):
+    seen = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append((await reader.readline()).decode().split()[1])
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + DONE)
+        writer.close()
+
+    async with tcp_server(serve) as url, asking(url + path) as client:
+        await client.ask()
+    assert seen == [asked]
+
+
 async def test_the_usual_model_is_asked_without_tools_and_without_key():
     async with model_server([says("hi")]) as server:
         model = ChatCompletions(server.url, "", "usual", connect_timeout=9, timeout=9, retries=0)
@@ -315,6 +360,27 @@ async def test_an_error_in_the_stream_is_tried_again_before_the_first_token():
     assert said == "the language model failed: overloaded"
 
 
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (event({"object": "error", "message": "boom", "code": 500}), "failed: boom"),
+        (event({"object": "error", "error": {"message": "boom"}}), "failed: boom"),
+        (event({"object": "error"}), "failed and gave no reason"),
+        (chunk({"content": ""}, "error"), "failed and gave no reason"),
+        (event({"choices": [{"finish_reason": "error"}], "error": "boom"}), "failed: boom"),
+    ],
+)
+async def test_a_failure_is_told_in_whatever_form_it_comes(failure: bytes, words: str):
+    assert (await answer_to(raw(failure, DONE), says("hi"))).text == "hi"
+    assert await message(ModelUnavailable, raw(failure, DONE)) == f"the language model {words}"
+
+
+async def test_objects_that_are_no_chunks_are_skipped_and_are_no_answer():
+    ping = event({"type": "ping"})
+    assert await answer_to(raw(ping, chunk({"content": "x"}), ping, DONE)) == Answer("x")
+    assert "broke off" in await message(ModelGarbled, raw(ping, ping))
+
+
 @pytest.mark.parametrize("begun", [text("x"), fragments(*CALLS)])
 async def test_nothing_is_tried_again_after_the_first_token(begun: list[bytes]):
     error = event({"choices": [], "error": "overloaded"})
@@ -418,7 +484,6 @@ async def test_no_cookies_are_kept():
     [
         (b"data: nonsense\n\n", "not a chunk"),
         (event([]), "not a chunk"),
-        (event({"id": "x"}), "not a chunk"),
         (b"data: " + b"x" * MAX_EVENT_BYTES + b"\n\n", "more than 1048576 bytes"),
         (b": " + b"x" * MAX_EVENT_BYTES, "more than 1048576 bytes"),
         (chunk({"content": "x" * 500_000}) * 3, "endless text"),

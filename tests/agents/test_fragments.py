@@ -59,6 +59,15 @@ def test_text_is_said_piece_by_piece_and_is_whole_at_the_end():
     assert answer == Answer("Hello")
 
 
+def test_the_text_of_a_list_of_parts_is_said_and_other_parts_are_not():
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+    odd = [thinking, {"type": "text"}, {"type": "text", "text": 7}, {"text": "untyped"}, "x", 7, None]
+    hello = [{"type": "text", "text": "Hel"}, *odd, {"type": "text", "text": "lo"}]
+    answer, said = gather(delta(content=[thinking]), delta(content=hello), delta(content=[]))
+    assert said == ["Hello"]
+    assert answer == Answer("Hello")
+
+
 def test_a_refusal_of_the_model_is_text():
     assert gather(delta(content=None, refusal="I will "), delta(refusal="not."))[0].text == "I will not."
 
@@ -86,6 +95,26 @@ def test_a_finish_reason_that_nobody_knows_is_a_stop():
 def test_the_last_usage_counts_wherever_it_stands(chunks: list[Json]):
     answer, _ = gather(*chunks)
     assert (answer.input_tokens, answer.output_tokens) == (9, 4)
+
+
+@pytest.mark.parametrize("count", [4.5, -1, -1.0, "4", True, None, [4], {}, 99999999999, 1e300])
+def test_a_count_that_is_none_is_passed_over(count: Json):
+    usage = {"prompt_tokens": 9, "completion_tokens": count}
+    answer, _ = gather({**delta(content="x"), "usage": usage})
+    assert (answer.text, answer.input_tokens, answer.output_tokens) == ("x", 9, 0)
+
+
+@pytest.mark.parametrize("usage", [7, "many", [9, 4], True])
+def test_a_usage_that_is_none_is_passed_over(usage: Json):
+    answer, _ = gather({"usage": {"prompt_tokens": 9.0}}, {**delta(content="x"), "usage": usage})
+    assert (answer.text, answer.input_tokens) == ("x", 9)
+
+
+@pytest.mark.parametrize(
+    "other", [{}, {"type": "ping"}, {"object": "ping"}, {"choices": None}, {"object": 7, "message": "x"}]
+)
+def test_an_object_that_is_no_chunk_adds_nothing(other: Json):
+    assert gather(delta(content="x"), other, delta(content="y"))[0] == Answer("xy")
 
 
 def test_of_several_answers_the_first_is_the_one():
@@ -130,6 +159,45 @@ def test_calls_that_all_have_index_0_are_told_apart_by_id_and_name():
     assert calls_of(call("1", index=0, id="a", name="f"), call("2", index=0, id="b", name="f")) == (
         ToolCall("a", "f", "1"),
         ToolCall("b", "f", "2"),
+    )
+
+
+@pytest.mark.parametrize("same", [{"index": 0, "id": ""}, {"index": 0}, {"id": ""}, {}])
+def test_calls_that_nothing_else_tells_apart_end_where_their_arguments_are_whole(same: Json):
+    assert calls_of(
+        call('{"n": {}}\n', name="f", **same),
+        call('{"n"', name="f", **same),
+        call(": 2", name="f", **same),
+        call("}", name="f", **same),
+        call("", **same),
+        call("", name="g", **same),
+        call("{}", **same),
+    ) == (
+        ToolCall("made_1", "f", '{"n": {}}\n'),
+        ToolCall("made_2", "f", '{"n": 2}'),
+        ToolCall("made_3", "g", "{}"),
+    )
+
+
+def test_calls_that_nothing_else_tells_apart_may_come_in_one_delta():
+    both = [{"index": 0, "id": "", "function": {"name": "f", "arguments": text}} for text in ("{}", "{}")]
+    assert len(calls_of(delta(tool_calls=both))) == 2
+
+
+def test_a_name_that_comes_behind_the_arguments_is_that_of_the_same_call():
+    assert calls_of(call({"n": 1}), call("", name="f")) == (ToolCall("made_1", "f", '{"n": 1}'),)
+
+
+def test_an_id_that_is_repeated_with_its_name_is_the_same_call():
+    assert calls_of(call("{}", index=0, id="a", name="f"), call("", index=0, id="a", name="f")) == (
+        ToolCall("a", "f", "{}"),
+    )
+
+
+@pytest.mark.parametrize("begun", ["", "[1]", '{"a": {}', '{"a": "}', "}"])
+def test_a_name_is_repeated_as_long_as_the_arguments_are_no_whole_object(begun: str):
+    assert calls_of(call(begun, index=0, name="f"), call("x", index=0, name="f")) == (
+        ToolCall("made_1", "f", begun + "x"),
     )
 
 
@@ -244,16 +312,12 @@ def test_there_may_be_as_many_calls_as_the_bound_and_no_more():
             "7",
             "null",
             '"text"',
-            "{}",
-            '{"object": "ping"}',
             "[" * 100_000,
         ),
-        *('{"choices": {}}', '{"choices": [7]}', '{"choices": [{"delta": "x"}]}', '{"choices": null}'),
+        *('{"choices": {}}', '{"choices": [7]}', '{"choices": [{"delta": "x"}]}'),
         *('{"choices": [{"delta": {"content": 7}}]}', '{"choices": [{"finish_reason": 7}]}'),
         *('{"choices": [{"delta": {"tool_calls": {}}}]}', '{"choices": [{"delta": {"tool_calls": [7]}}]}'),
         '{"choices": [{"delta": {"tool_calls": [{"function": {"arguments": 7}}]}}]}',
-        '{"choices": [], "usage": {"prompt_tokens": -1}}',
-        '{"choices": [], "usage": {"prompt_tokens": 99999999999}}',
         '{"choices": [{"delta": {"content": "\\ud83d", "refusal": 7}}]}',
         '{"choices": [{"delta": {"tool_calls": [{"function": {"arguments": {"a": ' + "[" * 100_000,
     ],

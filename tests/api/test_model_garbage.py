@@ -157,6 +157,11 @@ WRONG_CALLS: list[tuple[ToolCall, str]] = [
 ]
 
 
+def sent_back(wrong: ToolCall) -> dict[str, str]:
+    is_object = wrong.arguments.endswith("}") and "NaN" not in wrong.arguments
+    return {"name": wrong.name, "arguments": wrong.arguments if is_object else "{}"}
+
+
 @pytest.mark.parametrize(("wrong", "words"), WRONG_CALLS)
 async def test_a_wrong_call_is_answered_to_the_model(database_url: str, wrong: ToolCall, words: str) -> None:
     async with talking(database_url, [calls(wrong), says("Better.")]) as (client, model):
@@ -165,7 +170,11 @@ async def test_a_wrong_call_is_answered_to_the_model(database_url: str, wrong: T
         assert gist(events)[-1] == ("done", {"status": "completed"})
         assert "tool_call" not in {event.data.get("type") for event in events}
         made, answer = model.requests[1].body["messages"][-2:]
-        assert made["tool_calls"][0]["function"] == {"name": wrong.name, "arguments": wrong.arguments}
+        # Word for word it stands in the log alone: strict servers refuse their own mistakes.
+        assert made["tool_calls"][0]["function"] == sent_back(wrong)
+        log = [message for message in await messages(client) if message["role"] == "assistant"]
+        function = log[0]["tool_calls"][0]["function"]
+        assert function == {"name": wrong.name, "arguments": wrong.arguments}
         assert (answer["role"], answer["tool_call_id"]) == ("tool", "c")
         assert answer["content"].startswith(words)
 

@@ -146,5 +146,5 @@ async def test_a_long_result_does_not_lose_its_call(database_url: str, agents_fi
         await ask(client, user("Look."))
         assert spoken(await ask(client, result("c", "x" * 1000))) == "Seen."
         sent = model.requests[1].body["messages"][1:]
-        assert [message["role"] for message in sent] == ["assistant", "tool"]
-        assert (sent[0]["tool_calls"][0]["id"], sent[1]["content"]) == ("c", "x" * 1000)
+        assert [message["role"] for message in sent] == ["user", "assistant", "tool"]
+        assert (sent[1]["tool_calls"][0]["id"], sent[2]["content"]) == ("c", "x" * 1000)

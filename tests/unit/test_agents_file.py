@@ -106,6 +106,12 @@ def test_every_field_of_a_right_file_is_taken(file: Path):
     assert registry.limits == Limits(steps=3)
 
 
+def test_an_agent_may_leave_out_the_options_of_the_stream(file: Path):
+    file.write_text(changed("temperature = 0.2", "stream_options = false"))
+    writer = load_registry(str(file)).agents["writer"]
+    assert writer.parameters == {"stream_options": False, "stop": ["x"]}
+
+
 def test_a_section_that_is_left_out_is_built_in(file: Path):
     file.write_text("[limits]\nhandovers = 0\n")
     registry, builtin = load_registry(str(file)), load_registry("")
@@ -173,6 +179,11 @@ def test_files_of_other_systems_are_read_and_their_lines_counted_alike(file: Pat
         ("steps = 3", "history_tokens = true", 43, "limits.history_tokens: Expected `int`, got `bool`"),
         ("temperature = 0.2", "temperature = nan", 17, "temperature: JSON has no such value: nan"),
         ('stop = ["x"]', "since = 2026-01-01", 17, "parameters.since: JSON has no such value: 2026-01-01"),
+        ("temperature = 0.2", 'model = "large"', 17, "parameters.model: name it in the agent's own"),
+        ("temperature = 0.2", "messages = []", 17, "parameters.messages: the runtime sets this itself"),
+        ("temperature = 0.2", "tools = []", 17, "parameters.tools: the runtime sets this itself"),
+        ("temperature = 0.2", "stream = true", 17, "parameters.stream: the runtime sets this itself"),
+        ("temperature = 0.2", "n = 2", 17, "parameters.n: the runtime sets this itself; take it out"),
         # whom and what they name
         ("[agents.orchestrator]", "[agents.first]", 2, "agents: there must be an agent 'orchestrator'"),
         ('["writer"]', '["writr"]', 6, "there is no other agent 'writr'; the nearest is 'writer'"),

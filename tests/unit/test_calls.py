@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from runtime.agents.calls import CallRefused, check_call, check_edited
+from runtime.agents.calls import CallRefused, check_arguments, check_call
 from runtime.agents.configuration import load_registry
 from runtime.agents.model import ToolCall
 from runtime.agents.registry import SWITCH_AGENT, Registry, Tool
@@ -232,7 +232,7 @@ PATHS = st.lists(STEPS | st.text(max_size=3), max_size=6).map("/".join) | st.tex
 def test_a_path_outside_never_passes(path: str):
     registry = with_tool({}, edits="path", files=("docs/*",))
     try:
-        check_edited(registry, "ask", "t", {"path": path})
+        check_arguments(registry, "ask", "t", {"path": path})
     except CallRefused:
         return
     # What a client on any system makes of the path lies below docs.
@@ -258,7 +258,7 @@ HALVES = st.text(st.characters(categories=["Cs", "L"]), max_size=20)
 def test_whatever_a_model_sends_is_taken_or_refused(agent_type: str, name: str, arguments: str):
     told = ""
     try:
-        check_edited(BUILTIN, agent_type, name, check(name, arguments, agent_type))
+        check_arguments(BUILTIN, agent_type, name, check(name, arguments, agent_type))
     except CallRefused as refused:
         told = str(refused)
     # It goes to the model, as UTF-8.
@@ -277,6 +277,6 @@ def test_whatever_a_model_sends_is_taken_or_refused(agent_type: str, name: str, 
 )
 def test_arguments_that_an_approver_edited_are_checked_alike(arguments: Any, words: str):
     with pytest.raises(CallRefused) as caught:
-        check_edited(BUILTIN, "architect", "write_file", arguments)
+        check_arguments(BUILTIN, "architect", "write_file", arguments)
     assert words in str(caught.value)
-    check_edited(BUILTIN, "architect", "write_file", {"path": "a.md", "content": ""})
+    check_arguments(BUILTIN, "architect", "write_file", {"path": "a.md", "content": ""})

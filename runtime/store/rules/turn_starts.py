@@ -93,7 +93,7 @@ def _start(
         session.approvals[decided.call_id] = decided
         changes.add("approvals")
     was_open = bool(calls)
-    session.append(_answers(batch, session, calls, command.result), request.at)
+    session.append(_answers(batch, request, session, calls, command.result), request.at)
     if command.messages and _give_up(session, calls, request):
         changes.add("approvals")
     session.append(command.messages, request.at)
@@ -146,10 +146,10 @@ def _new_turn(batch: Batch, session: WorkingSession, request: Request) -> Workin
 
 
 def _answers(
-    batch: Batch, session: WorkingSession, calls: OpenCalls, result: ToolResult | None
+    batch: Batch, request: Request, session: WorkingSession, calls: OpenCalls, result: ToolResult | None
 ) -> list[NewMessage]:
-    """What the open calls are answered with, which are taken from `calls`: the result, and every rejection,
-    also one that was given while no turn could tell the model."""
+    """What the open calls are answered with, which are taken from `calls`: the result, and every refusal,
+    also one that came while no turn could tell the model."""
     answers = []
     for call_id, name in list(calls.items()):
         approval = batch.approval(session, call_id)
@@ -157,11 +157,20 @@ def _answers(
             metadata = {"failed": True} if result.failed else {}
             answers.append(_tool_message(call_id, result.tool_name or name, result.content, metadata))
             del calls[call_id]
-        elif approval is not None and approval.status == "rejected":
-            text = _rejection(decode_optional(approval.feedback))
-            answers.append(_tool_message(call_id, name, encode_text(text), {"rejected": True}))
+        elif approval is not None and (refused := _refusal(approval, request)):
+            text, metadata = refused
+            answers.append(_tool_message(call_id, name, encode_text(text), metadata))
             del calls[call_id]
     return answers
+
+
+def _refusal(approval: ApprovalRow, request: Request) -> tuple[str, dict[str, bool]] | None:
+    """What is said of a call that is not to be run: somebody rejected it, or nobody approved it in time."""
+    if approval.status == "rejected":
+        return _rejection(decode_optional(approval.feedback)), {"rejected": True}
+    if approval.status == "pending" and is_expired(approval, request.at):
+        return "Nobody approved this call in time; it was not run.", {"expired": True}
+    return None
 
 
 def _rejection(feedback: str | None) -> str:

@@ -15,7 +15,7 @@ from runtime.store.turn_commands import Ending, TurnWritten
 from runtime.store.working import WorkingSession
 from runtime.store.working_turn import WorkingTurn
 
-INTERRUPTED = "the process that ran this turn has died; what was said is kept"
+INTERRUPTED = "the turn was cut off: nobody runs it any more; what was said is kept"
 
 
 def hand_over(
@@ -114,6 +114,7 @@ def _last_turn(batch: Batch, session: WorkingSession, turn_id: str) -> WorkingTu
 
 def _interrupt(session: WorkingSession, turn: WorkingTurn, said: JsonText, request: Request) -> None:
     """End a turn that nobody runs any more, and keep what it had said."""
+    turn.interrupted = True
     if said:
         metadata = {"turn_id": turn.row.turn_id, "agent": turn.row.agent, "interrupted": True}
         content = f'"{said}"'
