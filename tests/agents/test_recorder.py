@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -13,7 +14,7 @@ from runtime.agents import patience
 from runtime.agents import recorder as recorder_module
 from runtime.agents.recorder import Recorder
 from runtime.config import Settings
-from runtime.errors import NotStored, SessionNotFound, ShuttingDown
+from runtime.errors import ApprovalExists, NotStored, SessionNotFound, ShuttingDown
 from runtime.store.commands import SessionKey
 from runtime.store.messages import new_messages
 from runtime.store.store import Store, open_store
@@ -21,7 +22,7 @@ from runtime.store.turn_commands import Ending, TurnWritten
 from runtime.store.turn_events import assistant_message
 from tests.agents.gated_store import Gated
 from tests.contract.obstacles import blocked
-from tests.contract.running import follow_all, hear_to, said, told, user
+from tests.contract.running import follow_all, hear_to, said, told, user, waits
 from tests.contract.wire import lay_wire
 
 QUICK = Settings(write_timeout=0.3, shutdown_timeout=1, command_timeout=2.0, pool_timeout=2.0)
@@ -236,3 +237,40 @@ async def test_a_closed_store_is_not_waited_for(database_url: str) -> None:
         await store.close(1)
         made.recorder.say("a")
         assert isinstance(await made.lose(), ShuttingDown)
+
+
+async def test_what_a_step_that_failed_took_along_stays_for_the_last_words(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_module, "PAUSE", 1000.0)
+    async with open_store(database_url) as store, recording(store) as made:
+        made.recorder.say("So far")
+        await made.store.wait_for_commands(1)
+        made.recorder.say(" and more")
+        await store.create_approval("s", "c", "look", {})
+        with pytest.raises(ApprovalExists):
+            await made.recorder.record(approvals=(waits("c"),), ending=DONE)
+        assert made.recorder.said == "So far and more"
+        last = {"role": "assistant", "content": made.recorder.said}
+        await made.recorder.record(messages=new_messages([last]), ending=Ending("failed"))
+        assert made.store.texts == [("So far",), (" and more",), (" and more",)]
+        assert await made.heard() == "So far and more"
+
+
+async def test_a_step_that_fails_when_its_caller_is_gone_leaves_no_error_that_nobody_looked_at(
+    database_url: str,
+) -> None:
+    ignored: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: ignored.append(context))
+    async with open_store(database_url) as store, recording(store) as made:
+        await store.create_approval("s", "c", "look", {})
+        made.store.gate.clear()
+        step = asyncio.create_task(made.recorder.record(approvals=(waits("c"),)))
+        await made.store.wait_for_commands(1)
+        step.cancel()
+        await asyncio.wait([step])
+        made.store.gate.set()
+        await made.recorder.record(ending=DONE)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert ignored == []

@@ -10,9 +10,10 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from runtime.agents import recorder as recorder_module
 from runtime.agents.configuration import load_registry
 from runtime.agents.engine import Engine, make_model
-from runtime.agents.model import Answer, Model, Question
+from runtime.agents.model import Answer, Model, Question, ToolCall
 from runtime.agents.requests import SwitchAgentMessage, UserMessage
 from runtime.config import Settings
 from runtime.errors import ShuttingDown, TurnRunning
@@ -228,3 +229,71 @@ async def test_a_repeat_after_the_end_is_not_run_again(database_url: str) -> Non
         again = await engine.start("s", UserMessage("hi"), idempotency_key="k")
         assert (again.replayed, again.turn.turn_id) == (True, first.turn.turn_id)
         assert await contents(store) == ["hi", "Once."]
+
+
+async def test_the_repeat_of_a_finished_start_is_not_counted(database_url: str) -> None:
+    metrics = Metrics()
+    async with open_store(database_url, metrics=metrics) as store, running(store, Curt(), metrics) as engine:
+        for _ in range(3):
+            ended = await engine.start("s", SwitchAgentMessage("ask"), idempotency_key="switch")
+            asked = await engine.start("t", UserMessage("hi"), idempotency_key="ask")
+            async with store.follow_turn("t", asked.turn.turn_id) as follower:
+                await hear_all(follower)
+    assert (ended.replayed, asked.replayed) == (True, True)
+    value = metrics.registry.get_sample_value
+    for agent in ("ask", "orchestrator"):
+        assert value("agent_runtime_turns_total", {"status": "completed", "agent": agent}) == 1
+
+
+async def test_a_start_that_nobody_went_on_with_is_out_of_the_way_of_the_next(database_url: str) -> None:
+    async with open_store(database_url) as store, running(store, Curt()) as engine:
+        # So that only the start itself can find it.
+        engine._sweeping.cancel()
+        # What a start leaves whose reply was lost: it is stored, and nobody knows of it.
+        left = await store.start_turn("s", messages=[user("hi")])
+        turn_id = await start(engine, "again")
+        await follow_all(store, turn_id)
+        turns = (await store.list_turns("s")).turns
+        assert [(turn.turn_id, turn.status) for turn in turns] == [
+            (turn_id, "completed"),
+            (left.turn.turn_id, "interrupted"),
+        ]
+
+
+class Writer:
+    """Implements Model: says something, and when it is let go on, more; and asks for a file."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+
+    async def ask(self, question: Question, say: Callable[[str], None]) -> Answer:
+        say("So far")
+        await self.go_on.wait()
+        say(" and more")
+        return Answer("So far and more", (ToolCall("c", "write_file", '{"path":"a","content":""}'),))
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_what_was_said_is_kept_where_the_answer_cannot_be_stored(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_module, "PAUSE", 1000.0)
+    model = Writer()
+    async with open_store(database_url) as store:
+        gated = Gated(store)
+        async with running(cast(Store, gated), model) as engine:
+            turn = await engine.start("s", SwitchAgentMessage("coder", "Write."))
+            await gated.wait_for_commands(1)
+            gated.gate.clear()
+            model.go_on.set()
+            await gated.wait_for_commands(2)
+            await store.create_approval("s", "c", "write_file", {})
+            gated.gate.set()
+            events = await follow_all(store, turn.turn.turn_id)
+        assert said(told(events)) == "So far and more"
+        assert msgspec.json.decode(events[-1].data)["code"] == "approval_exists"
+        assert await contents(store) == ["Write.", "So far and more"]
+        [last] = (await store.list_messages("s", last=1)).messages
+        assert last["metadata"]["failed"] is True

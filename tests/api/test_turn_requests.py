@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,8 +15,10 @@ from tests.api.asking import (
     begin,
     call,
     decision,
+    fails,
     follow,
     gist,
+    messages,
     read_all,
     result,
     talking,
@@ -23,7 +27,7 @@ from tests.api.asking import (
     user,
 )
 from tests.api.serving import Client, Json, check, check_problem, make
-from tests.model_server import Reply, calls, says
+from tests.model_server import Reply, calls, says, status
 
 DONE = ("done", {"status": "completed"})
 
@@ -41,6 +45,7 @@ MALFORMED: list[tuple[Json, str]] = [
     ({"type": "tool_result", "result": "x"}, "$.message.call_id"),
     ({"type": "tool_result", "call_id": "c"}, "$.message"),
     ({"type": "tool_result", "call_id": "c", "result": "x", "error": "y"}, "$.message"),
+    ({"type": "tool_result", "call_id": "c", "error": None}, "$.message"),
     ({"type": "tool_result", "call_id": "", "result": "x"}, "$.message.call_id"),
     ({"type": "tool_result", "call_id": "c\n", "result": "x"}, "$.message.call_id"),
     ({"type": "tool_result", "call_id": "c", "tool_name": 1, "result": "x"}, "$.message.tool_name"),
@@ -98,6 +103,68 @@ async def test_edited_arguments_are_checked_as_the_models_are(database_url: str)
                 await check_problem(response, 422, "invalid_input", "$.message.modified_arguments")
         assert await check(await client.get("/sessions/s")) == before
         assert (await check(await client.get("/sessions/s/pending-approvals")))["count"] == 1
+
+
+async def test_an_edit_over_the_other_road_is_checked_alike(database_url: str) -> None:
+    asked = calls(call("c", "write_file", path="plan.md", content="1"))
+    approvals = "/sessions/s/approvals"
+    async with talking(database_url, [asked]) as (client, _):
+        await ask(client, {"type": "switch_agent", "agent_type": "architect", "content": "plan"})
+        for arguments in EDITED:
+            response = await client.post(f"{approvals}/c/decision", json=edit(arguments))
+            await check_problem(response, 422, "invalid_input", "$.modified_arguments")
+        right = {"path": "plan.md", "content": "2"}
+        made = await check(await client.post(f"{approvals}/c/decision", json=edit(right)))
+        assert (made["status"], made["modified_arguments"]) == ("edited", right)
+
+
+async def test_an_edit_of_a_call_that_no_turn_made_is_not_looked_at(client: Client) -> None:
+    await make(client)
+    for n, arguments in enumerate(EDITED):
+        approval = {"call_id": f"c{n}", "tool_name": "write_file", "arguments": {}}
+        await check(await client.post("/sessions/s/approvals", json=approval), 201)
+        path = f"/sessions/s/approvals/c{n}/decision"
+        made = await check(await client.post(path, json=edit(arguments)))
+        assert made["modified_arguments"] == arguments
+
+
+def edit(arguments: Json) -> Json:
+    return {"decision": "edit", "modified_arguments": arguments}
+
+
+@pytest.mark.parametrize(
+    ("sent", "content", "metadata"),
+    [
+        ({"result": "ok", "error": None}, "ok", None),
+        ({"result": None, "error": "x"}, "Error: x", {"failed": True}),
+        ({"result": None, "error": None}, "null", None),
+    ],
+)
+async def test_null_beside_what_a_tool_came_to_means_nothing(
+    database_url: str, sent: Json, content: str, metadata: Json
+) -> None:
+    async with talking(database_url, [calls(call("c", "read_file", path="a")), says("I see.")]) as (
+        client,
+        _,
+    ):
+        await ask(client, {"type": "switch_agent", "agent_type": "coder", "content": "read"})
+        await ask(client, {"type": "tool_result", "call_id": "c", **sent})
+        answer = (await messages(client))[2]
+        assert (answer["content"], answer.get("metadata") or None) == (content, metadata)
+
+
+async def test_a_failed_turn_leaves_a_line_without_the_models_words(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with talking(database_url, [status(400, "you said: secret")]) as (client, _):
+        with caplog.at_level(logging.WARNING, "agent_runtime.turns"):
+            events = await fails(client, user("hi"), "model_refused")
+    assert "secret" in events[-1].data["error"]
+    lines = [
+        (each.levelname, each.getMessage()) for each in caplog.records if each.name == "agent_runtime.turns"
+    ]
+    assert lines == [("WARNING", f"turn {turn_id(events)} failed: model_refused")]
+    assert "secret" not in caplog.text
 
 
 async def test_what_there_is_not(database_url: str) -> None:
