@@ -27,7 +27,7 @@ from runtime.agents.requests import (
 )
 from runtime.agents.turn import TurnRun
 from runtime.config import PREFIX, Settings
-from runtime.errors import AgentRuntimeError, InvalidInput, ShuttingDown
+from runtime.errors import AgentRuntimeError, InvalidInput, ShuttingDown, TurnRunning
 from runtime.metrics import Metrics
 from runtime.store.commands import SessionKey
 from runtime.store.inputs import json_text
@@ -84,11 +84,13 @@ class Engine:
 
     async def _begin(self, session_id: str, message: TurnMessage, options: WriteOptions) -> TurnWritten:
         key = SessionKey(options.get("owner", ""), session_id)
-        self._hold(key)
         try:
-            written = await self._start(session_id, message, options)
-        finally:
-            self._let_go(key)
+            written = await self._start_in_hand(key, message, options)
+        except TurnRunning:
+            # Nobody may run that turn, which the store could not see while this start was in hand.
+            if not await self._store.interrupt_lost_turn(session_id, owner=key.owner):
+                raise
+            written = await self._start_in_hand(key, message, options)
         if written.replayed:
             return written
         if written.turn.status == "running":
@@ -96,6 +98,15 @@ class Engine:
         else:
             self._metrics.turn_ended(written.turn)
         return written
+
+    async def _start_in_hand(
+        self, key: SessionKey, message: TurnMessage, options: WriteOptions
+    ) -> TurnWritten:
+        self._hold(key)
+        try:
+            return await self._start(key.session_id, message, options)
+        finally:
+            self._let_go(key)
 
     def _hold(self, key: SessionKey) -> None:
         self._in_hand[key] += 1
