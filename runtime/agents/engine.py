@@ -17,6 +17,7 @@ from runtime.agents.chat_completions import ChatCompletions
 from runtime.agents.echo import EchoModel
 from runtime.agents.history import find_caller
 from runtime.agents.model import Model
+from runtime.agents.patience import unbroken
 from runtime.agents.registry import Registry
 from runtime.agents.requests import (
     DecisionMessage,
@@ -80,7 +81,7 @@ class Engine:
         if self._closing:
             raise ShuttingDown("the server is stopping and starts no more turns")
         # W10: a turn that is stored is run, also when whoever asked for it has gone away meanwhile.
-        return await asyncio.shield(self._begin(session_id, message, options))
+        return await unbroken(self._begin(session_id, message, options))
 
     async def _begin(self, session_id: str, message: TurnMessage, options: WriteOptions) -> TurnWritten:
         key = SessionKey(options.get("owner", ""), session_id)

@@ -1,11 +1,11 @@
-"""A turn outlives a database that is away, or too busy, for a while."""
+"""A turn outlives a database that is away, or too busy, for a while; and a caller who goes away."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from runtime.errors import DatabaseError, NotStored, ShuttingDown
 
@@ -33,3 +33,11 @@ async def insist(attempt: Callable[[], Awaitable[T]], turn_id: str) -> T:
                 raise
             logger.warning("turn %s waits for the database: %s", turn_id, error)
         await asyncio.sleep(RETRY_PAUSE)
+
+
+async def unbroken(work: Coroutine[Any, Any, T]) -> T:
+    """What the work comes to. It goes on to its end also where the caller is cancelled."""
+    task = asyncio.create_task(work)
+    # Then nobody else looks at its error, and asyncio would complain.
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await asyncio.shield(task)

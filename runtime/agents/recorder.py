@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from runtime.agents.patience import insist
+from runtime.agents.patience import insist, unbroken
 from runtime.errors import AgentRuntimeError
 from runtime.models import Turn
 from runtime.store.commands import SessionKey
@@ -89,10 +89,7 @@ class Recorder:
 
         A caller that is cancelled leaves the write to come to its end: the next one goes on from there.
         """
-        writing = asyncio.ensure_future(self._write(step))
-        # Where the caller was cancelled nobody else looks at its error.
-        writing.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return await asyncio.shield(writing)
+        return await unbroken(self._write(step))
 
     async def _write_what_was_said(self) -> float:
         """Store it, and return how long to wait before the next time, in seconds: longer where writing takes
