@@ -165,3 +165,14 @@ def names(events: Sequence[TurnEvent]) -> list[str]:
 
 def _name(event: TurnEvent, data: dict[str, Any]) -> str:
     return "" if "token" in data else str(data.get("type", event.name))
+
+
+async def last_message(store: Store) -> dict[str, Any]:
+    """The last message as a client sees it, its place and time left out."""
+    (message,) = (await store.list_messages("s", last=1)).messages
+    return {name: field for name, field in message.items() if name not in ("seq", "timestamp")}
+
+
+async def data_of(store: Store, turn_id: str) -> list[Any]:
+    """The data of the events of a turn that has ended."""
+    return [msgspec.json.decode(event.data) for event in await follow_all(store, turn_id)]

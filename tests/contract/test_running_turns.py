@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from msgspec import structs
 from runtime.errors import ApprovalExists, SessionNotFound, TurnLost
 from runtime.store.commands import SessionKey
 from runtime.store.state import TurnPiece
-from runtime.store.store import Store, open_store
+from runtime.store.store import Store
 from runtime.store.turn_commands import Ending
 from runtime.store.turn_reader import PAGE
 from runtime.store.working_turn import TEXT_ROW
@@ -32,17 +31,6 @@ from tests.contract.running import (
 )
 
 MOMENT = 0.02
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def store(database_url: str, clock: Clock) -> AsyncIterator[Store]:
-    async with open_store(database_url, clock=clock) as store:
-        yield store
 
 
 async def rows(running: Running) -> list[TurnPiece]:

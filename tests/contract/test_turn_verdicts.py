@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
-import msgspec
 import pytest
 
 from runtime.errors import (
@@ -16,14 +14,15 @@ from runtime.errors import (
     ApprovalPending,
     CallNotOpen,
 )
-from runtime.store.store import Store, open_store
+from runtime.store.store import Store
 from runtime.store.turns import tool_result, verdict
 from tests.contract.running import (
     Clock,
     Running,
     ask,
+    data_of,
     end_in_calls,
-    follow_all,
+    last_message,
     user,
     waits,
 )
@@ -37,28 +36,6 @@ REJECTION = {
     "name": "look",
     "metadata": {"rejected": True},
 }
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def store(database_url: str, clock: Clock) -> AsyncIterator[Store]:
-    async with open_store(database_url, clock=clock) as store:
-        yield store
-
-
-async def last_message(store: Store) -> dict[str, Any]:
-    """The last message as a client sees it, its place and time left out."""
-    (message,) = (await store.list_messages("s", last=1)).messages
-    return {name: field for name, field in message.items() if name not in ("seq", "timestamp")}
-
-
-async def data_of(store: Store, turn_id: str) -> list[Any]:
-    """The data of the events of a turn that has ended."""
-    return [msgspec.json.decode(event.data) for event in await follow_all(store, turn_id)]
 
 
 async def test_a_call_that_waits_for_a_person_takes_no_result(store: Store, clock: Clock) -> None:

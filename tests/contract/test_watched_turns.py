@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
 
@@ -10,12 +9,11 @@ import pytest
 
 from runtime.errors import SessionNotFound, TurnNotFound
 from runtime.models import ChangedEvent
-from runtime.store.store import Store, open_store
+from runtime.store.store import Store
 from runtime.store.turn_commands import Ending
 from tests.contract.database_rows import until
 from tests.contract.instances import two_instances
 from tests.contract.running import (
-    Clock,
     ask,
     note,
     user,
@@ -23,17 +21,6 @@ from tests.contract.running import (
 )
 
 MOMENT = 0.02
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def store(database_url: str, clock: Clock) -> AsyncIterator[Store]:
-    async with open_store(database_url, clock=clock) as store:
-        yield store
 
 
 async def version(store: Store) -> int:
