@@ -35,9 +35,9 @@ def check_call(registry: Registry, agent_type: str, call: ToolCall) -> dict[str,
     Calls of `switch_agent` are checked as all others. Raises KeyError for an unknown agent.
     """
     # Before the arguments: a model that names a wrong tool is best told that.
-    _find_tool(registry, agent_type, call.name)
+    tool = _find_tool(registry, agent_type, call.name)
     arguments: dict[str, Any] = _parse(call.arguments)
-    check_arguments(registry, agent_type, call.name, arguments)
+    _check(registry.agents[agent_type], tool, arguments)
     return arguments
 
 
@@ -46,13 +46,16 @@ def check_arguments(registry: Registry, agent_type: str, tool_name: str, argumen
 
     Raises CallRefused, and KeyError for an unknown agent.
     """
-    tool = _find_tool(registry, agent_type, tool_name)
+    _check(registry.agents[agent_type], _find_tool(registry, agent_type, tool_name), arguments)
+
+
+def _check(agent: Agent, tool: Tool, arguments: Any) -> None:
     if not isinstance(arguments, dict):
-        raise CallRefused(f"The arguments of {tool_name} must be a JSON object.")
+        raise CallRefused(f"The arguments of {tool.name} must be a JSON object.")
     _check_json(arguments)
     _check_schema(tool, arguments)
     if tool.edits:
-        _check_file(registry.agents[agent_type], tool, arguments.get(tool.edits))
+        _check_file(agent, tool, arguments.get(tool.edits))
 
 
 def _find_tool(registry: Registry, agent_type: str, name: str) -> Tool:

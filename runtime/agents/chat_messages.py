@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from runtime.store.messages import texts_of
+
 INTERRUPTED = "Interrupted: this call was never answered. It is not known whether it was carried out."
 NOT_APPROVED = "Interrupted: nobody approved this call in time. It was not carried out."
 
@@ -34,17 +36,9 @@ def chat_messages(instructions: str, log: Sequence[Message], decisions: Decision
     Every call of a tool is followed by its result, a marked one where there is none in the log; a result
     without its call, and a message that says nothing, are left out. An edited call stands as it was run.
     """
-    stored = [_text(each["content"]) for each in log if each["role"] in ("system", "developer")]
+    stored = ["\n".join(texts_of(each["content"])) for each in log if each["role"] in ("system", "developer")]
     system = "\n\n".join(text for text in (instructions, *stored) if text)
     return [{"role": "system", "content": system}, *_paired(_from_a_question(log), decisions)]
-
-
-def _text(content: Any) -> str:
-    """The text of a content: itself, or that of its parts."""
-    if isinstance(content, list):
-        texts = (part.get("text") for part in content if isinstance(part, dict))
-        return "\n".join(text for text in texts if isinstance(text, str))
-    return content if isinstance(content, str) else ""
 
 
 def _from_a_question(log: Sequence[Message]) -> Sequence[Message]:

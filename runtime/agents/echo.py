@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from runtime.agents.model import Answer, Question
+from runtime.store.messages import texts_of
 
 MAX_CHARACTERS = 2000
 INTRODUCTION = "This is the built-in echo model: no language model is set (AGENT_RUNTIME__LLM_URL names one)."
@@ -53,9 +54,4 @@ def _results_at_the_end(messages: list[dict[str, Any]]) -> list[str]:
 
 
 def _text(message: dict[str, Any]) -> str:
-    """The text of a message whose content is a string, or a list of parts of which some carry text."""
-    content = message.get("content")
-    if isinstance(content, list):
-        texts = (part.get("text") for part in content if isinstance(part, dict))
-        return " ".join(text for text in texts if isinstance(text, str))
-    return content if isinstance(content, str) else ""
+    return " ".join(texts_of(message.get("content")))

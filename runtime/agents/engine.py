@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections import Counter
 from collections.abc import Callable
 from typing import Unpack
@@ -16,7 +15,7 @@ from runtime.agents.calls import CallRefused, check_arguments
 from runtime.agents.chat_completions import ChatCompletions
 from runtime.agents.echo import EchoModel
 from runtime.agents.history import find_caller
-from runtime.agents.model import Model
+from runtime.agents.model import Model, new_call_id
 from runtime.agents.patience import unbroken
 from runtime.agents.registry import Registry
 from runtime.agents.requests import (
@@ -43,11 +42,6 @@ logger = logging.getLogger("agent_runtime.turns")
 SWEEP = 5.0
 
 
-def call_id() -> str:
-    """An id for a call of a tool."""
-    return f"call_{uuid.uuid4().hex}"
-
-
 class Engine:
     """Runs turns with the agents of a registry and one model. Its caller closes it."""
 
@@ -58,7 +52,7 @@ class Engine:
         model: Model,
         metrics: Metrics,
         *,
-        make_id: Callable[[], str] = call_id,
+        make_id: Callable[[], str] = new_call_id,
     ) -> None:
         self.registry = registry
         self._store = store

@@ -6,12 +6,11 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
-from uuid import uuid4
 
 import msgspec
 from msgspec import Meta, Struct
 
-from runtime.agents.model import Answer, ToolCall
+from runtime.agents.model import Answer, ToolCall, new_call_id
 from runtime.errors import ModelGarbled
 from runtime.models import KEY_PATTERN, TokenCount
 
@@ -156,7 +155,7 @@ class Fragments:
 
     def __init__(self, say: Callable[[str], None], make_id: Callable[[], str] | None = None) -> None:
         self._say = say
-        self._make_id = make_id or (lambda: f"call_{uuid4().hex}")
+        self._make_id = make_id or new_call_id
         self._text: list[str] = []
         self._half = ""
         self._size = 0

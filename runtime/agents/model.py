@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Protocol
+from uuid import uuid4
 
 from msgspec import Struct
 
@@ -26,6 +27,11 @@ class ToolCall(Struct, frozen=True):
     id: str
     name: str
     arguments: str
+
+
+def new_call_id() -> str:
+    """An id for a call of a tool that came without one of its own."""
+    return f"call_{uuid4().hex}"
 
 
 class Answer(Struct, frozen=True):

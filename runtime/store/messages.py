@@ -96,14 +96,18 @@ def _as_utc(time: datetime, path: str) -> datetime:
 
 def _title(content: str | list[Any] | None) -> JsonText | None:
     """The first line that says something: what a session is called until somebody names it."""
-    for text in [content] if isinstance(content, str) else _texts(content or []):
+    for text in texts_of(content):
         lines = text[: 10 * TITLE_LENGTH].split("\n")
         if line := next((stripped for line in lines if (stripped := line.strip())), None):
             return json_text(line[:TITLE_LENGTH])
     return None
 
 
-def _texts(parts: list[Any]) -> list[str]:
+def texts_of(content: Any) -> list[str]:
+    """The text that a content is, or those of its parts."""
+    if isinstance(content, str):
+        return [content]
+    parts = content if isinstance(content, list) else []
     texts = (part.get("text") for part in parts if isinstance(part, dict))
     return [text for text in texts if isinstance(text, str)]
 

@@ -17,7 +17,7 @@ from runtime.store.inputs import check_key, check_number, json_text, optional_te
 from runtime.store.lost_turns import LostTurn, LostTurns
 from runtime.store.messages import new_messages
 from runtime.store.reads import Reads
-from runtime.store.state import TurnPiece
+from runtime.store.state import Head, TurnPiece, TurnRow
 from runtime.store.turn_commands import (
     AdvanceTurn,
     InterruptTurn,
@@ -106,8 +106,7 @@ class Turns(Writes, Reads):
         One that has ended stays as it is.
         """
         key = session_key(session_id, options)
-        await self.interrupt_lost_turn(session_id, owner=key.owner)
-        head, turn = await self._turn_reader.get_turn(key, turn_id)
+        head, turn = await self._get_turn(key, turn_id)
         if not turn.runs:
             return head.version
         return (await self._write(StopTurn(key, turn_id), TurnWritten, options)).version
@@ -144,16 +143,28 @@ class Turns(Writes, Reads):
     async def list_turns(self, session_id: str, *, limit: int = 100, owner: str = "") -> TurnList:
         """The turns of a session, latest first."""
         check_number(limit, "limit", 1, 1000)
-        await self.interrupt_lost_turn(session_id, owner=owner)
-        return await self._turn_reader.list_turns(await self._settled(owner, session_id), limit)
+        key = await self._settled(owner, session_id)
+        found = await self._turn_reader.list_turns(key, limit)
+        # Only the last one can run.
+        runs = any(turn.status == "running" for turn in found.turns[:1])
+        if runs and await self.interrupt_lost_turn(session_id, owner=owner):
+            return await self._turn_reader.list_turns(key, limit)
+        return found
+
+    async def _get_turn(self, key: SessionKey, turn_id: str) -> tuple[Head, TurnRow]:
+        """A turn as it stands, with its session's head: ended, if its process has died."""
+        await self._settled(key.owner, key.session_id)
+        head, turn = await self._turn_reader.get_turn(key, turn_id)
+        if turn.runs and await self.interrupt_lost_turn(key.session_id, owner=key.owner):
+            return await self._turn_reader.get_turn(key, turn_id)
+        return head, turn
 
     @contextlib.asynccontextmanager
     async def follow_turn(
         self, session_id: str, turn_id: str, *, after: str | None = None, owner: str = ""
     ) -> AsyncIterator[TurnFollower]:
         """Follow a turn from behind the event with the id `after` on. Raises TurnNotFound, InvalidInput."""
-        await self.interrupt_lost_turn(session_id, owner=owner)
-        head, turn = await self._turn_reader.get_turn(SessionKey(owner, session_id), turn_id)
+        head, turn = await self._get_turn(SessionKey(owner, session_id), turn_id)
         position = parse_position(after, turn)
         follower = TurnFollower(self._turn_reader, head.id, turn.turn_id, turn.n, position)
         with self._listening(head.id, follower):
