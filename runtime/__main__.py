@@ -14,9 +14,10 @@ import msgspec
 from msgspec import Meta
 
 from runtime import __version__
+from runtime.access import token_commands
 from runtime.config import Settings
-from runtime.db.database import Database, open_database
-from runtime.errors import DatabaseUnavailable, MigrationError, StartupError
+from runtime.db.database import Database, MigrateMode, open_database
+from runtime.errors import DatabaseError, FileDamaged, MigrationError, RequestError, StartupError
 from runtime.logs import configure_logging
 
 DESCRIPTION = "Runs LLM agents and keeps their conversations: turns, messages, handovers and approvals."
@@ -118,6 +119,8 @@ async def check(_: argparse.Namespace, settings: Settings) -> int:
             findings = await _find_damage(database)
     except MigrationError as error:
         findings = [f"migrations: {error}"]
+    except FileDamaged as error:
+        findings = [f"storage: {text}" for text in error.findings]
     for finding in findings:
         print(finding)
     print(
@@ -127,9 +130,11 @@ async def check(_: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _find_damage(database: Database) -> list[str]:
-    broken = [row["finding"] for row in await database.fetch("check_storage", ROWS_SHOWN)]
+    found = await database.fetch("check_storage", ROWS_SHOWN)
+    if broken := [f"storage: {row['finding']}" for row in found if row["finding"] != "ok"]:
+        return broken
     wrong = await database.fetch("list_wrong_heads", ROWS_SHOWN)
-    return [f"storage: {text}" for text in broken if text != "ok"] + [
+    return [
         f"session {row['session_id']!r} of owner {row['owner']!r}: its head says {row['message_count']}"
         f" messages up to number {row['last_seq']}, stored are {row['messages_found']}"
         f" up to {row['last_seq_found']}"
@@ -138,8 +143,10 @@ async def _find_damage(database: Database) -> list[str]:
 
 
 @asynccontextmanager
-async def _database(settings: Settings) -> AsyncIterator[Database]:
-    database = await open_database(settings.db_url, migrate="check")
+async def _database(
+    settings: Settings, *, migrate: MigrateMode = "check", beside_owner: bool = False
+) -> AsyncIterator[Database]:
+    database = await open_database(settings.db_url, migrate=migrate, beside_owner=beside_owner)
     try:
         yield database
     finally:
@@ -158,6 +165,21 @@ async def agents(_: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+async def token(options: argparse.Namespace, settings: Settings) -> int:
+    """Make, list or revoke tokens."""
+    from runtime.models import utc_now
+    from runtime.store.tokens import Tokens
+
+    # Also beside a running server: it looks a token up each time.
+    async with _database(settings, migrate=settings.migrate, beside_owner=True) as database:
+        try:
+            await options.action(Tokens(database, utc_now), options)
+        except RequestError as error:
+            print(f"agent-runtime: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "agent-runtime",
@@ -170,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, serve, "serve HTTP until SIGTERM or Ctrl-C")
     _add_migrate(commands)
     _add_cleanup(commands)
+    token_commands.add_to(_add(commands, token, "make, list or revoke the tokens that programs sign in with"))
     _add(commands, stats, "print how many sessions, messages and so on are stored")
     _add(commands, check, "check migrations, the stored data and every session's head")
     _add(commands, agents, "print the agents, tools, approval policy and limits in force")
@@ -230,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = runner.run(command(options, settings))
         sys.stdout.flush()
         return status
-    except (StartupError, DatabaseUnavailable) as error:
+    except (StartupError, DatabaseError) as error:
         print(f"agent-runtime: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:

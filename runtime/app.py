@@ -6,20 +6,26 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 
 from aiohttp import http_parser, web
 from aiohttp.typedefs import Handler
 from msgspec import structs
 
 from runtime import __version__
+from runtime.access.gate import open_gate
 from runtime.agents.configuration import load_registry
 from runtime.agents.engine import Engine, make_model
 from runtime.api.application import create_app
+from runtime.api.connection import Runner
+from runtime.api.descriptors import quieten, raise_limit
+from runtime.api.routes import USUAL_PACE
 from runtime.config import PREFIX, Settings
 from runtime.errors import SettingsError
 from runtime.metrics import Metrics
+from runtime.models import utc_now
 from runtime.store.store import Store, open_store
 
 logger = logging.getLogger("agent_runtime.app")
@@ -65,11 +71,15 @@ class RequestsInHand:
                 await asyncio.wait_for(self._none.wait(), timeout)
 
 
-async def serve(settings: Settings) -> int:
+async def serve(settings: Settings, clock: Callable[[], datetime] = utc_now) -> int:
     """Serve until SIGTERM or SIGINT, then shut down in order; return how many writes were lost (W11).
+
+    `clock` gives the time of day.
 
     Raises StartupError or DatabaseUnavailable where it cannot start.
     """
+    raise_limit()
+    quieten(asyncio.get_running_loop())
     stop = asyncio.Event()
     _on_signals(stop)
     _log_start()
@@ -77,9 +87,13 @@ async def serve(settings: Settings) -> int:
     # What is wrong with them is said before a database is touched.
     registry, model = load_registry(settings.agents_file), make_model(settings)
     flushing = structs.replace(settings, shutdown_timeout=settings.shutdown_timeout * FLUSH_SHARE)
-    async with open_store(None, flushing, metrics) as store:
+    async with (
+        open_store(None, flushing, metrics, clock=clock) as store,
+        open_gate(settings, store.tokens) as gate,
+    ):
         engine = Engine(store, registry, model, metrics)
-        async with _listening(store, engine, settings, metrics):
+        app = create_app(store, engine, gate, settings, metrics)
+        async with _listening(app, store, engine, settings):
             await stop.wait()
             logger.info("shutting down, in at most %g s", settings.shutdown_timeout)
     return store.unstored
@@ -87,13 +101,17 @@ async def serve(settings: Settings) -> int:
 
 @asynccontextmanager
 async def _listening(
-    store: Store, engine: Engine, settings: Settings, metrics: Metrics
+    app: web.Application, store: Store, engine: Engine, settings: Settings
 ) -> AsyncIterator[None]:
     """Accept requests; at the end refuse new ones, end turns and streams and finish the handlers in hand."""
-    app = create_app(store, engine, settings, metrics)
     in_hand = RequestsInHand()
     app.middlewares.insert(0, in_hand.around)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=settings.shutdown_timeout * CANCEL_SHARE)
+    runner = Runner(
+        app,
+        read_timeout=settings.read_timeout,
+        patience=USUAL_PACE.patience,
+        shutdown_timeout=settings.shutdown_timeout * CANCEL_SHARE,
+    )
     await runner.setup()
     try:
         await _listen(runner, settings.host, settings.port)

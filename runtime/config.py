@@ -51,6 +51,12 @@ ModelUrl = Annotated[
 ]
 ModelName = Annotated[str, Meta(min_length=1, description="the name of a model")]
 Secret = Annotated[str, Meta(pattern=r"^[\x21-\x7e]*$", description="visible ASCII characters")]
+KeysUrl = Annotated[
+    str,
+    Meta(pattern=r"^(https?://[^\s/]+\S*)?$", description="the http(s) URL of a JSON Web Key Set"),
+]
+Claim = Annotated[str, Meta(description="what a claim of a JWT must be")]
+Share = Annotated[int, Meta(ge=1, le=10**6, description="a whole number from 1 to 1000000")]
 Retries = Annotated[int, Meta(ge=0, le=20, description="a whole number from 0 to 20")]
 
 SWITCH_WORDS = {"on": True, "off": False}
@@ -72,6 +78,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     command_timeout: Seconds = 30.0
     cache_bytes: CacheBytes = 64 * MIB
     max_body_bytes: Bytes = 8 * MIB
+    read_timeout: Seconds = 20.0
+    client_requests: Share = 4096
+    client_streams: Share = 10_000
+    client_bytes: Bytes = 256 * MIB
+    internal_api_key: Secret = ""
+    auth_jwks_url: KeysUrl = ""
+    auth_issuer: Claim = ""
+    auth_audience: Claim = ""
     migrate: MigrateMode = "auto"
     shutdown_timeout: Seconds = 30.0
     slow_query_ms: Milliseconds = 100.0
@@ -93,18 +107,31 @@ class Settings(Struct, frozen=True, kw_only=True):
                 f"{PREFIX}POOL_MIN is {self.pool_min}, which is more than {PREFIX}POOL_MAX, {self.pool_max}"
             )
 
+        self._check_issuer()
         if self.llm_api_key and "@" in urlsplit(self.llm_url).netloc:
             raise SettingsError(
                 f"{PREFIX}LLM_URL has a user in it, and {PREFIX}LLM_API_KEY is set; one of them must go"
             )
 
+    def _check_issuer(self) -> None:
+        """A JWT is taken from one issuer, for one audience: else one made for another service would do."""
+        parts = ("auth_jwks_url", "auth_issuer", "auth_audience")
+        given = [name for name in parts if getattr(self, name)]
+        if given and len(given) < len(parts):
+            missing = next(name for name in parts if name not in given)
+            raise SettingsError(
+                f"{PREFIX}{missing.upper()} is not set, and {PREFIX}{given[0].upper()} is: "
+                "JWTs need AUTH_JWKS_URL, AUTH_ISSUER and AUTH_AUDIENCE"
+            )
+
     def __repr__(self) -> str:
-        secret = "***" if self.llm_api_key else ""
         shown = {
             **msgspec.structs.asdict(self),
             "db_url": redact_url(self.db_url),
             "llm_url": redact_url(self.llm_url),
-            "llm_api_key": secret,
+            "auth_jwks_url": redact_url(self.auth_jwks_url),
+            "llm_api_key": "***" if self.llm_api_key else "",
+            "internal_api_key": "***" if self.internal_api_key else "",
         }
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 

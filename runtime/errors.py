@@ -16,15 +16,21 @@
     │   ├── TurnLost                the turn has ended, or has gone on in other hands
     │   ├── CallNotOpen             the tool call waits for no result
     │   ├── ApprovalPending         the tool call waits for a person, not for a result
+    │   ├── Unauthorized            nothing says who asks, or what says so is wrong
+    │   ├── Forbidden               who asks may not do this
+    │   ├── TooManyRequests         the client has its full share in hand: `retry_after`, in seconds
+    │   ├── TokenNotFound
     │   └── RefusedByDatabase       the database would not take this one's data (W8)
     ├── NotStored                   try again later: `retry_after` says when, in seconds
     │   ├── Overloaded              the queue is full (W9)
     │   ├── DeadlinePassed          not stored before the deadline (W8)
     │   ├── Unconfirmed             sent to be committed, and no answer before the deadline (W7)
     │   └── ShuttingDown
+    ├── IssuerUnavailable           the keys of the JWT issuer cannot be had: `retry_after`, in seconds
     ├── DatabaseError               raised by `db`, with the driver's error as its cause
     │   ├── DatabaseUnavailable     no connection, or it broke, or no answer in time
     │   │   └── CommitUnknown       it broke during COMMIT: in or not in is not known (W7)
+    │   ├── DatabaseDamaged         the database file is damaged: trying again does not help
     │   ├── DatabaseConflict        another transaction came first: the same again may succeed
     │   └── DataRefused             the database refuses the data
     ├── TurnFailed                  a turn came to its end before its answer
@@ -40,6 +46,7 @@
     └── StartupError                the program cannot start: one line for the operator
         ├── SettingsError
         ├── DatabaseInUse           another process owns the SQLite file (W13)
+        ├── FileDamaged             the SQLite file, or its WAL, is not whole; `findings` says more
         ├── MigrationError
         └── StatementError          a file in sql/ is wrong
 
@@ -48,6 +55,7 @@ Each has a `code`: stable, lower case, for programs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -202,6 +210,35 @@ class ApprovalPending(RequestError):
         super().__init__(f"call {call_id!r} waits for a decision; it may not be run before")
 
 
+class Unauthorized(RequestError):
+    """Nothing says who asks, or what says so is wrong, has expired or was revoked."""
+
+    code = "unauthorized"
+
+
+class Forbidden(RequestError):
+    """Who asks is known, and may not do this: the scope that it needs is `scope`, where there is one."""
+
+    code = "forbidden"
+
+    def __init__(self, message: str, scope: str = "") -> None:
+        super().__init__(message)
+        self.scope = scope
+
+
+class TooManyRequests(RequestError):
+    """The client has as much in hand as one client may; `retry_after` says, in seconds, when to try again."""
+
+    code = "too_many_requests"
+    retry_after = 1
+
+
+class TokenNotFound(RequestError):
+    """No token of this id or name can be revoked, or the name is that of several."""
+
+    code = "token_not_found"
+
+
 class RefusedByDatabase(RequestError):
     """The database would not take this command's data; its neighbours are stored (W8)."""
 
@@ -242,6 +279,13 @@ class ShuttingDown(NotStored):
     code = "shutting_down"
 
 
+class IssuerUnavailable(AgentRuntimeError):
+    """The keys of the JWT issuer cannot be had for now: a JWT can be neither taken nor refused."""
+
+    code = "issuer_unavailable"
+    retry_after = 5
+
+
 class DatabaseError(AgentRuntimeError):
     """The database said no, or nothing. The driver's error is the cause."""
 
@@ -257,6 +301,12 @@ class DatabaseUnavailable(DatabaseError):
 
 class CommitUnknown(DatabaseUnavailable):
     """The connection broke during COMMIT: whether the transaction is in has to be looked up (W7)."""
+
+
+class DatabaseDamaged(DatabaseError):
+    """The database file is damaged. Trying again does not help."""
+
+    code = "database_damaged"
 
 
 class DatabaseConflict(DatabaseError):
@@ -347,6 +397,16 @@ class DatabaseInUse(StartupError):
     """Another process owns the SQLite file (W13). The message names it."""
 
     code = "database_in_use"
+
+
+class FileDamaged(StartupError):
+    """The SQLite file, or its WAL, is not whole; `findings` are lines that say what is wrong with it."""
+
+    code = "file_damaged"
+
+    def __init__(self, path: object, findings: Sequence[str], advice: str) -> None:
+        super().__init__(f"DB_URL: {path} is damaged, and was left as it is: {findings[0]}; {advice}")
+        self.findings = tuple(findings)
 
 
 class MigrationError(StartupError):

@@ -10,7 +10,10 @@ from typing import Literal
 LOGGER = "agent_runtime"
 
 # What a client sent may stand in a message: it must not be able to begin a line of its own.
-CONTROL_CHARACTERS = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F)} | {9: "\t", 10: "\\n"}
+CONTROL_CHARACTERS = {
+    **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))},
+    **{9: "\t", 10: "\\n", 0x2028: "\\u2028", 0x2029: "\\u2029"},
+}
 
 
 class TextFormatter(logging.Formatter):

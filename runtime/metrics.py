@@ -43,6 +43,7 @@ class Metrics:
         self.flush_rows = self._counter("flush_rows", "Rows written.")
         self.transactions = self._counter("transactions", "Transactions committed.")
         self.flush_failures = self._counter("flush_failures", "Batches that failed.", "reason")
+        self.wal_bytes = self._gauge("wal_bytes", "Length of SQLite's write-ahead log.")
         self.shutdown_seconds = self._gauge("shutdown_seconds", "How long the shutdown took.")
 
     def _define_reading(self) -> None:

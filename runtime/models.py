@@ -18,6 +18,7 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 Decision = Literal["approve", "edit", "reject"]
 ApprovalStatus = Literal["pending", "approved", "edited", "rejected", "expired"]
 TurnMessageType = Literal["user_message", "tool_result", "switch_agent", "hitl_decision"]
+Scope = Literal["read", "write", "admin"]
 TurnStatus = Literal["running", "completed", "stopped", "failed", "interrupted"]
 
 # A key: what a session, a call or an agent is known by. No control characters (C0, DEL and C1), and no
@@ -44,6 +45,22 @@ class Session(Struct, frozen=True):
     last_seq: int
     message_count: int
     current_agent: str
+
+
+class Token(Struct, frozen=True):
+    """Lets a program in as its owner. `read` may look, `write` also change, `admin` also clean up for all."""
+
+    id: str
+    name: str
+    owner: str
+    scope: Scope
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+    def is_valid(self, now: datetime) -> bool:
+        """Whether it lets anybody in at this time."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
 class SessionPage(Struct, frozen=True):

@@ -5,10 +5,15 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
+from runtime.access.gate import Gate
+from runtime.access.shares import ClientLimits, Shares
 from runtime.agents.engine import Engine
 from runtime.api import agents, approvals, events, messages, operations, sessions, turns
+from runtime.api.admission import GATE, INTAKE, SHARES
+from runtime.api.intake import Intake
 from runtime.api.middleware import around_every_request
 from runtime.api.openapi import describe
+from runtime.api.request import READ_TIMEOUT
 from runtime.api.routes import DOCUMENT, ENGINE, METRICS, PACE, STORE, USUAL_PACE, Pace, add_routes
 from runtime.config import Settings
 from runtime.metrics import Metrics
@@ -27,9 +32,15 @@ ROUTES = (
 
 
 def create_app(
-    store: Store, engine: Engine, settings: Settings, metrics: Metrics, *, pace: Pace = USUAL_PACE
+    store: Store,
+    engine: Engine,
+    gate: Gate,
+    settings: Settings,
+    metrics: Metrics,
+    *,
+    pace: Pace = USUAL_PACE,
 ) -> web.Application:
-    """The HTTP application over an open store and the engine that runs its turns.
+    """The HTTP application over an open store and the engine that runs its turns; `gate` says who asks.
 
     The caller closes both after the application, and ends the streams of the store's followers
     when the application begins to shut down.
@@ -40,6 +51,12 @@ def create_app(
     app[ENGINE] = engine
     app[METRICS] = metrics
     app[PACE] = pace
+    app[GATE] = gate
+    app[SHARES] = Shares(
+        ClientLimits(settings.client_requests, settings.client_streams, settings.client_bytes)
+    )
+    app[INTAKE] = Intake(settings.write_timeout / 2)
+    app[READ_TIMEOUT] = settings.read_timeout
     app[DOCUMENT] = msgspec.json.encode(describe(ROUTES))
     add_routes(app.router, ROUTES)
     return app

@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
+from runtime.api.event_shapes import SessionStream
 from runtime.api.messages import Seq
 from runtime.api.request import last_event_id
 from runtime.api.routes import Call, Route
@@ -38,4 +39,8 @@ def _encode_event(event: MessageEvent | ChangedEvent) -> bytes:
     return b"event: changed\ndata: %b\n\n" % msgspec.json.encode(event)
 
 
-ROUTES = (Route("GET", "/sessions/{session_id}/events", follow_session, {200: str}, media_type=EVENT_STREAM),)
+ROUTES = (
+    Route(
+        "GET", "/sessions/{session_id}/events", follow_session, {200: SessionStream}, media_type=EVENT_STREAM
+    ),
+)

@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import Histogram
 
 from runtime.api.problems import problem
+from runtime.api.respond import stamp
 from runtime.api.routes import REQUEST_ID
 
 logger = logging.getLogger("agent_runtime.http")
@@ -45,7 +46,7 @@ def around_every_request(
             response = problem(error, request_id)
         # A stream has sent its headers already, this one among them.
         if not response.prepared:
-            response.headers["X-Request-ID"] = request_id
+            stamp(response, request_id)
         elapsed = perf_counter() - began
         observe(request, response.status, elapsed)
         if access_log:

@@ -5,30 +5,82 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Iterator
-from http import HTTPStatus
 from types import NoneType
 from typing import Any, get_args
 
 import msgspec
 
-from runtime import __version__, errors
-from runtime.api.problems import HTTP_CODES, ProblemDetails, status_of
+from runtime import __version__
+from runtime.agents.requests import DecisionMessage, ToolResultMessage
+from runtime.api.approvals import Verdict
+from runtime.api.event_shapes import EVENT_DATA, EVENT_IDS
+from runtime.api.openapi_replies import REFERENCE, describe_failures, describe_reply, schema_of
+from runtime.api.problems import ProblemDetails
 from runtime.api.routes import Route
-from runtime.models import ChangedEvent, Key, Message
+from runtime.models import KEY_PATTERN, Key
 from runtime.store.messages import MessageInput
 
 NOT_A_WORD = re.compile(r"\W+")
-REFERENCE = "#/components/schemas/{name}"
 
-# Named by hand-written references, or by the text of a stream, and so found by no route.
-REFERENCED = (Message, MessageInput, ChangedEvent, ProblemDetails)
+# Named by hand-written references, and so found by no route.
+REFERENCED = (MessageInput, ProblemDetails, *EVENT_DATA)
 
+# KEY_PATTERN without what Python alone needs: elsewhere $ is the very end, and no text has surrogates.
+PORTABLE_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]+$"
+
+# What a write may carry, and what one that can be buffered may carry as well.
 WRITE_HEADERS = {
-    "Idempotency-Key": "1 to 255 visible ASCII characters. A repeat answers as the first request did.",
-    "If-Match": "The version that the session must have, in quotes; * for any.",
+    "Idempotency-Key": (
+        "A repeat answers as the first request did.",
+        {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[\x21-\x7e]+$"},
+    ),
+    "If-Match": (
+        "The version that the session must have, in quotes; * for any.",
+        {"anyOf": [{"const": "*"}, {"type": "string", "pattern": r'^"(0|[1-9][0-9]{0,17})"$'}]},
+    ),
 }
 BUFFER_HEADERS = {
-    "Prefer": "respond-async: 202 at once, stored soon. wait: the reply comes after the commit."
+    "Prefer": (
+        "respond-async: 202 at once, stored soon. wait: after the commit. Others are ignored.",
+        {"type": "string", "examples": ["respond-async", "wait"]},
+    )
+}
+RESUMED = "The id of the last event that was received: the stream goes on behind it."
+
+SECURITY_SCHEMES = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token of `agent-runtime token create`, or a JWT.",
+    },
+    "internal": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-Internal-Auth",
+        "description": "The key of a trusted service.",
+    },
+}
+
+# What the types cannot say: which fields of theirs belong together.
+IS_EDIT = {"properties": {"decision": {"const": "edit"}}}
+ONLY_AN_EDIT_HAS_ARGUMENTS = {
+    "if": IS_EDIT,
+    "then": {
+        "required": ["modified_arguments"],
+        "properties": {"modified_arguments": {"not": {"type": "null"}}},
+    },
+    "else": {"properties": {"modified_arguments": {"type": "null"}}},
+}
+# Null stands for the one that is not meant, where both are sent.
+EITHER_RESULT_OR_ERROR = {
+    "if": {"required": ["error"], "properties": {"error": {"not": {"type": "null"}}}},
+    "then": {"properties": {"result": {"type": "null"}}},
+    "else": {"required": ["result"]},
+}
+CONDITIONS: dict[type, dict[str, Any]] = {
+    Verdict: ONLY_AN_EDIT_HAS_ARGUMENTS,
+    DecisionMessage: ONLY_AN_EDIT_HAS_ARGUMENTS,
+    ToolResultMessage: EITHER_RESULT_OR_ERROR,
 }
 
 
@@ -38,14 +90,31 @@ def describe(routes: Iterable[Route]) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
-    types = [*REFERENCED, *(kind for route in routes for kind in _types(route))]
-    _, components = msgspec.json.schema_components(types, ref_template=REFERENCE)
-    return {
+    document = {
         "openapi": "3.1.0",
         "info": {"title": "agent-runtime", "version": __version__},
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": _components(routes), "securitySchemes": SECURITY_SCHEMES},
     }
+    portable: dict[str, Any] = _portable(document)
+    return portable
+
+
+def _portable(node: Any) -> Any:
+    """The same with patterns that every language knows."""
+    if isinstance(node, dict):
+        return {name: _portable(part) for name, part in node.items()}
+    if isinstance(node, list):
+        return [_portable(part) for part in node]
+    return PORTABLE_PATTERN if node == KEY_PATTERN else node
+
+
+def _components(routes: tuple[Route, ...]) -> dict[str, Any]:
+    types = [*REFERENCED, *(kind for route in routes for kind in _types(route))]
+    _, components = msgspec.json.schema_components(types, ref_template=REFERENCE)
+    for kind, condition in CONDITIONS.items():
+        components[kind.__name__].update(condition)
+    return components
 
 
 def _types(route: Route) -> Iterator[Any]:
@@ -58,29 +127,31 @@ def _bodies(route: Route) -> tuple[Any, ...]:
     body = route.parsed[1]
     if body is Any:
         return route.forms
-    return tuple(kind for kind in get_args(body) or (body,) if kind is not NoneType)
+    return () if body is NoneType else get_args(body) or (body,)
 
 
 def _operation(route: Route) -> dict[str, Any]:
+    bodies = _bodies(route)
     operation: dict[str, Any] = {
         # A handler may serve two paths; an operation's id is its own.
         "operationId": NOT_A_WORD.sub("_", route.method.lower() + route.path).rstrip("_"),
         "summary": inspect.getdoc(route.handler),
         "tags": [route.handler.__module__.rpartition(".")[2]],
         "parameters": [*_path_parameters(route), *_query_parameters(route), *_header_parameters(route)],
-        "responses": {**_failures(route), **_replies(route)},
+        "responses": {
+            **describe_failures(route, has_body=bool(bodies)),
+            **{str(status): describe_reply(route, status) for status in route.replies},
+        },
     }
-    if bodies := _bodies(route):
+    if route.scope is not None:
+        # OpenAPI 3.1 lets other schemes than OAuth name what is needed, too.
+        operation["security"] = [{"token": [route.scope]}, {"internal": []}]
+    if bodies:
         operation["requestBody"] = {
-            "required": NoneType not in get_args(route.parsed[1]),
-            "content": {"application/json": {"schema": _any_of([_schema(kind) for kind in bodies])}},
+            "required": NoneType not in bodies,
+            "content": {"application/json": {"schema": _any_of([schema_of(kind) for kind in bodies])}},
         }
     return operation
-
-
-def _schema(kind: Any) -> dict[str, Any]:
-    (schema,), _ = msgspec.json.schema_components((kind,), ref_template=REFERENCE)
-    return schema
 
 
 def _any_of(schemas: list[dict[str, Any]]) -> dict[str, Any]:
@@ -89,7 +160,7 @@ def _any_of(schemas: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _path_parameters(route: Route) -> Iterator[dict[str, Any]]:
     for name in route.keys:
-        yield {"name": name, "in": "path", "required": True, "schema": _schema(Key)}
+        yield {"name": name, "in": "path", "required": True, "schema": schema_of(Key)}
 
 
 def _query_parameters(route: Route) -> Iterator[dict[str, Any]]:
@@ -114,45 +185,7 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _header_parameters(route: Route) -> Iterator[dict[str, Any]]:
     headers = {**(WRITE_HEADERS if route.writes else {}), **(BUFFER_HEADERS if route.buffers else {})}
-    for name, text in headers.items():
-        yield {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
-
-
-def _replies(route: Route) -> dict[str, Any]:
-    return {str(status): _reply(status, kind, route.media_type) for status, kind in route.replies.items()}
-
-
-def _reply(status: int, kind: Any, media_type: str) -> dict[str, Any]:
-    described: dict[str, Any] = {"description": HTTPStatus(status).phrase}
-    if kind is not None:
-        described["content"] = {media_type: {"schema": _schema(kind)}}
-    return described
-
-
-def _failures(route: Route) -> dict[str, Any]:
-    """The problems that a request can meet, by status; each is described by its codes."""
-    codes: dict[int, list[str]] = {}
-    for kind in _errors(route):
-        codes.setdefault(status_of(kind), []).append(kind.code)
-    if _bodies(route):
-        codes.setdefault(400, []).append("invalid_json")
-        for status in (413, 415):
-            codes.setdefault(status, []).append(HTTP_CODES[status])
-    failures = {str(status): _problem(", ".join(codes[status])) for status in sorted(codes)}
-    return {**failures, "default": _problem("Any other problem.")}
-
-
-def _errors(route: Route) -> Iterator[type[errors.AgentRuntimeError]]:
-    if "session_id" in route.keys:
-        yield errors.SessionNotFound
-    yield from route.errors
-    if route.keys or _bodies(route) or route.parsed[0] is not NoneType:
-        yield errors.InvalidInput
-    if route.writes:
-        yield from (errors.VersionMismatch, errors.KeyReused, errors.RefusedByDatabase)
-        yield from (errors.Overloaded, errors.NotStored, errors.Unconfirmed, errors.ShuttingDown)
-
-
-def _problem(text: str) -> dict[str, Any]:
-    schema = {"$ref": REFERENCE.format(name=ProblemDetails.__name__)}
-    return {"description": text, "content": {"application/problem+json": {"schema": schema}}}
+    if route.method == "GET" and (pattern := EVENT_IDS.get(route.replies[200])):
+        headers["Last-Event-ID"] = (RESUMED, {"type": "string", "pattern": pattern})
+    for name, (text, schema) in headers.items():
+        yield {"name": name, "in": "header", "description": text, "schema": schema}

@@ -52,8 +52,8 @@ async def get_openapi(call: Call[None, None]) -> web.Response:
 
 
 ROUTES = (
-    Route("GET", "/health", get_health, {200: Health}),
-    Route("GET", "/health/ready", get_readiness, {200: Readiness, 503: Readiness}),
+    Route("GET", "/health", get_health, {200: Health}, public=True),
+    Route("GET", "/health/ready", get_readiness, {200: Readiness, 503: Readiness}, public=True),
     Route("GET", "/metrics", get_metrics, {200: str}, media_type="text/plain"),
     Route("GET", "/openapi.json", get_openapi, {200: dict[str, Any]}),
 )

@@ -30,10 +30,18 @@ STATUS: dict[type[errors.AgentRuntimeError], int] = {
     errors.ApprovalPending: 409,
     errors.VersionMismatch: 412,
     errors.KeyReused: 422,
+    errors.Unauthorized: 401,
+    errors.Forbidden: 403,
+    errors.TooManyRequests: 429,
     errors.RefusedByDatabase: 422,
     errors.NotStored: 503,
+    errors.IssuerUnavailable: 503,
     errors.DatabaseUnavailable: 503,
+    errors.DatabaseDamaged: 500,
 }
+
+# Those that tell, in seconds, when to try again.
+PASSING = (errors.NotStored, errors.DatabaseUnavailable, errors.IssuerUnavailable, errors.TooManyRequests)
 
 # The codes of what HTTP itself finds wrong, before the store is asked.
 HTTP_CODES = {
@@ -44,6 +52,7 @@ HTTP_CODES = {
 }
 
 UNAVAILABLE = "the database cannot be reached for now"
+DAMAGED = "the database is damaged; trying again does not help, its operator has to see to it"
 UNEXPECTED = "the server failed on this request; its log says more under the request id"
 
 
@@ -88,7 +97,7 @@ def problem(error: Exception, request_id: str) -> web.Response:
     if isinstance(error, HttpError):
         return _from_http(error, request_id)
     status = status_of(type(error))
-    if status == 500:
+    if status == 500 and not isinstance(error, errors.DatabaseDamaged):
         logger.error("request %s failed", request_id, exc_info=error)
         return _reply(500, "internal_error", UNEXPECTED, request_id)
     assert isinstance(error, errors.AgentRuntimeError)
@@ -103,12 +112,23 @@ def _from_ours(error: errors.AgentRuntimeError, status: int, request_id: str) ->
     if isinstance(error, errors.DatabaseUnavailable):
         logger.warning("request %s: %s", request_id, error)
         detail = UNAVAILABLE
+    if isinstance(error, errors.DatabaseDamaged):
+        detail = DAMAGED
     reply = _reply(status, error.code, detail, request_id, fields)
     if isinstance(error, errors.VersionMismatch):
         reply.headers["ETag"] = f'"{error.version}"'
-    if isinstance(error, errors.NotStored | errors.DatabaseUnavailable):
+    if isinstance(error, PASSING):
         reply.headers["Retry-After"] = str(error.retry_after)
+    if status in (401, 403):
+        reply.headers["WWW-Authenticate"] = _challenge(error)
     return reply
+
+
+def _challenge(error: errors.AgentRuntimeError) -> str:
+    """How to be let in (RFC 6750, 3)."""
+    if isinstance(error, errors.Forbidden) and error.scope:
+        return f'Bearer realm="agent-runtime", error="insufficient_scope", scope="{error.scope}"'
+    return 'Bearer realm="agent-runtime"'
 
 
 def _from_http(error: HttpError, request_id: str) -> web.Response:

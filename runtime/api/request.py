@@ -5,9 +5,11 @@ Everything raises InvalidInput, which names the place, or HttpError.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -15,6 +17,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from runtime.api.admission import HOLDING, IDENTITY
 from runtime.api.problems import HttpError
 from runtime.errors import InvalidInput
 from runtime.models import Durability, Key
@@ -22,6 +25,9 @@ from runtime.store.inputs import invalid_input
 from runtime.store.writes import WriteOptions
 
 T = TypeVar("T")
+
+# Seconds that a body may take.
+READ_TIMEOUT = web.AppKey("read_timeout", float)
 
 JSON_TYPES = frozenset({"application/json", "application/json; charset=utf-8"})
 VERSION = re.compile(r'"(0|[1-9][0-9]{0,17})"')
@@ -33,8 +39,8 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def owner_of(request: web.Request) -> str:
-    """Who asks. Empty: nobody signs in."""
-    return ""
+    """Who asks. Empty: the owner of what is kept where nobody signs in."""
+    return request[IDENTITY].owner
 
 
 def write_options(request: web.Request) -> WriteOptions:
@@ -109,11 +115,22 @@ def _check_escapes(raw_path: str, name: str) -> None:
 def parse_query(request: web.Request, wanted: type[T]) -> T:
     """The query as its type. A parameter that the type does not know is ignored."""
     given = dict(request.query) if request.rel_url.raw_query_string else {}
+    for name in given:
+        if name in wanted.__struct_fields__:  # type: ignore[attr-defined]
+            _check_said_once(request.query.getall(name), name)
     try:
         return msgspec.convert(given, wanted, strict=False)
     except msgspec.ValidationError as error:
         place = invalid_input(error, "").problems[0]
         raise InvalidInput("?" + place.path.lstrip("."), place.message) from None
+
+
+def _check_said_once(texts: list[str], name: str) -> None:
+    if len(texts) > 1:
+        raise InvalidInput(f"?{name}", "must be given once")
+    # Lax parsing takes this text for nothing at all: another question than the one asked.
+    if texts[0].lower() == "null":
+        raise InvalidInput(f"?{name}", "must not be null: leave it out")
 
 
 def convert_body(value: Any, wanted: type[T]) -> T:
@@ -141,17 +158,36 @@ async def read_json(request: web.Request, *, required: bool) -> Any:
 
 
 async def _read(request: web.Request) -> bytes:
-    limit = request.client_max_size
-    if request.content_length is not None and request.content_length > limit:
-        raise _too_large(limit)
+    """The body: in time, within its bound, and within the shares of whoever sends it."""
+    if request.content_length is not None and request.content_length > request.client_max_size:
+        raise _too_large(request.client_max_size)
     try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise _too_large(limit) from None
+        if request.content.is_eof():
+            return await _gather(request)
+        async with asyncio.timeout(request.app[READ_TIMEOUT]):
+            return await _gather(request)
+    except TimeoutError:
+        detail = f"the body took longer than {request.app[READ_TIMEOUT]:g} s"
+        raise _unreadable(request, 408, "request_timeout", detail) from None
     except (HttpProcessingError, web.RequestPayloadError, ConnectionError) as error:
-        # Nothing more can be read of it: else aiohttp would try, to use the connection again.
-        request.content.feed_eof()
-        raise HttpError(400, "invalid_body", f"the body could not be read: {error}", close=True) from None
+        raise _unreadable(request, 400, "invalid_body", f"the body could not be read: {error}") from None
+
+
+async def _gather(request: web.Request) -> bytes:
+    parts, size = [], 0
+    async for part in request.content.iter_any():
+        size += len(part)
+        if size > request.client_max_size:
+            raise _too_large(request.client_max_size)
+        request[HOLDING].take("bytes", len(part))
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _unreadable(request: web.Request, status: int, code: str, detail: str) -> HttpError:
+    # Nothing more can be read of it: else aiohttp would try, to use the connection again.
+    request.content.feed_eof()
+    return HttpError(status, code, detail, close=True)
 
 
 def _too_large(limit: int) -> HttpError:
@@ -169,32 +205,43 @@ def _check_content_type(request: web.Request) -> None:
 def _refuse(body: bytes, error: Exception) -> NoReturn:
     """Say what is wrong with a body that could not be decoded."""
     if isinstance(error, msgspec.ValidationError):
-        raise InvalidInput("$", "has a number that is out of range") from None
-    if path := _find_surrogate(body):
+        place = _find(body, _is_out_of_range) or "$"
+        raise InvalidInput(place, "has a number that is out of range") from None
+    if path := _find(body, _is_surrogate):
         raise InvalidInput(path, "has a lone surrogate, which is not text and cannot be stored") from None
     raise HttpError(400, "invalid_json", f"the body is not JSON: {error}") from None
 
 
-def _find_surrogate(body: bytes) -> str | None:
-    """Where a body that is JSON but for lone surrogates has the first of them."""
+def _find(body: bytes, is_wrong: Callable[[Any], bool]) -> str | None:
+    """Where a body that Python takes for JSON has the first value, or name, that is wrong."""
     try:
         value = json.loads(body.decode(), parse_constant=_refuse_constant)
-        return next(_places_of_surrogates(value, "$"), None)
+        return next(_places(value, "$", is_wrong), None)
     except (ValueError, RecursionError):
         return None
+
+
+def _is_surrogate(value: Any) -> bool:
+    return isinstance(value, str) and SURROGATE.search(value) is not None
+
+
+def _is_out_of_range(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    return isinstance(value, int) and not -(2**63) <= value < 2**64
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-def _places_of_surrogates(value: Any, path: str) -> Iterator[str]:
-    if isinstance(value, str) and SURROGATE.search(value):
+def _places(value: Any, path: str, is_wrong: Callable[[Any], bool]) -> Iterator[str]:
+    if is_wrong(value):
         yield path
     elif isinstance(value, dict):
         for name, field in value.items():
-            # The name cannot be repeated in the reply, which is UTF-8.
-            yield from (path,) if SURROGATE.search(name) else _places_of_surrogates(field, f"{path}.{name}")
+            # A name that is wrong cannot be repeated in the reply, which is UTF-8.
+            yield from (path,) if is_wrong(name) else _places(field, f"{path}.{name}", is_wrong)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _places_of_surrogates(item, f"{path}[{index}]")
+            yield from _places(item, f"{path}[{index}]", is_wrong)

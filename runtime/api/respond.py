@@ -21,6 +21,23 @@ class AcceptedReply(Struct, frozen=True):
     accepted: int
 
 
+# Replies are data for programs: nothing of them is to be guessed at, framed, kept or passed on.
+ALWAYS = {
+    "Server": "agent-runtime",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+def stamp(response: web.StreamResponse, request_id: str) -> None:
+    """Set the headers that every reply has."""
+    response.headers.update(ALWAYS)
+    response.headers["X-Request-ID"] = request_id
+
+
 def reply(
     value: Any,
     version: int | None = None,

@@ -8,10 +8,13 @@ from typing import Any, Generic, TypeVar, get_args, get_type_hints
 from aiohttp import web
 from msgspec import Struct
 
+from runtime.access.shares import Holding
 from runtime.agents.engine import Engine
+from runtime.api.admission import SHARES, admit
 from runtime.api.request import convert_body, owner_of, parse_query, path_key, read_json
 from runtime.errors import AgentRuntimeError
 from runtime.metrics import Metrics
+from runtime.models import Scope
 from runtime.store.store import Store
 
 Q = TypeVar("Q")
@@ -19,10 +22,10 @@ B = TypeVar("B")
 
 
 class Pace(Struct, frozen=True):
-    """How a stream of events is kept going, in seconds.
+    """How replies are kept going, in seconds.
 
-    After `heartbeat` quiet seconds a comment says that it lives, to proxies above all. A reader that
-    takes nothing for `patience` seconds is cut off: it would hold its events in memory.
+    After `heartbeat` quiet seconds a comment says that a stream lives, to proxies above all. A reader that
+    takes nothing for `patience` seconds is cut off: it would hold its reply in memory.
     """
 
     heartbeat: float = 15.0
@@ -65,7 +68,8 @@ class Route(Struct, frozen=True):
 
     `replies` gives the type of the body for each status, None where there is none. `errors` are those
     of the store that are its own. `writes` takes `Idempotency-Key` and `If-Match`, `buffers`
-    also `Prefer`. `forms` are the bodies that a handler of `Call[…, Any]` tells apart by itself.
+    also `Prefer`. `forms` are the bodies that a handler of `Call[…, Any]` tells apart by itself. A `public`
+    one answers anybody, an `admin` one does what concerns all owners.
     """
 
     method: str
@@ -77,6 +81,15 @@ class Route(Struct, frozen=True):
     buffers: bool = False
     forms: tuple[Any, ...] = ()
     media_type: str = "application/json"
+    public: bool = False
+    admin: bool = False
+
+    @property
+    def scope(self) -> Scope | None:
+        """What whoever asks must hold; None where nobody is asked."""
+        if self.public:
+            return None
+        return "admin" if self.admin else "read" if self.method == "GET" else "write"
 
     @property
     def keys(self) -> list[str]:
@@ -108,14 +121,17 @@ def _bind(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]
     handler = route.handler
     nothing = type(None)
     required = nothing not in get_args(body_type)
+    scope = route.scope
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        keys = {name: path_key(request, name) for name in names}
-        query = None if query_type is nothing else parse_query(request, query_type)
-        body = None
-        if body_type is not nothing:
-            body = convert_body(await read_json(request, required=required), body_type)
-        return await handler(Call(request, keys, query, body))
+        with Holding(request.app[SHARES]) as holding:
+            await admit(request, scope, holding)
+            keys = {name: path_key(request, name) for name in names}
+            query = None if query_type is nothing else parse_query(request, query_type)
+            body = None
+            if body_type is not nothing:
+                body = convert_body(await read_json(request, required=required), body_type)
+            return await handler(Call(request, keys, query, body))
 
     return answer
 

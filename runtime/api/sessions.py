@@ -165,5 +165,5 @@ ROUTES = (
     Route("DELETE", "/sessions/{session_id}", delete_session, {204: None}, writes=True),
     Route("POST", "/sessions/{session_id}/restore", restore_session, {200: Session}, writes=True),
     Route("GET", "/sessions/{session_id}/stats", get_stats, {200: Stats}),
-    Route("POST", "/maintenance/cleanup", clean_up, {200: Cleaned}),
+    Route("POST", "/maintenance/cleanup", clean_up, {200: Cleaned}, admin=True),
 )

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from aiohttp import web
 
-from runtime.api.routes import METRICS, PACE, REQUEST_ID, Pace
+from runtime.api.admission import HOLDING, is_still_admitted
+from runtime.api.respond import stamp
+from runtime.api.routes import METRICS, PACE, REQUEST_ID
 from runtime.errors import AgentRuntimeError
 
 logger = logging.getLogger("agent_runtime.http")
 
 EVENT_STREAM = "text/event-stream"
 COMMENT = b":\n\n"
-HEADERS = {"Content-Type": EVENT_STREAM, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+HEADERS = {"Content-Type": EVENT_STREAM, "X-Accel-Buffering": "no"}
 
 T = TypeVar("T")
 # Waits for what is new up to some seconds: empty when nothing came, None at the end.
@@ -30,18 +31,18 @@ async def stream(
     headers: Mapping[str, str] = {},
 ) -> web.StreamResponse:
     """Send what the source gives until it ends or the reader goes away; a comment while it is quiet."""
-    sent = {**HEADERS, **headers, "X-Request-ID": request[REQUEST_ID]}
-    response = web.StreamResponse(headers=sent)
+    request[HOLDING].take("streams")
+    # It has begun for good: from here on it counts as a stream alone.
+    request[HOLDING].give_back("requests")
+    response = web.StreamResponse(headers={**HEADERS, **headers})
+    stamp(response, request[REQUEST_ID])
     try:
         await response.prepare(request)
         if request.method != "HEAD":
             with request.app[METRICS].sse_streams.track_inprogress():
-                await _send(response, source, encode, request.app[PACE])
-    except TimeoutError:
-        logger.warning("request %s: the reader has stalled and is cut off", request[REQUEST_ID])
-        _cut_off(request)
+                await _send(request, response, source, encode)
     except ConnectionError:
-        logger.debug("request %s: the reader went away", request[REQUEST_ID])
+        logger.debug("request %s: the reader went away, or was cut off", request[REQUEST_ID])
     except AgentRuntimeError as error:
         # The reply has begun, so it cannot become a problem: the reader comes back with its last id.
         logger.warning("request %s: the stream ends: %s", request[REQUEST_ID], error)
@@ -49,14 +50,15 @@ async def stream(
 
 
 async def _send(
-    response: web.StreamResponse, source: Source[T], encode: Callable[[list[T]], bytes], pace: Pace
+    request: web.Request,
+    response: web.StreamResponse,
+    source: Source[T],
+    encode: Callable[[list[T]], bytes],
 ) -> None:
-    while (events := await source(pace.heartbeat)) is not None:
-        async with asyncio.timeout(pace.patience):
-            await response.write(encode(events) if events else COMMENT)
-
-
-def _cut_off(request: web.Request) -> None:
-    """End the connection without waiting for what the reader has not taken."""
-    if request.transport is not None:
-        request.transport.abort()
+    heartbeat = request.app[PACE].heartbeat
+    while (events := await source(heartbeat)) is not None:
+        # A token may be revoked, or expire, while its stream is open.
+        if not await is_still_admitted(request):
+            logger.info("request %s: the stream ends: its reader is not let in any more", request[REQUEST_ID])
+            return
+        await response.write(encode(events) if events else COMMENT)

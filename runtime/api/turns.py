@@ -10,6 +10,7 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from runtime.agents.requests import TurnMessage
+from runtime.api.event_shapes import TurnStream
 from runtime.api.request import last_turn_event_id, must_exist, write_options
 from runtime.api.respond import reply, session_headers
 from runtime.api.routes import ENGINE, Call, Route
@@ -111,7 +112,7 @@ ROUTES = (
         "POST",
         "/agent/message/stream",
         start_turn,
-        {200: str},
+        {200: TurnStream},
         errors=(
             SessionNotFound,
             TurnRunning,
@@ -124,7 +125,14 @@ ROUTES = (
         writes=True,
         media_type=EVENT_STREAM,
     ),
-    Route("GET", TURN + "/events", follow_turn, {200: str}, errors=(TurnNotFound,), media_type=EVENT_STREAM),
+    Route(
+        "GET",
+        TURN + "/events",
+        follow_turn,
+        {200: TurnStream},
+        errors=(TurnNotFound,),
+        media_type=EVENT_STREAM,
+    ),
     Route("POST", TURN + "/stop", stop_turn, {202: StopAccepted}, errors=(TurnNotFound,), writes=True),
     Route("GET", "/sessions/{session_id}/turns", list_turns, {200: Turns}),
 )

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
 from runtime.config import redact_url
-from runtime.errors import SettingsError
+from runtime.errors import DatabaseInUse, SettingsError
 
 logger = logging.getLogger("agent_runtime.db")
 
@@ -75,6 +75,12 @@ class Database(Protocol):
 
     def pool_usage(self) -> dict[str, int]:
         """The connections for reading: how many are `idle`, how many `busy`."""
+
+    def wal_bytes(self) -> int:
+        """How long the write-ahead log of a SQLite file is; 0 on Postgres, where the server sees to it."""
+
+    def fault(self) -> str:
+        """What is wrong with the database though it may answer; empty where nothing is."""
 
     async def close(self, timeout: float = 5.0) -> None:
         """Close every connection, in about `timeout` seconds. Afterwards each use is DatabaseUnavailable."""
@@ -154,15 +160,20 @@ async def open_database(
     pool_timeout: float = 5.0,
     command_timeout: float = 30.0,
     slow_query_ms: float = 100.0,
+    beside_owner: bool = False,
 ) -> Database:
     """Open the database at `url`, migrated or, with `check`, found to need no migration.
 
-    Times are seconds but for `slow_query_ms`. Raises StartupError and the kinds of it, each one line.
+    Times are seconds but for `slow_query_ms`. With `beside_owner` a SQLite file is opened also while another
+    process owns it: for a short look, or a write to what no process keeps in memory (W13). Raises
+    StartupError and the kinds of it, each one line.
     """
     parsed = DatabaseUrl.parse(url)
     limits = Limits(pool_min, pool_max, pool_timeout, command_timeout, slow_query_ms)
-    opening = _open_postgres if parsed.dialect == "postgres" else _open_sqlite
-    database = await opening(parsed, limits, migrate)
+    if parsed.dialect == "postgres":
+        database = await _open_postgres(parsed, limits, migrate)
+    else:
+        database = await _open_sqlite(parsed, limits, migrate, beside_owner)
     logger.info("opened %s", parsed)
     return database
 
@@ -178,12 +189,21 @@ async def _open_postgres(url: DatabaseUrl, limits: Limits, migrate: MigrateMode)
     return await PostgresDatabase.open(url, limits)
 
 
-async def _open_sqlite(url: DatabaseUrl, limits: Limits, migrate: MigrateMode) -> Database:
-    from runtime.db.lockfile import LockFile
+async def _open_sqlite(
+    url: DatabaseUrl, limits: Limits, migrate: MigrateMode, beside_owner: bool
+) -> Database:
     from runtime.db.migrate import prepare_schema
     from runtime.db.sqlite import SqliteDatabase
+    from runtime.db.sqlite_files import own_file
 
-    lock = LockFile.take(Path(url.address))
+    try:
+        lock = own_file(Path(url.address))
+    except DatabaseInUse:
+        if not beside_owner:
+            raise
+        # The owner has migrated it.
+        await prepare_schema(url, "check")
+        return await SqliteDatabase.open(url, limits, None)
     try:
         await prepare_schema(url, migrate)
         return await SqliteDatabase.open(url, limits, lock)

@@ -14,7 +14,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,9 +23,8 @@ from urllib.parse import quote, urlencode
 
 from runtime.db.cancellation import finish
 from runtime.db.database import DatabaseUrl, Dialect, MigrateMode
-from runtime.db.lockfile import LockFile
 from runtime.db.queries import find_folder, load_queries
-from runtime.errors import AgentRuntimeError, MigrationError
+from runtime.errors import AgentRuntimeError, DatabaseInUse, MigrationError
 
 logger = logging.getLogger("agent_runtime.db")
 
@@ -54,7 +53,12 @@ async def pending_migrations(url: str) -> list[Migration]:
 
     Raises MigrationError when the database is newer than the program, and StartupError.
     """
-    return await _list_pending(DatabaseUrl.parse(url))
+    parsed = DatabaseUrl.parse(url)
+    if parsed.dialect == "sqlite" and os.path.exists(parsed.address):  # noqa: ASYNC240
+        # Sees whether the file is whole: to read the WAL of a killed process is to forget what it lacks.
+        with suppress(DatabaseInUse), _owned(parsed):
+            pass
+    return await _list_pending(parsed)
 
 
 async def apply_migrations(url: str) -> list[str]:
@@ -201,7 +205,9 @@ def _owned(url: DatabaseUrl) -> Iterator[None]:
     if url.dialect == "postgres":
         yield
         return
-    lock = LockFile.take(Path(url.address))
+    from runtime.db.sqlite_files import own_file
+
+    lock = own_file(Path(url.address))
     try:
         yield
     finally:

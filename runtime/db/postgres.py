@@ -232,8 +232,8 @@ class PostgresDatabase:
             return await PostgresTransaction(connection, self._queries, self._slow).fetch(
                 statement, *parameters
             )
-        except DatabaseUnavailable:
-            # It answers too late or not at all: asyncpg would wait for it once more before the next use.
+        except (DatabaseUnavailable, asyncio.CancelledError):
+            # Nobody waits any more for an answer that may never come, as asyncpg would before the next use.
             with suppress(asyncpg.InterfaceError):  # It is given back already where the pool has closed.
                 connection.terminate()
             raise
@@ -273,6 +273,14 @@ class PostgresDatabase:
     def was_lost(self, seconds: float) -> bool:
         """Whether the server was away within so many seconds, as far as the listener knows."""
         return self._listener is not None and self._listener.was_lost(seconds)
+
+    def wal_bytes(self) -> int:
+        """Nothing of ours."""
+        return 0
+
+    def fault(self) -> str:
+        """Nothing: what is wrong with the server shows in its answers."""
+        return ""
 
     def pool_usage(self) -> dict[str, int]:
         """The connections for reading: how many are `idle`, how many `busy`."""
@@ -328,6 +336,10 @@ class PostgresDatabase:
             raise DatabaseError("the transaction was rolled back: a statement in it had failed")
 
     async def _roll_back(self, connection: Any, cause: BaseException) -> None:
+        if isinstance(cause, asyncio.CancelledError):
+            # W11: whoever cancels has no time left to wait for a server that may not answer.
+            connection.terminate()
+            return
         if isinstance(cause.__cause__, asyncpg.ReadOnlySQLTransactionError):
             # After a failover: the connections stick to a server that is not the primary any more.
             connection.terminate()

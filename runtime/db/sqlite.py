@@ -25,10 +25,19 @@ from runtime.db.database import DatabaseUrl, Dialect, Limits, Row
 from runtime.db.lockfile import LockFile
 from runtime.db.queries import Queries, load_queries
 from runtime.db.slowlog import SlowLog, now
-from runtime.db.sqlite_dialect import DRIVER_ERRORS, bind, translate
+from runtime.db.sqlite_dialect import DRIVER_ERRORS, bind, is_read_only, translate
+from runtime.db.sqlite_files import RESTORE
 from runtime.db.sqlite_readers import Readers
 from runtime.db.sqlite_staging import StagingConnection
-from runtime.errors import CommitUnknown, DatabaseError, DatabaseUnavailable, StartupError
+from runtime.db.sqlite_wal import WAL_BUSY_MS, WAL_LIMIT, WAL_SECONDS, Wal
+from runtime.errors import (
+    CommitUnknown,
+    DatabaseDamaged,
+    DatabaseError,
+    DatabaseUnavailable,
+    FileDamaged,
+    StartupError,
+)
 
 logger = logging.getLogger("agent_runtime.db")
 
@@ -38,17 +47,14 @@ OLDEST_SQLITE = (3, 38)
 BUSY_SECONDS = 1.0
 MAX_READERS = 4
 
-# The WAL is cut back to this size (bytes), looked at this often (seconds), and nobody waits longer for
-# the readers who still need it than this (milliseconds).
-WAL_LIMIT = 16 * 1024 * 1024
-WAL_SECONDS = 5.0
-WAL_BUSY_MS = 200
-
 WRITER_PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA foreign_keys = ON",
     f"PRAGMA journal_size_limit = {WAL_LIMIT}",
 )
+# Beside the owner of a file: whoever commits must not checkpoint, which the owner may be doing, and waits
+# for its turn between two of the owner's transactions.
+GUEST_PRAGMAS = ("PRAGMA foreign_keys = ON", "PRAGMA wal_autocheckpoint = 0", "PRAGMA busy_timeout = 10000")
 READER_PRAGMAS = ("PRAGMA query_only = ON",)
 # W5: an acknowledged transaction survives power loss, a buffered one may not.
 SYNCHRONOUS = {True: "PRAGMA synchronous = FULL", False: "PRAGMA synchronous = NORMAL"}
@@ -105,7 +111,10 @@ async def _list_applied(url: DatabaseUrl) -> list[str]:
     except sqlite3.Error as error:
         if str(error).startswith("no such table"):
             return []
-        raise StartupError(f"DB_URL: cannot read {url}: {translate(error)}") from error
+        translated = translate(error)
+        if isinstance(translated, DatabaseDamaged):
+            raise FileDamaged(url.address, [str(error)], RESTORE) from error
+        raise StartupError(f"DB_URL: cannot read {url}: {translated}") from error
     finally:
         await _close(connection)
 
@@ -157,7 +166,7 @@ class SqliteDatabase:
     dialect: Dialect = "sqlite"
     sole_writer = True
 
-    def __init__(self, url: DatabaseUrl, limits: Limits, lock: LockFile) -> None:
+    def __init__(self, url: DatabaseUrl, limits: Limits, lock: LockFile | None) -> None:
         self.instance = f"agent-runtime {uuid.uuid4().hex}"
         self._path = url.address
         self._limits = limits
@@ -174,10 +183,15 @@ class SqliteDatabase:
         self._durable: bool | None = None
         self._closed = False
         self._truncating: asyncio.Task[None] | None = None
+        self._wal = Wal(url.address)
+        self._damage = ""
 
     @classmethod
-    async def open(cls, url: DatabaseUrl, limits: Limits, lock: LockFile) -> SqliteDatabase:
-        """Open the file, whose lock is held and is given up by `close`. Raises StartupError."""
+    async def open(cls, url: DatabaseUrl, limits: Limits, lock: LockFile | None) -> SqliteDatabase:
+        """Open the file, whose lock is held and is given up by `close`. Raises StartupError.
+
+        Without a lock another process owns the file, and alone checkpoints it.
+        """
         database = cls(url, limits, lock)
         try:
             await finish(database._open_writer())
@@ -186,7 +200,9 @@ class SqliteDatabase:
             if isinstance(error, DatabaseError):
                 raise StartupError(f"DB_URL: cannot open {url}: {error}") from error
             raise
-        database._truncating = asyncio.create_task(database._truncate_regularly())
+        if lock is not None:
+            lock.note_opened()
+            database._truncating = asyncio.create_task(database._truncate_regularly())
         return database
 
     async def fetch(self, statement: str, *parameters: object) -> Sequence[Row]:
@@ -197,6 +213,9 @@ class SqliteDatabase:
                 return await SqliteReading(connection, self._queries, self._slow).fetch(
                     statement, *parameters
                 )
+        except DatabaseDamaged as error:
+            self._note_damage(error)
+            raise
         except TimeoutError as error:
             raise DatabaseUnavailable(f"{statement} took longer than {seconds:g} s") from error
 
@@ -212,7 +231,12 @@ class SqliteDatabase:
                 committing = True
                 await _translated(connection.commit())
             except BaseException as error:
+                if isinstance(error, DatabaseDamaged):
+                    self._note_damage(error)
                 rolled_back = await finish(self._roll_back(connection))
+                if is_read_only(error):
+                    # It was opened while the disk was read-only, and would stay so.
+                    await finish(self._give_up(connection))
                 if committing and not rolled_back:
                     raise CommitUnknown(str(error)) from error
                 raise
@@ -228,15 +252,32 @@ class SqliteDatabase:
         """The connections for reading: how many are `idle`, how many `busy`."""
         return self._readers.usage()
 
+    def wal_bytes(self) -> int:
+        """How long the WAL is."""
+        return self._wal.size()
+
+    def fault(self) -> str:
+        """The damage that was met."""
+        return self._damage
+
     async def truncate_wal(self) -> None:
         """Bring the WAL back into the file where it has outgrown its limit, in the turn of a transaction."""
-        if not _outgrown(f"{self._path}-wal"):
-            return
-        async with self._turn:
-            connection = await self._writing_connection()
-            await _translated(connection.execute_fetchall(f"PRAGMA busy_timeout = {WAL_BUSY_MS}"))
-            await _translated(connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)"))
-            await _translated(connection.execute_fetchall(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}"))
+        if self._wal.is_too_long():
+            async with self._turn:
+                connection = await self._writing_connection()
+                await _translated(connection.execute_fetchall(f"PRAGMA busy_timeout = {WAL_BUSY_MS}"))
+                await _translated(connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)"))
+                normal = f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}"
+                await _translated(connection.execute_fetchall(normal))
+                self._wal.note()
+        else:
+            self._wal.note()
+
+    def _note_damage(self, error: DatabaseDamaged) -> None:
+        """Nothing more is written to a file that is damaged; what can be read of it is."""
+        if not self._damage:
+            self._damage = str(error)
+            logger.error("%s: %s; it takes no more writes, restore a backup", self._path, error)
 
     async def close(self, timeout: float = 0) -> None:
         """Close every connection and give up the file. No statement here waits long for another."""
@@ -252,11 +293,14 @@ class SqliteDatabase:
         await self._readers.close()
         if self._writer is not None:
             await _close(self._writer)
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     async def _writing_connection(self) -> aiosqlite.Connection:
         if self._closed:
             raise DatabaseUnavailable("the database is closed")
+        if self._damage:
+            raise DatabaseDamaged(self._damage)
         if self._writer is None:
             await finish(self._open_writer())
         return cast(aiosqlite.Connection, self._writer)
@@ -268,7 +312,8 @@ class SqliteDatabase:
             made.append(StagingConnection(*args, **options))
             return made[0]
 
-        self._writer = await _connect(self._path, WRITER_PRAGMAS, factory=make)
+        pragmas = WRITER_PRAGMAS if self._lock is not None else GUEST_PRAGMAS
+        self._writer = await _connect(self._path, pragmas, factory=make)
         (self._staging,) = made
         self._durable = None
 
@@ -286,10 +331,14 @@ class SqliteDatabase:
             # In its turn, after a statement that was cancelled; nothing where no transaction is open.
             await connection.rollback()
         except DRIVER_ERRORS:
-            self._writer = None
-            await _close(connection)
+            await self._give_up(connection)
             return False
         return True
+
+    async def _give_up(self, connection: aiosqlite.Connection) -> None:
+        """The next transaction opens another."""
+        self._writer = None
+        await _close(connection)
 
     async def _truncate_regularly(self) -> None:
         while True:
@@ -298,10 +347,3 @@ class SqliteDatabase:
                 await self.truncate_wal()
             except DatabaseError as error:
                 logger.warning("the WAL of %s could not be cut back: %s", self._path, error)
-
-
-def _outgrown(wal: str) -> bool:
-    try:
-        return os.stat(wal).st_size > WAL_LIMIT
-    except OSError:
-        return False

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from runtime.errors import DatabaseConflict, DatabaseError, DatabaseUnavailable, DataRefused
+from runtime.errors import DatabaseConflict, DatabaseDamaged, DatabaseError, DatabaseUnavailable, DataRefused
 
 # aiosqlite itself raises ValueError, for a connection that is closed.
 DRIVER_ERRORS = (sqlite3.Error, ValueError, OverflowError)
@@ -47,6 +47,12 @@ def bind(parameters: Sequence[object]) -> list[object]:
     ]
 
 
+def is_read_only(error: BaseException) -> bool:
+    """Whether an error of ours comes from a connection that cannot write."""
+    code: int = getattr(error.__cause__, "sqlite_errorcode", sqlite3.SQLITE_OK)
+    return code & 0xFF == sqlite3.SQLITE_READONLY
+
+
 def translate(error: Exception) -> DatabaseError:
     """What a driver's error means in our terms."""
     if isinstance(error, (OverflowError, UnicodeError)):
@@ -55,7 +61,7 @@ def translate(error: Exception) -> DatabaseError:
         return DatabaseUnavailable("the database is closed")
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE)
     if code & 0xFF in DAMAGED:
-        return DatabaseUnavailable(f"the database file is damaged: {error}")
+        return DatabaseDamaged(f"the database file is damaged: {error}")
     if code & 0xFF in UNAVAILABLE:
         return DatabaseUnavailable(str(error))
     if code in TAKEN:

@@ -101,6 +101,17 @@ class Cache:
         if epoch == self.epoch and head.key not in self._entries:
             self._store(head, Entry(head, head.last_seq + 1), ())
 
+    def note_version(self, key: SessionKey, version: float) -> None:
+        """What is stored was seen at this version. Where memory is behind, it lets the session go.
+
+        A commit shows in the file a moment before it is told of: a read from memory in between would go back
+        behind the one that has seen it.
+        """
+        entry = self._entries.get(key)
+        if entry is not None and entry.head.version < version:
+            self.epoch += 1
+            self._drop(key)
+
     def catch_up(self, old: Head, head: Head, missing: Sequence[Encoded] | None) -> None:
         """Bring an entry that was at `old` to a head read from the database, by the messages between.
 

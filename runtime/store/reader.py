@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
@@ -78,6 +79,7 @@ class Reader:
     async def get_session(self, key: SessionKey) -> Session:
         """The session. Raises SessionNotFound."""
         rows = await self._database.fetch("find_session", key.owner, key.session_id)
+        self._note_version(key, rows[0]["version"] if rows else math.inf)
         if not rows or rows[0]["deleted_at"] is not None:
             raise SessionNotFound(key.session_id, deleted=bool(rows))
         return session_from(rows[0])
@@ -90,6 +92,8 @@ class Reader:
         position = (END_OF_TIME, END_OF_IDS) if cursor is None else _decode_cursor(cursor)
         rows = await self._database.fetch(f"list_{kind}", owner, *position, limit + 1)
         total = (await self._database.fetch(f"count_{kind}", owner))[0]["total"] if count else msgspec.UNSET
+        for row in rows:
+            self._note_version(SessionKey(owner, row["session_id"]), row["version"])
         more = len(rows) > limit
         last = rows[limit - 1] if more else None
         return SessionPage(
@@ -97,6 +101,11 @@ class Reader:
             next_cursor=None if last is None else _encode_cursor((last["last_activity"], last["id"])),
             total=total,
         )
+
+    def _note_version(self, key: SessionKey, version: float) -> None:
+        """R2: on SQLite memory is the truth, so no reader may have seen more than it tells the next one."""
+        if self._database.sole_writer:
+            self._cache.note_version(key, version)
 
     async def get_stats(self, key: SessionKey) -> SessionStats:
         """What a session has grown to. Raises SessionNotFound."""

@@ -24,6 +24,7 @@ from runtime.store.loader import Loader
 from runtime.store.lost_turns import LostTurns
 from runtime.store.queue import WriteLimits
 from runtime.store.reader import Reader
+from runtime.store.tokens import Tokens
 from runtime.store.turn_reader import TurnReader
 from runtime.store.turns import Turns
 from runtime.store.writer import Writer
@@ -59,6 +60,7 @@ class Store(Turns):
         make_id: Callable[[datetime], str] = uuid7,
     ) -> None:
         self.unstored = 0
+        self.tokens = Tokens(database, clock)
         self._database = database
         self._durability = settings.durability
         self._events_kept = settings.turn_events_kept
@@ -82,6 +84,7 @@ class Store(Turns):
         )
         database.listen(self._feed.hear, self._feed.catch_up)
         metrics.cache_bytes.set_function(lambda: self._cache.size)
+        metrics.wal_bytes.set_function(database.wal_bytes)
         for state in ("idle", "busy"):
             usage = metrics.pool_connections.labels(state=state)
             usage.set_function(functools.partial(self._count_connections, state))
@@ -100,7 +103,7 @@ class Store(Turns):
         return {
             "database": await self._check_database(),
             "migrations": "ok",
-            "writer": self._writer.check_health(),
+            "writer": await self._writer.check_health(),
         }
 
     async def _check_database(self) -> str:
@@ -111,7 +114,7 @@ class Store(Turns):
             return str(error)
         except TimeoutError:
             return f"no answer within {PROBE_SECONDS:g} s"
-        return "ok"
+        return self._database.fault() or "ok"
 
     def end_streams(self) -> None:
         """Let every follower come to its end: the server is stopping."""

@@ -20,6 +20,7 @@ from runtime.errors import (
     AgentRuntimeError,
     CommitUnknown,
     DatabaseConflict,
+    DatabaseDamaged,
     DatabaseError,
     DatabaseUnavailable,
     DataRefused,
@@ -43,6 +44,8 @@ logger = logging.getLogger("agent_runtime.writer")
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 # How often a batch is tried whole: it may be just too large for the time that a statement may take.
 WHOLE_TRIES = 5
+# How long the writer's health waits to see whether a write succeeds again, in seconds.
+TRY_SECONDS = 2.0
 # How often a batch is begun again, at once, because another instance came first.
 CONFLICT_TRIES = 10
 
@@ -78,6 +81,7 @@ class Writer:
         self._clock = clock
         self._batch_number = 0
         self._usual_seconds = 0.0
+        self._trouble = ""
         self._closing = False
         self._task = asyncio.create_task(self._run(), name="writer")
         metrics.pending_writes.set_function(lambda: self.queue.count)
@@ -113,13 +117,25 @@ class Writer:
         if not done:
             raise DatabaseUnavailable("accepted writes still wait for the database; try again later")
 
-    def check_health(self) -> str:
+    async def check_health(self) -> str:
         """Whether writes are taken and stored: "ok", or what is wrong."""
         if not self._is_open():
             return "stopped"
         limits = self.queue.limits
-        late = self.queue.lag() > limits.flush_interval + limits.write_timeout
-        return f"the oldest write has waited for {self.queue.lag():.1f} s" if late else "ok"
+        if self.queue.lag() > limits.flush_interval + limits.write_timeout:
+            return f"the oldest write has waited for {self.queue.lag():.1f} s"
+        if self._trouble and not self.queue.count:
+            await self._try()
+        return f"writes fail: {self._trouble}" if self._trouble else "ok"
+
+    async def _try(self) -> None:
+        """Find out whether a write would succeed again: who is not ready is sent none."""
+        try:
+            async with asyncio.timeout(TRY_SECONDS), self._database.transaction() as tx:
+                await tx.fetch("lock_batch", self._instance, self._clock())
+            self._trouble = ""
+        except (DatabaseError, TimeoutError) as error:
+            self._trouble = str(error) or f"no answer within {TRY_SECONDS:g} s"
 
     def _is_open(self) -> bool:
         return not self._closing and not self._task.done()
@@ -168,6 +184,7 @@ class Writer:
                 continue
             except DatabaseUnavailable as error:
                 self._count_failure("unavailable")
+                self._trouble = str(error)
                 failures += 1
                 if failures >= WHOLE_TRIES and len(wanted) > 1:
                     return await self._split(wanted, error)
@@ -179,6 +196,7 @@ class Writer:
                     return await self._split(wanted, error)
                 self._count_failure("conflict")
             else:
+                self._trouble = ""
                 self._finish(wanted, planned.outcomes)
                 self._on_commit(planned.changes)
                 return None
@@ -201,6 +219,9 @@ class Writer:
         if isinstance(error, DataRefused):
             self._count_failure("refused")
             return RefusedByDatabase(f"the database refuses this: {error}")
+        if isinstance(error, DatabaseDamaged):
+            self._count_failure(error.code)
+            return DatabaseDamaged(str(error))  # Each caller gets an error of its own.
         if isinstance(error, DatabaseError):
             self._count_failure(error.code)
             return NotStored(f"not stored: {error}")

@@ -23,7 +23,7 @@ from runtime.store.turn_events import assistant_message
 from tests.agents.gated_store import Gated
 from tests.contract.obstacles import blocked
 from tests.contract.running import follow_all, hear_to, said, told, user, waits
-from tests.contract.wire import lay_wire
+from tests.wire import lay_wire
 
 QUICK = Settings(write_timeout=0.3, shutdown_timeout=1, command_timeout=2.0, pool_timeout=2.0)
 DONE = Ending("completed")

@@ -9,10 +9,12 @@ from typing import Any
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 
+from runtime.access.gate import Gate
 from runtime.agents.configuration import load_registry
 from runtime.agents.engine import Engine, make_model
 from runtime.agents.model import Model
 from runtime.api.application import create_app
+from runtime.api.connection import Runner
 from runtime.api.routes import USUAL_PACE, Pace
 from runtime.config import Settings
 from runtime.metrics import Metrics
@@ -31,6 +33,17 @@ USER = {"role": "user", "content": "hello"}
 ANSWER = {"role": "assistant", "content": "hi"}
 
 
+class Server(TestServer):
+    """The test server of aiohttp, on connections of ours."""
+
+    def __init__(self, app: web.Application, read_timeout: float, patience: float) -> None:
+        super().__init__(app)
+        self._limits = {"read_timeout": read_timeout, "patience": patience}
+
+    async def _make_runner(self, **options: Any) -> Runner:
+        return Runner(self.app, **self._limits)
+
+
 @asynccontextmanager
 async def serving(
     url: str,
@@ -38,6 +51,7 @@ async def serving(
     pace: Pace = USUAL_PACE,
     max_body_bytes: int = BODY_LIMIT,
     model: Model | None = None,
+    open: bool = True,
     **settings: Any,
 ) -> AsyncIterator[Client]:
     """A client of a server of its own on this database. Without a `model` its settings name one."""
@@ -46,14 +60,15 @@ async def serving(
     registry = load_registry(chosen.agents_file)
     async with open_store(url, chosen, metrics) as store:
         engine = Engine(store, registry, model or make_model(chosen), metrics)
-        app = create_app(store, engine, chosen, metrics, pace=pace)
+        gate = Gate(store.tokens, internal_key=chosen.internal_api_key, open=open)
+        app = create_app(store, engine, gate, chosen, metrics, pace=pace)
 
         async def end_turns_and_streams(_: web.Application) -> None:
             await engine.close(5)
             store.end_streams()
 
         app.on_shutdown.append(end_turns_and_streams)
-        async with TestClient(TestServer(app)) as client:
+        async with TestClient(Server(app, chosen.read_timeout, pace.patience)) as client:
             yield client
 
 

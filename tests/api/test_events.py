@@ -20,7 +20,7 @@ async def test_from_the_beginning_and_then_live(client: Client) -> None:
     async with client.get(EVENTS) as stream:
         assert stream.status == 200
         assert stream.content_type == "text/event-stream"
-        assert stream.headers["Cache-Control"] == "no-cache"
+        assert stream.headers["Cache-Control"] == "no-store"
         assert stream.headers["X-Accel-Buffering"] == "no"
         assert stream.headers["X-Request-ID"]
         page = await check(await client.get("/sessions/s/messages"))

@@ -114,8 +114,64 @@ def test_every_operation_says_what_it_answers() -> None:
     for method, path, operation in OPERATIONS:
         assert operation["summary"], (method, path)
         assert any(status.startswith("2") for status in operation["responses"]), (method, path)
-        problem = operation["responses"]["default"]["content"]["application/problem+json"]
-        assert problem["schema"] == {"$ref": "#/components/schemas/ProblemDetails"}
+        # Each status is named: a `default` would make every reply one as documented.
+        assert "default" not in operation["responses"], (method, path)
+
+
+def test_every_problem_is_problem_details() -> None:
+    for method, path, operation in OPERATIONS:
+        for status, reply in operation["responses"].items():
+            if status.startswith("4"):
+                [content] = reply["content"].items()
+                schema = {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}
+                assert content == ("application/problem+json", schema), (method, path)
+
+
+def headers(method: str, path: str, status: int) -> set[str]:
+    """Those that a reply has, or may have."""
+    return set(DOCUMENT["paths"][path][method]["responses"][str(status)]["headers"])
+
+
+def test_replies_name_their_headers() -> None:
+    messages = "/sessions/{session_id}/messages"
+    written = {"X-Request-ID", "ETag", "Idempotent-Replayed"}
+    assert headers("post", "/sessions", 201) == written | {"Location"}
+    assert headers("put", "/sessions/{session_id}", 200) == written
+    assert headers("post", messages, 201) == written | {"Preference-Applied"}
+    assert headers("post", messages, 202) == {"X-Request-ID", "Idempotent-Replayed", "Preference-Applied"}
+    assert headers("get", messages, 200) == {"X-Request-ID", "ETag"}
+    assert headers("get", "/sessions", 200) == {"X-Request-ID"}
+    assert headers("post", messages, 412) == {"X-Request-ID", "ETag"}
+    assert headers("post", messages, 503) == headers("get", messages, 429) == {"X-Request-ID", "Retry-After"}
+    assert headers("get", messages, 401) == {"X-Request-ID", "WWW-Authenticate"}
+
+
+def test_operations_say_who_may_ask() -> None:
+    def needed(method: str, path: str) -> Any:
+        return DOCUMENT["paths"][path][method].get("security")
+
+    assert needed("get", "/sessions") == [{"token": ["read"]}, {"internal": []}]
+    assert needed("post", "/sessions") == [{"token": ["write"]}, {"internal": []}]
+    assert needed("post", "/maintenance/cleanup") == [{"token": ["admin"]}, {"internal": []}]
+    assert needed("get", "/health") is None
+    assert set(DOCUMENT["components"]["securitySchemes"]) == {"token", "internal"}
+
+
+def test_events_are_described() -> None:
+    def kinds(method: str, path: str) -> set[str]:
+        content = DOCUMENT["paths"][path][method]["responses"]["200"]["content"]["text/event-stream"]
+        return set(content["schema"]["discriminator"]["mapping"])
+
+    assert kinds("get", "/sessions/{session_id}/events") == {"message", "changed"}
+    turn = {"turn", "message", "done", "error", "gap"}
+    assert kinds("post", "/agent/message/stream") == turn
+    assert kinds("get", "/sessions/{session_id}/turns/{turn_id}/events") == turn
+
+
+def test_patterns_are_understood_everywhere() -> None:
+    for pattern in find("pattern", DOCUMENT):
+        assert "(?" not in pattern
+        assert r"\ud" not in pattern
 
 
 def test_parameters_are_those_that_the_handlers_parse() -> None:
@@ -132,6 +188,7 @@ def test_writes_name_their_headers() -> None:
     assert headers == {"Idempotency-Key", "If-Match", "Prefer"}
     assert set(parameters("patch", "/sessions/{session_id}", "header")) == {"Idempotency-Key", "If-Match"}
     assert parameters("get", "/sessions/{session_id}", "header") == {}
+    assert set(parameters("get", "/sessions/{session_id}/events", "header")) == {"Last-Event-ID"}
 
 
 def test_bodies_are_described() -> None:

@@ -20,6 +20,10 @@ def all_kinds(kind: type[errors.AgentRuntimeError]) -> set[type[errors.AgentRunt
 
 
 STATUS = {
+    "unauthorized": 401,
+    "forbidden": 403,
+    "too_many_requests": 429,
+    "issuer_unavailable": 503,
     "session_not_found": 404,
     "approval_not_found": 404,
     "session_exists": 409,

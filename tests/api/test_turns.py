@@ -32,7 +32,7 @@ DONE = ("done", {"status": "completed"})
 async def test_the_events_of_a_turn(database_url: str) -> None:
     async with talking(database_url, [says("Hel", "lo, ", "you")]) as (client, _):
         async with begin(client, user("hi")) as stream:
-            assert stream.headers["Cache-Control"] == "no-cache"
+            assert stream.headers["Cache-Control"] == "no-store"
             assert stream.headers["X-Accel-Buffering"] == "no"
             assert stream.headers["X-Request-ID"]
             assert stream.headers["ETag"] == '"1"'

@@ -71,6 +71,11 @@ INSERTS = {
         f"SELECT {OWNER}, 'key ' || n, 'fingerprint', {{empty}}, {{time}} FROM n",
         SESSIONS * 3,
     ),
+    "tokens": (
+        "id, hash, name, owner, scope, created_at",
+        f"SELECT 'token ' || n, 'hash', 'name', {OWNER}, 'write', {{time}} FROM n",
+        SESSIONS,
+    ),
     "writers": ("id, batch, written_at", "SELECT 'writer ' || n, n, {time} FROM n", WRITERS),
 }
 NUMBERS = {

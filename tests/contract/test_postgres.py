@@ -11,7 +11,7 @@ import pytest
 from runtime.db.database import Database, open_database
 from runtime.errors import CommitUnknown, DatabaseUnavailable
 from tests.contract.database_rows import insert_session, session_ids, until
-from tests.contract.wire import Fault, lay_wire
+from tests.wire import Fault, lay_wire
 
 KILL_OTHERS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity

@@ -33,6 +33,8 @@ MEANT = {
     "delete_writer": "writers has one row an instance",
     "delete_old_writers": "writers has one row an instance",
     "find_oldest_idempotency_key": "the first entry of an index",
+    "list_tokens": "a person asks for it, seldom",
+    "find_any_token": "the first row of a table",
     "find_instance": "a view of the connections, as many as there are",
 }
 
@@ -60,6 +62,10 @@ VALUES: dict[str, Any] = {
     **dict.fromkeys(("role", "status", "current_agent", "from_agent", "to_agent"), "user"),
     "is_active": True,
     "owner": "owner 11",
+    "ids": '["token 4711", "token 9"]',
+    "hash": "hash",
+    "scope": "read",
+    "revoked_at": EARLY,
     "session_id": "session 4711",
     "call_id": "call 4711",
     "key": "key 4711",
@@ -73,14 +79,17 @@ NAMES = {
     "list_idempotency_keys": '[["owner 11", "key 4711"], ["", "key 4712"]]',
     "list_named_approvals": '[[4711, "call 4711"], [1, "call 1"]]',
 }
-WRITER = {"raise_batch", "lock_batch", "delete_writer"}
+KEYED_BY_NAME = {
+    **dict.fromkeys(("raise_batch", "lock_batch", "delete_writer"), "writer 1"),
+    **dict.fromkeys(("insert_token", "revoke_token"), "token 4711"),
+}
 STATEMENTS = load_queries("sqlite")
 
 
 def values(query: Query) -> list[Any]:
     own: dict[str, Any] = {"names": NAMES.get(query.name)}
-    if query.name in WRITER:
-        own["id"] = "writer 1"
+    if query.name in KEYED_BY_NAME:
+        own["id"] = KEYED_BY_NAME[query.name]
     return [own.get(name) or VALUES[name] for name in query.parameters]
 
 

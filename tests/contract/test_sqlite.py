@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.db import sqlite, sqlite_dialect
-from runtime.db.database import DatabaseUrl, Limits, open_database
+from runtime.db import sqlite, sqlite_dialect, sqlite_wal
+from runtime.db.database import DatabaseUrl, Limits
 from runtime.db.lockfile import LockFile
 from runtime.db.sqlite import BUSY_SECONDS, SqliteDatabase
 from runtime.errors import (
@@ -60,7 +60,7 @@ async def test_w1_the_connections_that_read_cannot_write(path: Path):
 
 
 async def test_the_wal_is_cut_back_when_it_has_grown(path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sqlite, "WAL_LIMIT", 100_000)
+    monkeypatch.setattr(sqlite_wal, "WAL_LIMIT", 100_000)
     database = await open_path(path)
     wal = Path(f"{path}-wal")
     async with database.transaction() as transaction:
@@ -85,11 +85,11 @@ async def test_close_brings_all_of_the_wal_into_the_file(path: Path):
     assert sorted(each.name for each in path.parent.iterdir()) == [path.name, f"{path.name}.lock"]
 
 
-async def test_no_thread_outlives_a_database_that_does_not_open(path: Path):
+async def test_no_thread_outlives_a_database_that_cannot_be_read(path: Path):
     threads = aiosqlite_threads()
     path.write_bytes(path.read_bytes()[:4096] + b"\xff" * 4096)
-    with pytest.raises(StartupError, match=r"^DB_URL: cannot read .*damaged"):
-        await open_database(f"sqlite:///{path}")
+    with pytest.raises(StartupError, match=r"^DB_URL: .*agent_runtime.db is damaged"):
+        await sqlite.list_applied(DatabaseUrl("sqlite", str(path)))
     await until(lambda: aiosqlite_threads() == threads)
 
 

@@ -24,7 +24,7 @@ from runtime.store.commands import Accepted, Appended
 from runtime.store.store import Store, open_store
 from tests.contract.database_rows import until
 from tests.contract.obstacles import POISON, blocked, poison
-from tests.contract.wire import Fault, lay_wire
+from tests.wire import Fault, lay_wire
 
 QUICK = Settings(write_timeout=0.3, shutdown_timeout=0.3, command_timeout=2.0, pool_timeout=2.0)
 

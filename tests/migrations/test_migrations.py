@@ -82,6 +82,7 @@ def test_both_dialects_end_in_the_same_catalogue(sqlite_url: str, postgres_url: 
         "writers",
         "turns",
         "turn_events",
+        "tokens",
     }
 
 
@@ -196,7 +197,7 @@ async def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path):
 
 async def test_a_file_that_is_no_database_is_one_line(tmp_path: Path):
     (tmp_path / "x.db").write_text("not a database, but long enough to look like one" * 100)
-    with pytest.raises(StartupError, match=r"^DB_URL: cannot read sqlite.*damaged: file is not a database$"):
+    with pytest.raises(StartupError, match=r"^DB_URL: \S+x.db is damaged, .*: it is not a SQLite database; .*$"):
         await open_database(f"sqlite:///{tmp_path}/x.db")
 
 

@@ -20,10 +20,11 @@ ALLOWED = {
     **dict.fromkeys(GROUND, GROUND),
     "db": GROUND | {"db"},
     "store": GROUND | {"db", "store"},
+    "access": GROUND | {"store", "access"},
     "agents": GROUND | {"store", "agents"},
-    "api": GROUND | {"store", "agents", "api", ""},
-    "app": GROUND | {"store", "agents", "api", ""},
-    "__main__": GROUND | {"db", "store", "agents", "app", ""},
+    "api": GROUND | {"store", "access", "agents", "api", ""},
+    "app": GROUND | {"store", "access", "agents", "api", ""},
+    "__main__": GROUND | {"db", "store", "access", "agents", "app", ""},
     "": GROUND | {"store"},
 }
 
@@ -31,15 +32,16 @@ ALLOWED = {
 ONLY = {
     "asyncpg": ("db.postgres",),
     "aiosqlite": ("db.sqlite",),
-    "sqlite3": ("db.sqlite", "db.sqlite_dialect", "db.sqlite_staging"),
+    "sqlite3": ("db.sqlite", "db.sqlite_dialect", "db.sqlite_files", "db.sqlite_staging"),
     "yoyo": ("db.migrate",),
     "psycopg": ("db.migrate",),
-    "aiohttp": ("api", "app", "agents"),
+    "aiohttp": ("api", "app", "agents", "access.issuer"),
+    "jwt": ("access.issuer",),
     "aiohttp.web": ("api", "app"),
 }
 
 # Loaded when it is used, not when `runtime` is imported.
-HEAVY = {"aiohttp", "aiosqlite", "asyncpg", "psycopg", "yoyo"}
+HEAVY = {"aiohttp", "jwt", "cryptography", "aiosqlite", "asyncpg", "psycopg", "yoyo"}
 
 # `plan` decides in memory: nothing that it reaches may do I/O, tell the time or draw lots.
 PLAN_MAY_REACH = ("errors", "models", "store")

@@ -1,0 +1,3 @@
+-- Forgets the tokens: whoever came in by one needs another.
+
+DROP TABLE IF EXISTS tokens;

@@ -1,0 +1,100 @@
+"""What `agent-runtime token` can be asked."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, get_args
+
+from runtime.models import Scope, Token, utc_now
+
+if TYPE_CHECKING:
+    from runtime.store.tokens import Tokens
+
+LIFETIME = re.compile(r"([1-9][0-9]{0,8})([smhdw])")
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+COLUMNS = ("id", "name", "owner", "scope", "created", "expires", "state")
+
+
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Let the parser of `token` know what it can be asked."""
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    _add_create(actions.add_parser("create", help="make a token and print it, once, on the last line"))
+    listing = actions.add_parser("list", help="print every token but for what proves it")
+    listing.set_defaults(action=list_tokens)
+    revoke = actions.add_parser("revoke", help="let a token in no more, from now on and on every server")
+    which = revoke.add_mutually_exclusive_group(required=True)
+    # Suppressed: the default of an argument that is not there would take the place of what --name says.
+    which.add_argument(
+        "token",
+        nargs="?",
+        default=argparse.SUPPRESS,
+        metavar="TOKEN",
+        help="its id, its name, or the token itself",
+    )
+    which.add_argument("--name", dest="token", help="its name")
+    revoke.set_defaults(action=revoke_token)
+
+
+def _add_create(create: argparse.ArgumentParser) -> None:
+    create.add_argument("--name", required=True, help="what people know it by")
+    create.add_argument(
+        "--owner", default="", help="whose sessions it sees (default: those of nobody in particular)"
+    )
+    create.add_argument(
+        "--scope",
+        choices=get_args(Scope),
+        default="write",
+        help="read: look only; write: change as well (default); admin: clean up for every owner as well",
+    )
+    create.add_argument(
+        "--expires", type=_lifetime, metavar="90d", help="after so many s, m, h, d or w (default: never)"
+    )
+    create.set_defaults(action=create_token)
+
+
+def _lifetime(text: str) -> timedelta:
+    match = LIFETIME.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number and a unit, such as 90d, 12h, 30m or 45s")
+    try:
+        return timedelta(**{UNITS[match[2]]: int(match[1])})
+    except OverflowError:
+        raise argparse.ArgumentTypeError(f"{text!r} is longer than any time can be") from None
+
+
+async def create_token(tokens: Tokens, options: argparse.Namespace) -> None:
+    """Make a token. What proves it stands alone on the last line."""
+    token, text = await tokens.create(
+        options.name, owner=options.owner, scope=options.scope, lifetime=options.expires
+    )
+    until = f"until {_time(token.expires_at)}" if token.expires_at else "until it is revoked"
+    print(f"token {token.id} of owner {token.owner!r}, scope {token.scope}, valid {until}; shown only now:")
+    print(text)
+
+
+async def list_tokens(tokens: Tokens, _: argparse.Namespace) -> None:
+    """Print every token, the oldest first."""
+    now = utc_now()
+    rows = [COLUMNS, *(_row(token, now) for token in await tokens.list_all())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+async def revoke_token(tokens: Tokens, options: argparse.Namespace) -> None:
+    """Let a token in no more."""
+    token = await tokens.revoke(options.token)
+    before = f" already, at {_time(token.revoked_at)}" if token.revoked_at else ""
+    print(f"revoked{before}: token {token.id}, {token.name!r}")
+
+
+def _row(token: Token, now: datetime) -> tuple[str, ...]:
+    state = "revoked" if token.revoked_at else "valid" if token.is_valid(now) else "expired"
+    expires = _time(token.expires_at) if token.expires_at else "never"
+    return (token.id, token.name, token.owner, token.scope, _time(token.created_at), expires, state)
+
+
+def _time(at: datetime | None) -> str:
+    return "" if at is None else f"{at:%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,40 @@
+"""Lets a request in, or not: who asks, what they may do, and how much they have in hand already."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from runtime.access.gate import Gate
+from runtime.access.identity import Identity
+from runtime.access.shares import Holding, Shares
+from runtime.api.intake import Intake
+from runtime.models import Scope
+
+GATE = web.AppKey("gate", Gate)
+INTAKE = web.AppKey("intake", Intake)
+SHARES = web.AppKey("shares", Shares)
+IDENTITY = web.RequestKey("identity", Identity)
+HOLDING = web.RequestKey("holding", Holding)
+
+
+async def admit(request: web.Request, scope: Scope | None, holding: Holding) -> None:
+    """Note on the request who asks, who must hold the `scope`, and what it takes of their shares.
+
+    None asks nobody. Raises Unauthorized, Forbidden, TooManyRequests and what `Gate.identify` raises.
+    """
+    request[HOLDING] = holding
+    # The address first: a stranger must not make us look up tokens without end.
+    holding.join(f"address {request.remote}")
+    if scope is None:
+        return
+    await request.app[INTAKE].begin()
+    identity = await request.app[GATE].identify(request.headers)
+    identity.demand(scope)
+    if identity.client:
+        holding.join(identity.client)
+    request[IDENTITY] = identity
+
+
+async def is_still_admitted(request: web.Request) -> bool:
+    """Whether whoever asked would be let in again now."""
+    return await request.app[GATE].still_admits(request[IDENTITY])

@@ -1,0 +1,218 @@
+"""A connection that cuts off who is too slow, and answers what cannot be parsed as any other mistake.
+
+aiohttp waits for ever for the headers of a request, and for a reader who has stopped reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.typedefs import Handler
+from aiohttp.web_protocol import _ErrInfo
+
+from runtime.api.descriptors import Refusals, most_connections
+from runtime.api.middleware import random_id
+from runtime.api.problems import HttpError, problem
+from runtime.api.respond import stamp
+from runtime.api.routes import REQUEST_ID
+
+logger = logging.getLogger("agent_runtime.http")
+
+# How long a connection may lie idle between two requests, in seconds: longer than the 60 s after which the
+# usual proxies give one up, so that they do not send a request into a connection that is about to close.
+IDLE_SECONDS = 75.0
+# How long what is left of a body is read when its request is answered already, in seconds.
+LINGER_SECONDS = 10.0
+# What the head of a request may have, in bytes. aiohttp bounds its lines alone, and takes a megabyte of them.
+MAX_HEAD = 64 * 1024
+# Of what could not be parsed no more is told than this.
+MAX_DETAIL = 200
+
+
+class Connection(web.RequestHandler):
+    """One connection. Within `read_timeout` seconds a request that was begun must have all its headers;
+    a reader that takes nothing for `patience` seconds is cut off."""
+
+    __slots__ = ("_head_size", "_headers_due", "_line", "_patience", "_read_timeout", "_stall_check")
+
+    def __init__(self, server: web.Server, read_timeout: float, patience: float, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._read_timeout = read_timeout
+        self._patience = patience
+        self._head_size = 0
+        self._headers_due: asyncio.TimerHandle | None = None
+        self._stall_check: asyncio.TimerHandle | None = None
+        # aiohttp forgets its own where it closes, though what is left may never be taken.
+        self._line: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for headers."""
+        super().connection_made(transport)
+        self._line = self.transport
+        if self._line is not None:
+            # Whatever a reader has not taken is watched, be it ever so little.
+            self._line.set_write_buffer_limits(0)
+        self._expect_headers()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come; headers that are not complete become due."""
+        super().data_received(data)
+        if not self._is_waiting():
+            self._head_size = 0
+            self._stop_expecting()
+            return
+        self._head_size += len(data)
+        if self._head_size > MAX_HEAD:
+            self._refuse_head()
+        elif self._headers_due is None:
+            self._expect_headers()
+
+    def pause_writing(self) -> None:
+        """The reader does not keep up: look in a while whether it takes anything."""
+        super().pause_writing()
+        self._check_later()
+
+    def resume_writing(self) -> None:
+        """The reader has caught up."""
+        super().resume_writing()
+        self._stop_checking()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Nothing more is due."""
+        self._stop_expecting()
+        self._stop_checking()
+        self._line = None
+        super().connection_lost(exc)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The problem details of a request that could not be parsed; its connection is of no more use."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("a reply has begun already")
+        request_id = random_id()
+        error = _as_problem(exc, message)
+        reply = problem(error, request_id)
+        stamp(reply, request_id)
+        reply.force_close()
+        return reply
+
+    def _is_waiting(self) -> bool:
+        """Whether no request is in hand. One that is about to begin is neither queued nor in progress."""
+        if self._messages or self._request_in_progress:
+            return False
+        return self._waiter is not None or not self._request_count
+
+    def _refuse_head(self) -> None:
+        error = HttpError(431, "headers_too_large", f"the head of a request may have {MAX_HEAD} bytes")
+        self._stop_expecting()
+        # It is answered in its turn; nothing more is parsed.
+        self._messages.append((_ErrInfo(431, error, ""), EMPTY_PAYLOAD))
+        self._close = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _expect_headers(self) -> None:
+        if self._loop.is_running():
+            self._headers_due = self._loop.call_later(self._read_timeout, self._cut_slow_headers)
+
+    def _stop_expecting(self) -> None:
+        if self._headers_due is not None:
+            self._headers_due.cancel()
+            self._headers_due = None
+
+    def _cut_slow_headers(self) -> None:
+        self._headers_due = None
+        if self._is_waiting():
+            logger.debug("a connection without a whole request in %g s is cut off", self._read_timeout)
+            self.force_close()
+
+    def _check_later(self) -> None:
+        if self._line is not None:
+            left = self._line.get_write_buffer_size()
+            self._stall_check = self._loop.call_later(self._patience, self._check_stalled, left)
+
+    def _stop_checking(self) -> None:
+        if self._stall_check is not None:
+            self._stall_check.cancel()
+            self._stall_check = None
+
+    def _check_stalled(self, left_before: int) -> None:
+        if self._line is None:
+            return
+        if self._line.get_write_buffer_size() < left_before:
+            self._check_later()
+            return
+        request = self._current_request
+        request_id = "-" if request is None else request.get(REQUEST_ID, "-")
+        logger.warning("request %s: the reader has stalled and is cut off", request_id)
+        self._line.abort()
+
+
+def _as_problem(error: BaseException | None, message: str | None) -> Exception:
+    if isinstance(error, LineTooLong):
+        return HttpError(431, "headers_too_large", "a line of the request's head is too long")
+    if isinstance(error, HttpProcessingError) or error is None:
+        # Its first line: the lines that follow repeat what was sent.
+        said = (message or "").partition("\n")[0].strip(" :")[:MAX_DETAIL]
+        return HttpError(400, "malformed_request", f"this is not HTTP that can be understood: {said}")
+    return error if isinstance(error, Exception) else Exception(repr(error))
+
+
+class _Server(web.Server):
+    """Makes our connections, and no more of them than there are file descriptors for."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._most = most_connections()
+        self._refusals = Refusals()
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """One more; cut off at once where it is one too many."""
+        super().connection_made(handler, transport)
+        if len(self.connections) > self._most:
+            self._refusals.note(f"{self._most} are open, as many as the limit of open files allows")
+            # Not at once: aiohttp is about to begin with it.
+            self._loop.call_soon(transport.abort)
+
+    def __call__(self) -> Connection:
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+
+class Runner(web.AppRunner):
+    """Runs the application on connections of ours."""
+
+    def __init__(self, app: web.Application, *, read_timeout: float, patience: float, **options: Any) -> None:
+        options |= {"read_timeout": read_timeout, "patience": patience}
+        options["lingering_time"] = min(read_timeout, LINGER_SECONDS)
+        super().__init__(app, access_log=None, keepalive_timeout=IDLE_SECONDS, **options)
+
+    async def _make_server(self) -> web.Server:
+        # aiohttp has no other way to say what a connection is made of.
+        made = await super()._make_server()
+        handler = _answering_always(made.request_handler)
+        return _Server(handler, request_factory=made.request_factory, **made._kwargs)
+
+
+def _answering_always(handler: Handler) -> Handler:
+    """An expectation that is not met aiohttp answers by itself, before it comes to any middleware."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            request_id = random_id()
+            reply = problem(error, request_id)
+            stamp(reply, request_id)
+            return reply
+
+    return answer

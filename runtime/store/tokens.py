@@ -1,0 +1,167 @@
+"""The tokens that programs sign in with: made, listed, revoked and looked up.
+
+They are written by the command line, apart from the queue of the writer (W1): nothing of a token is kept
+in memory, so that nothing here could be out of step with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+
+import msgspec
+
+from runtime.db.database import Database, Row
+from runtime.errors import DatabaseUnavailable, InvalidInput, TokenNotFound
+from runtime.models import Key, Scope, Token
+from runtime.store.inputs import check_key
+
+# A token reads art_<id>_<secret>: whoever finds one somewhere sees what it is, and can name it by its id.
+MARK = "art"
+# Bytes of chance. The id need not be secret, only single.
+ID_BYTES, SECRET_BYTES = 6, 32
+# How long a look-up may take, in seconds, until the database counts as unavailable.
+LOOK_UP_SECONDS = 5.0
+
+
+class Tokens:
+    """The tokens of a database. `make_secret` gives so many random bytes as hexadecimal digits."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime],
+        make_secret: Callable[[int], str] = secrets.token_hex,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._make_secret = make_secret
+        self._asked: set[str] = set()
+        self._next: asyncio.Task[Mapping[str, Row]] | None = None
+        self._turn = asyncio.Lock()
+
+    async def create(
+        self, name: str, *, owner: str = "", scope: Scope = "write", lifetime: timedelta | None = None
+    ) -> tuple[Token, str]:
+        """A new token, valid for `lifetime` or until it is revoked, and the text that proves it.
+
+        The text cannot be had again. Raises InvalidInput.
+        """
+        check_key(name, "name")
+        if owner:
+            check_key(owner, "owner")
+        now = self._clock()
+        token = Token(self._make_secret(ID_BYTES), name, owner, scope, now, _end(now, lifetime), None)
+        text = f"{MARK}_{token.id}_{self._make_secret(SECRET_BYTES)}"
+        row = (token.id, _hash(text), name, owner, scope, now, token.expires_at)
+        async with self._database.transaction() as tx:
+            await tx.execute_many("insert_token", [row])
+        return token, text
+
+    async def list_all(self) -> list[Token]:
+        """Every token that was made, the oldest first."""
+        return [_token_from(row) for row in await self._database.fetch("list_tokens")]
+
+    async def any_exist(self) -> bool:
+        """Whether a token was ever made."""
+        return bool(await self._database.fetch("find_any_token"))
+
+    async def revoke(self, wanted: str) -> Token:
+        """Revoke the token of this id, this text, or the valid one of this name; return it as it was.
+
+        Raises TokenNotFound.
+        """
+        token = _choose(await self.list_all(), id_in(wanted) or wanted, self._clock())
+        async with self._database.transaction() as tx:
+            await tx.execute_many("revoke_token", [(token.id, self._clock())])
+        return token
+
+    async def prove(self, text: str) -> Token | None:
+        """The token that this text proves, if it is valid now."""
+        id = id_in(text)
+        row = None if id is None else (await self._look_up(id)).get(id)
+        if row is None or not hmac.compare_digest(row["hash"], _hash(text)):
+            return None
+        return self._valid(row)
+
+    async def find_valid(self, id: str) -> Token | None:
+        """The token of this id, if it is valid now."""
+        row = (await self._look_up(id)).get(id)
+        return None if row is None else self._valid(row)
+
+    def _valid(self, row: Row) -> Token | None:
+        token = _token_from(row)
+        return token if token.is_valid(self._clock()) else None
+
+    async def _look_up(self, id: str) -> Mapping[str, Row]:
+        """What the database says of this token, asked after this call: a revocation counts at once.
+
+        Those who ask while a look-up is under way share the next one, as writes share a transaction.
+        """
+        self._asked.add(id)
+        if self._next is None:
+            self._next = asyncio.create_task(self._look_up_asked())
+            self._next.add_done_callback(_look_at)
+        return await asyncio.shield(self._next)
+
+    async def _look_up_asked(self) -> Mapping[str, Row]:
+        async with self._turn:
+            asked, self._asked, self._next = self._asked, set(), None
+            ids = msgspec.json.encode(sorted(asked)).decode()
+            try:
+                async with asyncio.timeout(LOOK_UP_SECONDS):
+                    rows = await self._database.fetch("list_named_tokens", ids)
+            except TimeoutError as error:
+                raise DatabaseUnavailable("tokens cannot be looked up for now") from error
+        return {row["id"]: row for row in rows}
+
+
+def id_in(text: str) -> str | None:
+    """The id of a token that has the form of one of ours, whether it is one or not."""
+    mark, _, rest = text.partition("_")
+    id, _, secret = rest.partition("_")
+    return id if mark == MARK and id and secret and _is_key(id) else None
+
+
+def _is_key(text: str) -> bool:
+    try:
+        msgspec.convert(text, Key)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _look_at(task: asyncio.Task[Mapping[str, Row]]) -> None:
+    """Nobody else may: those who asked may all have gone away."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def _end(now: datetime, lifetime: timedelta | None) -> datetime | None:
+    try:
+        return None if lifetime is None else now + lifetime
+    except OverflowError:
+        raise InvalidInput("expires", "is later than any date") from None
+
+
+def _token_from(row: Row) -> Token:
+    return Token(*(row[name] for name in Token.__struct_fields__))
+
+
+def _choose(tokens: list[Token], wanted: str, now: datetime) -> Token:
+    named = [token for token in tokens if token.name == wanted and token.is_valid(now)]
+    found = [token for token in tokens if token.id == wanted] or named
+    if not found:
+        raise TokenNotFound(f"there is no token {wanted!r} that could be revoked; `token list` shows all")
+    if len(found) > 1:
+        ids = ", ".join(token.id for token in found)
+        raise TokenNotFound(f"{len(found)} tokens are named {wanted!r}; name one by its id: {ids}")
+    return found[0]

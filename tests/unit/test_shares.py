@@ -1,0 +1,123 @@
+"""The shares of clients: what is taken is given back, whatever happens in between."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from runtime.access.shares import ClientLimits, Holding, Kind, Shares
+from runtime.errors import TooManyRequests
+
+LIMITS = ClientLimits(requests=3, streams=2, bytes=100)
+CLIENTS = st.sampled_from(["address 1", "address 2", "token 1", "token 2"])
+
+
+class Requests(RuleBasedStateMachine):
+    """Requests that come, are counted for an address and perhaps a token, take, give back, and end.
+
+    A ledger of the test says what each client has in hand.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shares = Shares(LIMITS)
+        self.ledger: dict[Holding, tuple[list[str], Counter[Kind]]] = {}
+
+    holdings = Bundle("holdings")
+
+    @rule(target=holdings, clients=st.lists(CLIENTS, min_size=1, max_size=2, unique=True))
+    def begin(self, clients: list[str]) -> Holding:
+        holding = Holding(self.shares).__enter__()
+        self.ledger[holding] = ([], Counter(requests=1))
+        for client in clients:
+            had = self.held(client, "requests")
+            try:
+                holding.join(client)
+            except TooManyRequests:
+                assert had >= LIMITS.requests
+                break
+            assert had < LIMITS.requests
+            self.ledger[holding][0].append(client)
+        return holding
+
+    @rule(holding=holdings, kind=st.sampled_from(["streams", "bytes"]), amount=st.integers(1, 120))
+    def take(self, holding: Holding, kind: Kind, amount: int) -> None:
+        clients, taken = self.ledger[holding]
+        most = getattr(LIMITS, kind)
+        fits = all(not (had := self.held(client, kind)) or had + amount <= most for client in clients)
+        try:
+            holding.take(kind, amount)
+        except TooManyRequests:
+            assert not fits
+        else:
+            assert fits
+            taken[kind] += amount
+
+    @rule(holding=holdings, kind=st.sampled_from(["requests", "streams", "bytes"]))
+    def give_back(self, holding: Holding, kind: Kind) -> None:
+        holding.give_back(kind)
+        del self.ledger[holding][1][kind]
+
+    @rule(holding=consumes(holdings), error=st.sampled_from([None, ValueError, KeyboardInterrupt]))
+    def end(self, holding: Holding, error: type[BaseException] | None) -> None:
+        holding.__exit__(error, None, None)
+        del self.ledger[holding]
+
+    def held(self, client: str, kind: Kind) -> int:
+        return sum(taken[kind] for clients, taken in self.ledger.values() if client in clients)
+
+    @invariant()
+    def the_counts_are_those_of_the_ledger(self) -> None:
+        expected = Counter[tuple[str, Kind]]()
+        for clients, taken in self.ledger.values():
+            for kind, amount in taken.items():
+                expected.update({(client, kind): amount for client in clients if amount})
+        # Also the memory: a client that has nothing in hand is not remembered.
+        assert dict(self.shares._held) == dict(expected)
+
+    def teardown(self) -> None:
+        for holding in list(self.ledger):
+            holding.__exit__(None, None, None)
+        assert not self.shares._held
+
+
+TestRequests = Requests.TestCase
+
+
+def test_what_nothing_stands_beside_always_fits():
+    shares = Shares(LIMITS)
+    with Holding(shares) as holding:
+        holding.join("a")
+        holding.take("bytes", 10_000)
+        with pytest.raises(TooManyRequests, match="bytes of requests in hand: a client may have 100"):
+            holding.take("bytes", 1)
+    assert not shares._held
+
+
+def test_a_refusal_of_the_second_client_takes_nothing_of_the_first():
+    shares = Shares(LIMITS)
+    with Holding(shares) as busy:
+        busy.join("token")
+        busy.take("streams", 2)
+        with Holding(shares) as other:
+            other.join("address")
+            other.join("token")
+            with suppress(TooManyRequests):
+                other.take("streams")
+            assert ("address", "streams") not in shares._held
+    assert not shares._held
+
+
+def test_one_client_does_not_stand_in_the_way_of_another():
+    shares = Shares(LIMITS)
+    with Holding(shares) as greedy, Holding(shares) as modest:
+        greedy.join("a")
+        greedy.take("bytes", 100)
+        modest.join("b")
+        modest.take("bytes", 100)
+        with pytest.raises(TooManyRequests):
+            greedy.take("bytes", 1)
