@@ -1,0 +1,66 @@
+"""A program that is killed while it writes to a SQLite file: `python -m tests.faults.dying_writer FILE`.
+
+For each line of its input it forks a process that opens the file and writes, checkpoints, and closes it
+again and again, faster than a server does. That one's id is the first line of the answer; then each number
+that is committed; `dead` when it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from random import Random
+
+from runtime.db import sqlite, sqlite_wal
+from runtime.db.database import Database, open_database
+from tests.contract.database_rows import insert_session, message_row
+
+# So small that every few transactions restart the WAL, by each way that there is.
+WAL_LIMIT, AUTOCHECKPOINT = 100_000, 20
+
+
+async def write(path: str) -> None:
+    chance, number = Random(os.getpid()), 0
+    while True:
+        database = await open_database(f"sqlite:///{path}", slow_query_ms=1e9)
+        if not number:
+            number = await _begin(database)
+        for _ in range(chance.randint(1, 150)):
+            number += 1
+            body = f'"{"x" * chance.randint(1, 9000)}"'
+            async with database.transaction(durable=chance.random() < 0.5) as transaction:
+                await transaction.execute_many("insert_message", [message_row(1, number, body)])
+            os.write(1, b"%d\n" % number)
+            if chance.random() < 0.1 and isinstance(database, sqlite.SqliteDatabase):
+                await database.truncate_wal()
+            if number % 50 == 0:
+                async with database.transaction() as transaction:
+                    await transaction.execute_many("delete_messages_after", [(1, 0)])
+        await database.close()
+
+
+async def _begin(database: Database) -> int:
+    if not await database.fetch("find_head", "", "s1"):
+        async with database.transaction() as transaction:
+            await insert_session(transaction, 1)
+    last = await database.fetch("list_messages_before", 1, 2**62, 1)
+    return last[0]["seq"] if last else 0
+
+
+def main(path: str) -> None:
+    sqlite_wal.WAL_LIMIT = WAL_LIMIT
+    checkpoints = f"PRAGMA wal_autocheckpoint = {AUTOCHECKPOINT}"
+    limit = f"PRAGMA journal_size_limit = {WAL_LIMIT}"
+    sqlite.WRITER_PRAGMAS = (*sqlite.WRITER_PRAGMAS, checkpoints, limit)
+    for _ in sys.stdin:
+        child = os.fork()
+        if not child:
+            os.write(1, b"%d\n" % os.getpid())
+            asyncio.run(write(path))
+        os.waitpid(child, 0)
+        os.write(1, b"dead\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

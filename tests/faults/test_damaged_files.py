@@ -1,0 +1,344 @@
+"""A SQLite file that is damaged, or whose WAL has lost its end, is refused and left as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from runtime.db.sqlite_files import WAL_HEADER, WalIndex, _read_index, check_file
+from runtime.errors import FileDamaged
+from tests.contract.obstacles import execute
+from tests.faults.conftest import Report
+from tests.process.http_client import HttpClient, Refused, http_client
+from tests.server_process import SOURCES, run_command, start_server
+
+SUFFIXES = ("", "-wal", "-shm")
+NAME = "agent_runtime.db"
+MESSAGES = 60
+TEXT = "x" * 2000
+
+Damage = Callable[[Path], None]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Path:
+    """What a server left that was killed after it had acknowledged MESSAGES writes."""
+    path = tmp_path_factory.mktemp("killed") / NAME
+    shutil.copyfile(sqlite_template, path)
+    with start_server({"DB_URL": f"sqlite:///{path}"}) as server:
+        asyncio.run(write_messages(server.url, MESSAGES))
+    assert size(path, "-wal") > WAL_HEADER
+    return path
+
+
+@pytest.fixture
+def path(tmp_path: Path, killed: Path) -> Path:
+    """A copy of it."""
+    for suffix in (*SUFFIXES, ".lock"):
+        shutil.copyfile(f"{killed}{suffix}", tmp_path / f"{NAME}{suffix}")
+    return tmp_path / NAME
+
+
+async def write_messages(url: str, count: int) -> None:
+    async with http_client(url) as client:
+        await client.post("/sessions", {"session_id": "s"})
+        for number in range(count):
+            await client.post("/sessions/s/messages", {"role": "user", "content": f"{number} {TEXT}"})
+
+
+def wal(path: Path) -> Path:
+    return Path(f"{path}-wal")
+
+
+def size(path: Path, suffix: str = "") -> int:
+    return Path(f"{path}{suffix}").stat().st_size
+
+
+def digests(path: Path) -> dict[str, str]:
+    found = {suffix: Path(f"{path}{suffix}") for suffix in SUFFIXES}
+    return {
+        suffix: hashlib.sha256(file.read_bytes()).hexdigest()
+        for suffix, file in found.items()
+        if file.exists()
+    }
+
+
+def settle(path: Path) -> None:
+    """Bring the WAL into the file, as an orderly end does."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert list(digests(path)) == [""]
+
+
+def read_index(path: Path) -> WalIndex:
+    index = _read_index(path)
+    assert index is not None
+    return index
+
+
+def cut(file: Path, length: int) -> None:
+    with file.open("r+b") as opened:
+        opened.truncate(length)
+
+
+def overwrite(file: Path, offset: int, garbage: bytes) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(offset)
+        opened.write(garbage)
+
+
+def garbage(length: int) -> bytes:
+    return Random(length).randbytes(length)
+
+
+# What happened to the file while no server ran, and what is said of it.
+
+
+def cut_to_a_frame(path: Path) -> None:
+    cut(wal(path), read_index(path).wal_bytes - read_index(path).page_size - 24)
+
+
+def cut_in_a_frame(path: Path) -> None:
+    cut(wal(path), read_index(path).wal_bytes - 1)
+
+
+def cut_to_its_header(path: Path) -> None:
+    cut(wal(path), WAL_HEADER)
+
+
+def cut_to_nothing(path: Path) -> None:
+    cut(wal(path), 0)
+
+
+def delete_the_wal(path: Path) -> None:
+    wal(path).unlink()
+
+
+def zero_the_end(path: Path) -> None:
+    overwrite(wal(path), read_index(path).wal_bytes - 5000, bytes(5000))
+
+
+LOST = r"committed writes are lost: of its WAL \d+ bytes are there, and \d+ were written; .* -shm$"
+
+
+def destroy_the_header(path: Path) -> None:
+    settle(path)
+    overwrite(path, 0, garbage(100))
+
+
+def destroy_the_page_size(path: Path) -> None:
+    settle(path)
+    overwrite(path, 16, b"\x12\x34")
+
+
+def destroy_the_header_beside_a_wal(path: Path) -> None:
+    overwrite(path, 0, garbage(100))
+
+
+def destroy_a_page_of_messages(path: Path) -> None:
+    """Nobody comes upon it who does not look for it."""
+    settle(path)
+    overwrite(path, size(path) // 8192 * 4096, garbage(4096))
+
+
+def destroy_pages(path: Path) -> None:
+    settle(path)
+    overwrite(path, 4096, garbage(size(path) - 3 * 4096))
+
+
+def destroy_pages_beside_a_wal(path: Path) -> None:
+    overwrite(path, 4096, garbage(size(path) - 3 * 4096))
+
+
+def cut_the_file(path: Path) -> None:
+    settle(path)
+    cut(path, size(path) // 2)
+
+
+def empty_the_file_beside_a_wal(path: Path) -> None:
+    cut(path, 0)
+
+
+def put_a_text_there(path: Path) -> None:
+    settle(path)
+    path.write_text("dear diary, " * 1000)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (cut_to_a_frame, LOST),
+        (cut_in_a_frame, LOST),
+        (cut_to_its_header, LOST),
+        (cut_to_nothing, LOST),
+        (delete_the_wal, LOST),
+        (zero_the_end, LOST),
+        (destroy_the_header, "it is not a SQLite database; restore a backup"),
+        (destroy_the_header_beside_a_wal, "it is not a SQLite database; restore a backup"),
+        (destroy_the_page_size, "file is not a database; restore a backup"),
+        (destroy_a_page_of_messages, "; restore a backup .*agent-runtime check"),
+        (destroy_pages, "; restore a backup .*agent-runtime check"),
+        (destroy_pages_beside_a_wal, "; restore a backup .*agent-runtime check"),
+        (cut_the_file, r"it is cut short: \d+ of \d+ bytes are there; restore a backup"),
+        (empty_the_file_beside_a_wal, "it is empty or missing, and its WAL is not; restore a backup"),
+        (put_a_text_there, "it is not a SQLite database; restore a backup"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_a_damaged_file_is_refused_and_left_as_it_is(path: Path, damage: Damage, told: str):
+    damage(path)
+    before = digests(path)
+    refused = run_command("serve", env={"DB_URL": f"sqlite:///{path}"})
+    assert (refused.returncode, refused.stdout) == (2, "")
+    line = refused.stderr.splitlines()[-1]
+    assert "Traceback" not in refused.stderr
+    assert line.startswith(f"agent-runtime: DB_URL: {path} is damaged, and was left as it is: ")
+    assert re.search(told, line), line
+    assert digests(path) == before
+
+
+@pytest.mark.parametrize("damage", [cut_to_a_frame, destroy_a_page_of_messages])
+def test_whoever_only_looks_leaves_it_as_it_is(path: Path, damage: Damage):
+    """To read the WAL of a killed process is to forget what it lacks."""
+    damage(path)
+    before = digests(path)
+    env = {"DB_URL": f"sqlite:///{path}"}
+    looked = run_command("migrate", "--check", env=env)
+    assert looked.returncode == 2
+    assert looked.stderr.startswith(f"agent-runtime: DB_URL: {path} is damaged")
+    check = run_command("check", env=env)
+    assert (check.returncode, check.stderr) == (1, "")
+    assert check.stdout.startswith("storage: ")
+    assert digests(path) == before
+
+
+async def test_deleting_the_index_accepts_the_loss(path: Path):
+    cut_to_a_frame(path)
+    Path(f"{path}-shm").unlink()
+    with start_server({"DB_URL": f"sqlite:///{path}"}) as server:
+        async with http_client(server.url) as client:
+            messages = await client.read_forward("s", 100)
+        assert server.stop() == 0
+    assert [message["seq"] for message in messages] == list(range(1, MESSAGES))
+
+
+def test_after_a_power_cut_what_is_left_of_the_wal_is_taken(path: Path):
+    """A buffered write may be lost then (W5), and what the index says of it is not to be trusted."""
+    cut_to_a_frame(path)
+    lock = Path(f"{path}.lock")
+    [owner, _] = lock.read_text().splitlines()
+    lock.write_text(f"{owner}\n00000000-another-boot\n")
+    assert run_command("stats", env={"DB_URL": f"sqlite:///{path}"}).returncode == 0
+
+
+def test_an_empty_file_is_a_new_database(tmp_path: Path):
+    (tmp_path / NAME).touch()
+    assert run_command("migrate", env={"DB_URL": f"sqlite:///{tmp_path / NAME}"}).returncode == 0
+
+
+# While a server runs
+
+
+async def test_damage_that_shows_while_it_runs_ends_writing_and_is_told(sqlite_url: str):
+    path = Path(sqlite_url.removeprefix("sqlite:///"))
+    with start_server({"DB_URL": sqlite_url, "CACHE_BYTES": "0"}) as server:
+        await write_messages(server.url, MESSAGES)
+        await execute(sqlite_url, "PRAGMA wal_checkpoint(TRUNCATE)", "")
+        # All but the schema: what is in the memory of a connection hides the damage from it alone.
+        overwrite(path, 4096, garbage(size(path) - 4096))
+        async with http_client(server.url) as client:
+            codes = {await code_of(client, number) for number in range(20)}
+            assert codes == {(500, "database_damaged")}
+            ready = await client._http.get(server.url + "/health/ready")
+            assert ready.status == 503
+            assert "damaged" in (await ready.json())["checks"]["database"]
+            await client.get("/health")
+        assert server.log.count("it takes no more writes") == 1
+        assert "Traceback" not in server.log
+        assert len(server.log.splitlines()) < 200
+        server.stop()
+
+
+async def code_of(client: HttpClient, number: int) -> tuple[int, str]:
+    async with asyncio.timeout(5):
+        try:
+            if number % 2:
+                await client.get("/sessions/s/messages", after=number, limit=50)
+            else:
+                await client.post("/sessions/s/messages", {"role": "user", "content": TEXT})
+        except Refused as refused:
+            return refused.status, refused.code
+    return 200, ""
+
+
+# Killed at any moment: nothing but a loss may look like one.
+
+
+class DyingWriter:
+    def __init__(self, path: Path) -> None:
+        command = [sys.executable, "-m", "tests.faults.dying_writer", str(path)]
+        self.process = subprocess.Popen(
+            command, cwd=SOURCES, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def write_and_die(self, seconds: float) -> int:
+        """How many transactions it said were committed."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print("go", file=self.process.stdin)
+        pid = self.process.stdout.readline().strip()
+        subprocess.run(["sh", "-c", 'sleep "$0"; kill -9 "$1"', str(seconds), pid], check=True)
+        commits = 0
+        while (line := self.process.stdout.readline().strip()) != "dead":
+            assert line, "it failed by itself"
+            commits += 1
+        return commits
+
+
+@contextmanager
+def dying_writer(path: Path) -> Iterator[DyingWriter]:
+    writer = DyingWriter(path)
+    with writer.process:
+        yield writer
+
+
+@pytest.mark.rounds(40)
+def test_w5_killed_at_any_moment_only_a_wal_that_was_cut_is_refused(
+    sqlite_url: str, tmp_path: Path, rounds: int, seed: int, report: Report
+):
+    path, chance = Path(sqlite_url.removeprefix("sqlite:///")), Random(seed)
+    commits = cuts = with_wal = 0
+    with dying_writer(path) as writer:
+        for _ in range(rounds):
+            commits += writer.write_and_die(chance.uniform(0.01, 0.25))
+            check_file(path, index_is_true=True)
+            if Path(f"{path}-shm").exists():
+                with_wal += 1
+                cuts += check_that_cuts_are_noticed(path, tmp_path / "cut", chance)
+    report(kills=rounds, with_wal=with_wal, cuts_noticed=cuts, commits=commits)
+
+
+def check_that_cuts_are_noticed(path: Path, folder: Path, chance: Random) -> int:
+    """Cut a copy of the WAL somewhere in what is not in the file yet; how many cuts there were."""
+    index = _read_index(path)
+    if index is None or index.frames <= index.backfilled:
+        return 0
+    folder.mkdir(exist_ok=True)
+    for suffix in ("-wal", "-shm"):
+        shutil.copyfile(f"{path}{suffix}", folder / f"{NAME}{suffix}")
+    for length in (chance.randrange(index.wal_bytes), index.wal_bytes - 1):
+        cut(wal(folder / NAME), length)
+        with pytest.raises(FileDamaged, match="committed writes are lost"):
+            check_file(folder / NAME, index_is_true=True)
+    return 2
