@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
-from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.typedefs import Handler
 from aiohttp.web_protocol import _ErrInfo
 
@@ -38,12 +38,14 @@ class Connection(web.RequestHandler):
     """One connection. Within `read_timeout` seconds a request that was begun must have all its headers;
     a reader that takes nothing for `patience` seconds is cut off."""
 
-    __slots__ = ("_head_size", "_headers_due", "_line", "_patience", "_read_timeout", "_stall_check")
+    __slots__ = ("_body", "_head_size", "_headers_due", "_line", "_patience", "_read_timeout", "_stall_check")
 
     def __init__(self, server: web.Server, read_timeout: float, patience: float, **options: Any) -> None:
         super().__init__(server, **options)
         self._read_timeout = read_timeout
         self._patience = patience
+        # Of the request that came last, and what has come of the head of the next one.
+        self._body: StreamReader = EMPTY_PAYLOAD
         self._head_size = 0
         self._headers_due: asyncio.TimerHandle | None = None
         self._stall_check: asyncio.TimerHandle | None = None
@@ -61,16 +63,18 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come; headers that are not complete become due."""
+        heads, in_head = self._request_count, self._body.is_eof()
         super().data_received(data)
-        if not self._is_waiting():
+        if self._request_count > heads:
+            self._body = self._messages[-1][1]
             self._head_size = 0
             self._stop_expecting()
-            return
-        self._head_size += len(data)
-        if self._head_size > MAX_HEAD:
-            self._refuse_head()
-        elif self._headers_due is None:
-            self._expect_headers()
+        elif in_head and data:
+            self._head_size += len(data)
+            if self._head_size > MAX_HEAD:
+                self._refuse_head()
+            elif self._headers_due is None:
+                self._expect_headers()
 
     def pause_writing(self) -> None:
         """The reader does not keep up: look in a while whether it takes anything."""
@@ -106,12 +110,6 @@ class Connection(web.RequestHandler):
         reply.force_close()
         return reply
 
-    def _is_waiting(self) -> bool:
-        """Whether no request is in hand. One that is about to begin is neither queued nor in progress."""
-        if self._messages or self._request_in_progress:
-            return False
-        return self._waiter is not None or not self._request_count
-
     def _refuse_head(self) -> None:
         error = HttpError(431, "headers_too_large", f"the head of a request may have {MAX_HEAD} bytes")
         self._stop_expecting()
@@ -123,18 +121,25 @@ class Connection(web.RequestHandler):
 
     def _expect_headers(self) -> None:
         if self._loop.is_running():
-            self._headers_due = self._loop.call_later(self._read_timeout, self._cut_slow_headers)
+            self._headers_due = self._loop.call_later(
+                self._read_timeout, self._cut_slow_headers, self._request_count
+            )
 
     def _stop_expecting(self) -> None:
         if self._headers_due is not None:
             self._headers_due.cancel()
             self._headers_due = None
 
-    def _cut_slow_headers(self) -> None:
+    def _cut_slow_headers(self, heads: int) -> None:
         self._headers_due = None
-        if self._is_waiting():
-            logger.debug("a connection without a whole request in %g s is cut off", self._read_timeout)
-            self.force_close()
+        if self._request_count > heads:
+            return
+        if self._messages or self._request_in_progress:
+            # Their replies are not to be lost.
+            self._expect_headers()
+            return
+        logger.debug("a connection without a whole request in %g s is cut off", self._read_timeout)
+        self.force_close()
 
     def _check_later(self) -> None:
         if self._line is not None:

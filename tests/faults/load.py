@@ -66,10 +66,15 @@ class Load:
         self._patience, self._pause = patience, pause
         self._stopping = False
 
+    @property
+    def stored(self) -> int:
+        """How many writes were acknowledged or accepted so far."""
+        return self.journal.stored
+
     async def work(self, writes: int) -> None:
         """Return when so many more were acknowledged or accepted. Bound it with a timeout."""
-        enough = self.journal.stored + writes
-        while self.journal.stored < enough:  # noqa: ASYNC110 - many tasks write, and none of them counts
+        enough = self.stored + writes
+        while self.stored < enough:  # noqa: ASYNC110 - many tasks write, and none of them counts
             await asyncio.sleep(0.002)
 
     @asynccontextmanager

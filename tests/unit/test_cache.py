@@ -123,3 +123,16 @@ def check_page(found: Any, seqs: list[int], more: bool, *, known: bool) -> None:
         assert not known
     else:
         assert ([seq for seq, _ in found[0]], found[1]) == (seqs, more)
+
+
+def test_r2_memory_lets_a_session_go_that_was_seen_further_on() -> None:
+    cache = Cache(10**6)
+    key, epoch = SessionKey("", "a"), cache.epoch
+    cache.put_head(head("a", version=7), epoch)
+    cache.note_version(key, 7)
+    assert cache.head(key) == head("a", version=7)
+    cache.note_version(key, 8)
+    assert cache.head(key) is None
+    # Nor is a head put back that was read before.
+    cache.put_head(head("a", version=7), epoch)
+    assert cache.head(key) is None
