@@ -35,7 +35,7 @@ logger = logging.getLogger("agent_runtime.app")
 TURNS_SHARE = 1 / 8
 DRAIN_SHARE = 1 / 8
 CANCEL_SHARE = 1 / 8
-FLUSH_SHARE = 1 / 2
+FLUSH_SHARE = 0.45  # what is left is for the process to end
 
 
 class RequestsInHand:

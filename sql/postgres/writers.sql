@@ -18,5 +18,8 @@ RETURNING batch;
 DELETE FROM writers WHERE id = $1;
 
 -- name: delete_old_writers(written_before)
--- The rows of instances that died long ago. One that lives writes its row anew with its next batch.
-DELETE FROM writers WHERE written_at < $1;
+-- The rows of instances that died long ago. Their connections are gone as well: by the time alone, whoever
+-- has a clock that is wrong would take a living one's row, and with it the answer to a lost COMMIT (W7).
+DELETE FROM writers
+ WHERE written_at < $1
+   AND NOT EXISTS (SELECT 1 FROM pg_stat_activity AS a WHERE a.application_name = writers.id);

@@ -18,5 +18,5 @@ RETURNING batch;
 DELETE FROM writers WHERE id = ?1;
 
 -- name: delete_old_writers(written_before)
--- The rows of instances that died long ago. One that lives writes its row anew with its next batch.
+-- The rows of instances that died long ago. Differs because here only one lives, and nobody else deletes.
 DELETE FROM writers WHERE written_at < ?1;

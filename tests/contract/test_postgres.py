@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import datetime, timedelta
 
 import psycopg
 import pytest
 
 from runtime.db.database import Database, open_database
 from runtime.errors import CommitUnknown, DatabaseUnavailable
+from runtime.models import utc_now
+from runtime.store.store import open_store
 from tests.contract.database_rows import insert_session, session_ids, until
 from tests.wire import Fault, lay_wire
 
@@ -196,3 +199,22 @@ async def test_r2_a_listener_that_was_lost_comes_back_and_tells_of_the_gap(
         assert kill(postgres_url, "LISTEN") == 1
     await until(lambda: heard.gaps == 4)
     await other.close()
+
+
+# Other instances
+
+
+async def test_w7_a_clock_that_is_years_ahead_takes_no_living_instances_row(postgres_url: str):
+    def later() -> datetime:
+        return utc_now() + timedelta(days=3 * 365)
+
+    async with open_store(postgres_url) as living, open_store(postgres_url, clock=later) as ahead:
+        await living.create_session("s")
+        with psycopg.connect(postgres_url) as other:
+            other.execute("INSERT INTO writers (id, batch, written_at) VALUES ('dead', 1, now())")
+        # Only what is old is looked for: a key is.
+        await living.update_session("s", title="t", idempotency_key="k")
+        await ahead.cleanup(max_age_hours=1e6, hard_delete_after_days=1e5)
+        with psycopg.connect(postgres_url) as other:
+            left = {id for (id,) in other.execute("SELECT id FROM writers")}
+        assert left == {living._database.instance, ahead._database.instance}
