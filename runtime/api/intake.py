@@ -12,8 +12,9 @@ from collections import deque
 
 from runtime.errors import Overloaded
 
-# Requests that begin in one turn: about 10 ms of work.
-PER_TURN = 32
+# Requests that begin in one turn: about 2 ms of work. Refusals take their turns from the writer too, so that
+# with more of them less is stored; with fewer, and no more than are stored in the same time, nothing is lost.
+PER_TURN = 8
 
 
 class Intake:

@@ -12,8 +12,7 @@ import msgspec
 from runtime import errors
 from runtime.api.problems import HTTP_CODES, ProblemDetails, status_of
 from runtime.api.respond import AcceptedReply
-from runtime.api.routes import Route
-from runtime.api.streaming import EVENT_STREAM
+from runtime.api.routes import EVENT_STREAM, Route
 from runtime.models import Session
 
 REFERENCE = "#/components/schemas/{name}"

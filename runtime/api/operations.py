@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal
 
 from aiohttp import web
 from msgspec import Struct
 
 from runtime import __version__
+from runtime.api.admission import GATE
 from runtime.api.respond import reply
 from runtime.api.routes import DOCUMENT, METRICS, Call, Route
 from runtime.metrics import CONTENT_TYPE
+
+logger = logging.getLogger("agent_runtime.http")
+
+UNAVAILABLE = "unavailable; the server's log says why"
 
 
 class Health(Struct, frozen=True):
@@ -37,6 +43,10 @@ async def get_readiness(call: Call[None, None]) -> web.Response:
     """Whether the database, its migrations and the writer are ready."""
     checks = await call.store.check_health()
     ready = all(finding == "ok" for finding in checks.values())
+    if not ready and not call.request.app[GATE].open:
+        # Nobody was asked who they are: a stranger learns what is not ready, and the log why.
+        logger.warning("not ready: %s", checks)
+        checks = {name: "ok" if finding == "ok" else UNAVAILABLE for name, finding in checks.items()}
     return reply(Readiness("ok" if ready else "unavailable", checks), status=200 if ready else 503)
 
 

@@ -34,6 +34,8 @@ class Pace(Struct, frozen=True):
 
 USUAL_PACE = Pace()
 
+EVENT_STREAM = "text/event-stream"
+
 STORE = web.AppKey("store", Store)
 ENGINE = web.AppKey("engine", Engine)
 METRICS = web.AppKey("metrics", Metrics)
@@ -122,10 +124,14 @@ def _bind(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]
     nothing = type(None)
     required = nothing not in get_args(body_type)
     scope = route.scope
+    is_stream = route.media_type == EVENT_STREAM
 
     async def answer(request: web.Request) -> web.StreamResponse:
         with Holding(request.app[SHARES]) as holding:
             await admit(request, scope, holding)
+            if is_stream:
+                # Before anything is done: 429 says that nothing was.
+                holding.take("streams")
             keys = {name: path_key(request, name) for name in names}
             query = None if query_type is nothing else parse_query(request, query_type)
             body = None

@@ -10,12 +10,11 @@ from aiohttp import web
 
 from runtime.api.admission import HOLDING, is_still_admitted
 from runtime.api.respond import stamp
-from runtime.api.routes import METRICS, PACE, REQUEST_ID
+from runtime.api.routes import EVENT_STREAM, METRICS, PACE, REQUEST_ID
 from runtime.errors import AgentRuntimeError
 
 logger = logging.getLogger("agent_runtime.http")
 
-EVENT_STREAM = "text/event-stream"
 COMMENT = b":\n\n"
 HEADERS = {"Content-Type": EVENT_STREAM, "X-Accel-Buffering": "no"}
 
@@ -31,9 +30,9 @@ async def stream(
     headers: Mapping[str, str] = {},
 ) -> web.StreamResponse:
     """Send what the source gives until it ends or the reader goes away; a comment while it is quiet."""
-    request[HOLDING].take("streams")
     # It has begun for good: from here on it counts as a stream alone.
     request[HOLDING].give_back("requests")
+    request[HOLDING].give_back("bytes")
     response = web.StreamResponse(headers={**HEADERS, **headers})
     stamp(response, request[REQUEST_ID])
     try:

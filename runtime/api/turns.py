@@ -13,8 +13,8 @@ from runtime.agents.requests import TurnMessage
 from runtime.api.event_shapes import TurnStream
 from runtime.api.request import last_turn_event_id, must_exist, write_options
 from runtime.api.respond import reply, session_headers
-from runtime.api.routes import ENGINE, Call, Route
-from runtime.api.streaming import EVENT_STREAM, stream
+from runtime.api.routes import ENGINE, EVENT_STREAM, Call, Route
+from runtime.api.streaming import stream
 from runtime.errors import (
     ApprovalDecided,
     ApprovalExpired,

@@ -76,7 +76,9 @@ Result = TypeVar("Result")
 
 def translate(error: Exception) -> DatabaseError:
     """What a driver's error means in our terms."""
-    reason = " ".join(str(error).split()) or "no answer in time"
+    # Without its DETAIL and HINT: they repeat the row, and this is logged.
+    said = error.args[0] if isinstance(error, asyncpg.PostgresError) and error.args else error
+    reason = " ".join(str(said).split()) or "no answer in time"
     if isinstance(error, CONFLICTS):
         return DatabaseConflict(reason)
     if isinstance(error, ValueError):

@@ -7,7 +7,6 @@ import binascii
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated
 
 import msgspec
 
@@ -21,6 +20,7 @@ from runtime.models import (
     ApprovalList,
     ApprovalStatus,
     History,
+    Key,
     MessagePage,
     Role,
     Session,
@@ -39,7 +39,7 @@ END_OF_TIME, END_OF_IDS = datetime(9999, 12, 31, tzinfo=UTC), 2**63 - 1
 # How many rows are read at a time where all of them are asked for.
 CHUNK = 1000
 
-Position = tuple[datetime, Annotated[int, msgspec.Meta(ge=0, le=END_OF_IDS)]]
+Position = tuple[datetime, Key]
 
 
 class Reader:
@@ -89,7 +89,7 @@ class Reader:
     ) -> SessionPage:
         """A page of an owner's sessions, latest activity first. Raises InvalidInput for a bad cursor."""
         kind = "sessions_and_deleted" if include_deleted else "sessions"
-        position = (END_OF_TIME, END_OF_IDS) if cursor is None else _decode_cursor(cursor)
+        position = await self._position_of(owner, cursor)
         rows = await self._database.fetch(f"list_{kind}", owner, *position, limit + 1)
         total = (await self._database.fetch(f"count_{kind}", owner))[0]["total"] if count else msgspec.UNSET
         for row in rows:
@@ -98,9 +98,19 @@ class Reader:
         last = rows[limit - 1] if more else None
         return SessionPage(
             sessions=[session_from(row) for row in rows[:limit]],
-            next_cursor=None if last is None else _encode_cursor((last["last_activity"], last["id"])),
+            next_cursor=None if last is None else _encode_cursor((last["last_activity"], last["session_id"])),
             total=total,
         )
+
+    async def _position_of(self, owner: str, cursor: str | None) -> tuple[datetime, int]:
+        """Where a page of sessions begins. A cursor names a session of the owner's: the number of a row would
+        tell how many sessions all the others have."""
+        if cursor is None:
+            return END_OF_TIME, END_OF_IDS
+        activity, session_id = _decode_cursor(cursor)
+        rows = await self._database.fetch("find_head", owner, session_id)
+        # One that was erased since is not there to be passed by: others of that very time come again.
+        return activity, rows[0]["id"] if rows else END_OF_IDS
 
     def _note_version(self, key: SessionKey, version: float) -> None:
         """R2: on SQLite memory is the truth, so no reader may have seen more than it tells the next one."""
@@ -325,7 +335,7 @@ def _encode_cursor(position: Position) -> str:
 def _decode_cursor(cursor: str) -> Position:
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        activity, id = msgspec.json.decode(text, type=Position)
-        return activity.astimezone(UTC), id
+        activity, session_id = msgspec.json.decode(text, type=Position)
+        return activity.astimezone(UTC), session_id
     except (ValueError, binascii.Error, msgspec.MsgspecError, OverflowError):
         raise InvalidInput("$.cursor", "Expected a `next_cursor` of an earlier page") from None

@@ -320,8 +320,8 @@ def _leave_commit(batch: Sequence[Pending]) -> None:
 
 def _log_refusal(request: Request, error: AgentRuntimeError) -> None:
     """An accepted write that is refused has no caller left to be told."""
-    command = type(request.command).__name__
-    logger.warning("an accepted %s was refused: %s (%s)", command, error, error.code)
+    # Its code alone: the database's words may repeat what was to be stored.
+    logger.warning("an accepted %s was refused: %s", type(request.command).__name__, error.code)
 
 
 def _pauses() -> Iterator[float]:

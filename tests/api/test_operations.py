@@ -8,6 +8,8 @@ import logging
 import pytest
 
 from runtime import __version__
+from runtime.api.operations import UNAVAILABLE
+from runtime.api.routes import STORE
 from tests.api.asking import ask, begin, call, fails, read_event, talking, user
 from tests.api.serving import USER, Client, append, check, check_problem, make, serving
 from tests.model_server import calls, says, status
@@ -126,9 +128,9 @@ async def test_head(client: Client) -> None:
 
 async def test_one_log_line_a_request(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "agent_runtime.http"):
-        await client.get("/health?a=b%0A", headers={"X-Request-ID": "r1"})
+        await client.get("/health%0A?a=b", headers={"X-Request-ID": "r1"})
     [line] = [record.getMessage() for record in caplog.records if record.name == "agent_runtime.http"]
-    assert line.startswith("GET /health?a=b%0A 200 ")
+    assert line.startswith("GET /health%0A 404 ")
     assert line.endswith(" ms r1")
 
 
@@ -137,3 +139,18 @@ async def test_the_log_line_can_be_switched_off(database_url: str, caplog: pytes
         with caplog.at_level(logging.INFO, "agent_runtime.http"):
             await client.get("/health")
     assert not [record for record in caplog.records if record.name == "agent_runtime.http"]
+
+
+@pytest.mark.parametrize("open", [True, False], ids=["open", "closed"])
+async def test_what_is_not_ready_is_told_and_why_where_nobody_is_a_stranger(
+    database_url: str, open: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(database_url, open=open) as client:
+        await client.app[STORE].close(1)
+        ready = await check(await client.get("/health/ready"), 503)
+    assert (ready["status"], ready["checks"]["migrations"]) == ("unavailable", "ok")
+    if open:
+        assert "is closed" in ready["checks"]["database"]
+    else:
+        assert ready["checks"]["database"] == ready["checks"]["writer"] == UNAVAILABLE
+        assert "is closed" in caplog.text
