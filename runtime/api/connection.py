@@ -199,6 +199,8 @@ class Runner(web.AppRunner):
     def __init__(self, app: web.Application, *, read_timeout: float, patience: float, **options: Any) -> None:
         options |= {"read_timeout": read_timeout, "patience": patience}
         options["lingering_time"] = min(read_timeout, LINGER_SECONDS)
+        # aiohttp unpacks as it parses, all at once: a few hundred kilobytes can stop everybody for seconds.
+        options["auto_decompress"] = False
         super().__init__(app, access_log=None, keepalive_timeout=IDLE_SECONDS, **options)
 
     async def _make_server(self) -> web.Server:

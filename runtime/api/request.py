@@ -149,6 +149,7 @@ async def read_json(request: web.Request, *, required: bool) -> Any:
             raise HttpError(400, "invalid_json", "the body is empty; it must be JSON")
         return None
     _check_content_type(request)
+    _check_not_encoded(request)
     try:
         return msgspec.json.decode(body)
     except RecursionError:
@@ -200,6 +201,12 @@ def _check_content_type(request: web.Request) -> None:
     charset = (request.charset or "utf-8").lower()
     if request.content_type != "application/json" or charset not in ("utf-8", "utf8"):
         raise HttpError(415, "unsupported_media_type", "the body must be application/json in UTF-8")
+
+
+def _check_not_encoded(request: web.Request) -> None:
+    # A few kilobytes could unpack to gigabytes (RFC 9110, 15.5.16).
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise HttpError(415, "unsupported_media_type", "the body must not have a Content-Encoding")
 
 
 def _refuse(body: bytes, error: Exception) -> NoReturn:

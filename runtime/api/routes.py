@@ -12,6 +12,7 @@ from runtime.access.shares import Holding
 from runtime.agents.engine import Engine
 from runtime.api.admission import SHARES, admit
 from runtime.api.request import convert_body, owner_of, parse_query, path_key, read_json
+from runtime.api.respond import stamp
 from runtime.errors import AgentRuntimeError
 from runtime.metrics import Metrics
 from runtime.models import Scope
@@ -33,6 +34,9 @@ class Pace(Struct, frozen=True):
 
 
 USUAL_PACE = Pace()
+
+# A reply of more bytes than this may have to wait for its reader.
+LARGE = 64 * 1024
 
 EVENT_STREAM = "text/event-stream"
 
@@ -137,9 +141,22 @@ def _bind(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]
             body = None
             if body_type is not nothing:
                 body = convert_body(await read_json(request, required=required), body_type)
-            return await handler(Call(request, keys, query, body))
+            response = await handler(Call(request, keys, query, body))
+            if isinstance(response, web.Response):
+                await _send_if_large(request, response, holding)
+            return response
 
     return answer
+
+
+async def _send_if_large(request: web.Request, response: web.Response, holding: Holding) -> None:
+    """Send a large reply at once: until its reader has taken it, it is in hand."""
+    size = len(response.body) if isinstance(response.body, bytes) else 0
+    if size > LARGE:
+        holding.take("bytes", size)
+        stamp(response, request[REQUEST_ID])
+        await response.prepare(request)
+        await response.write_eof()
 
 
 async def _expect(request: web.Request) -> None:

@@ -67,6 +67,8 @@ CONFLICTS = (
     asyncpg.InvalidCachedStatementError,
     asyncpg.OutdatedSchemaCacheError,
 )
+# A migration was taken back under us: it comes back with the next.
+MIGRATING = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)
 # Classes of SQLSTATE, see "PostgreSQL Error Codes" in its documentation.
 REFUSED_CLASSES = {"22", "23", "54"}
 UNAVAILABLE_CLASSES = {"08", "25", "28", "3D", "53", "57", "58", "F0", "XX"}
@@ -84,7 +86,7 @@ def translate(error: Exception) -> DatabaseError:
     if isinstance(error, ValueError):
         # asyncpg could not encode a parameter.
         return DataRefused(reason)
-    if not isinstance(error, asyncpg.PostgresError):
+    if not isinstance(error, asyncpg.PostgresError) or isinstance(error, MIGRATING):
         return DatabaseUnavailable(reason)
     state = (error.sqlstate or "08")[:2]
     if state in UNAVAILABLE_CLASSES:

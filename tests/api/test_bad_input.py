@@ -154,19 +154,14 @@ async def test_content_types(client: Client) -> None:
         await check(await client.post(MESSAGES, data=b'{"role": "user"}', headers=headers), 201)
 
 
-async def test_a_body_that_is_not_what_its_encoding_says(client: Client) -> None:
+async def test_a_body_that_is_compressed(client: Client) -> None:
     await make(client)
     headers = {**JSON, "Content-Encoding": "gzip"}
-    response = await client.post(MESSAGES, data=b'{"role": "user"}', headers=headers)
-    await check_problem(response, 400, "invalid_body")
+    packed = gzip.compress(b'{"role": "user"}')
+    for body in (b'{"role": "user"}', packed):
+        response = await client.post(MESSAGES, data=body, headers=headers)
+        await check_problem(response, 415, "unsupported_media_type")
     await assert_untouched(client)
-
-
-async def test_a_body_that_unpacks_to_too_much(client: Client) -> None:
-    await make(client)
-    headers = {**JSON, "Content-Encoding": "gzip"}
-    packed = gzip.compress(b" " * (BODY_LIMIT + 1))
-    await check_problem(await client.post(MESSAGES, data=packed, headers=headers), 413, "body_too_large")
 
 
 BAD_SESSIONS: list[tuple[Json, str]] = [

@@ -14,6 +14,12 @@ from tests.faults.options import FIGURES
 Report = Callable[..., None]
 
 
+@pytest.fixture(autouse=True)
+def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coverage does not count what the servers of these tests run through: it slows hundreds of starts."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
 @pytest.fixture
 def rounds(request: pytest.FixtureRequest) -> int:
     given: int | None = request.config.getoption("--rounds")

@@ -197,9 +197,7 @@ async def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path):
 
 async def test_a_file_that_is_no_database_is_one_line(tmp_path: Path):
     (tmp_path / "x.db").write_text("not a database, but long enough to look like one" * 100)
-    with pytest.raises(
-        StartupError, match=r"^DB_URL: \S+x.db is damaged, .*: it is not a SQLite"
-    ):
+    with pytest.raises(StartupError, match=r"^DB_URL: \S+x.db is damaged, .*: it is not a SQLite"):
         await open_database(f"sqlite:///{tmp_path}/x.db")
 
 
