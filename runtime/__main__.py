@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -171,7 +172,8 @@ async def token(options: argparse.Namespace, settings: Settings) -> int:
     from runtime.store.tokens import Tokens
 
     # Also beside a running server: it looks a token up each time.
-    async with _database(settings, migrate=settings.migrate, beside_owner=True) as database:
+    migrate = settings.migrate if options.migrates else "check"
+    async with _database(settings, migrate=migrate, beside_owner=True) as database:
         try:
             await options.action(Tokens(database, utc_now), options)
         except RequestError as error:
@@ -247,6 +249,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     command: Command = options.command
     configure_logging("WARNING")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What cannot be shown in the terminal's encoding is escaped.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         settings = Settings.from_environment(os.environ)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -20,6 +20,7 @@
     │   ├── Forbidden               who asks may not do this
     │   ├── TooManyRequests         the client has its full share in hand: `retry_after`, in seconds
     │   ├── TokenNotFound
+    │   ├── TokenNotShown           a new token could not be printed, and lets nobody in
     │   └── RefusedByDatabase       the database would not take this one's data (W8)
     ├── NotStored                   try again later: `retry_after` says when, in seconds
     │   ├── Overloaded              the queue is full (W9)
@@ -211,9 +212,13 @@ class ApprovalPending(RequestError):
 
 
 class Unauthorized(RequestError):
-    """Nothing says who asks, or what says so is wrong, has expired or was revoked."""
+    """Nothing says who asks, or what says so (it was `given`) is wrong, has expired or was revoked."""
 
     code = "unauthorized"
+
+    def __init__(self, message: str, *, given: bool = True) -> None:
+        super().__init__(message)
+        self.given = given
 
 
 class Forbidden(RequestError):
@@ -237,6 +242,12 @@ class TokenNotFound(RequestError):
     """No token of this id or name can be revoked, or the name is that of several."""
 
     code = "token_not_found"
+
+
+class TokenNotShown(RequestError):
+    """A new token could not be printed: nobody has it, and it was revoked."""
+
+    code = "token_not_shown"
 
 
 class RefusedByDatabase(RequestError):

@@ -1,4 +1,4 @@
-"""An issuer of JSON Web Tokens on loopback, and a server behind the gate that its settings ask for."""
+"""An issuer of JSON Web Tokens on loopback, and what proves by them who asks."""
 
 from __future__ import annotations
 
@@ -13,18 +13,9 @@ from typing import Any
 import jwt
 import msgspec
 from aiohttp import web
-from aiohttp.test_utils import TestClient
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from runtime.access.gate import open_gate
-from runtime.agents.configuration import load_registry
-from runtime.agents.engine import Engine, make_model
-from runtime.api.application import create_app
-from runtime.api.routes import USUAL_PACE, Pace
-from runtime.config import Settings
-from runtime.metrics import Metrics
-from runtime.store.store import open_store
-from tests.api.serving import Client, Server
+from tests.loopback import listening
 
 Json = Any
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
@@ -109,32 +100,9 @@ async def jwt_issuer(*algorithms: str) -> AsyncIterator[JwtIssuer]:
         issuer.add_key(algorithm, algorithm)
     app = web.Application()
     app.router.add_get("/keys", issuer.answer)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        issuer.url = f"http://127.0.0.1:{runner.addresses[0][1]}/keys"
+    async with listening(app) as url:
+        issuer.url = f"{url}/keys"
         yield issuer
-    finally:
-        await runner.cleanup()
-
-
-@asynccontextmanager
-async def guarded(url: str, *, pace: Pace = USUAL_PACE, **settings: Any) -> AsyncIterator[Client]:
-    """A client, without a token, of a server whose settings say who may come in."""
-    chosen = Settings(db_url=url, **settings)
-    metrics = Metrics()
-    async with open_store(url, chosen, metrics) as store, open_gate(chosen, store.tokens) as gate:
-        engine = Engine(store, load_registry(""), make_model(chosen), metrics)
-        app = create_app(store, engine, gate, chosen, metrics, pace=pace)
-
-        async def end_turns_and_streams(_: web.Application) -> None:
-            await engine.close(5)
-            store.end_streams()
-
-        app.on_shutdown.append(end_turns_and_streams)
-        async with TestClient(Server(app, chosen.read_timeout, pace.patience)) as client:
-            yield client
 
 
 def bearer(token: str) -> dict[str, str]:

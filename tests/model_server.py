@@ -23,6 +23,7 @@ from aiohttp import web
 from multidict import CIMultiDictProxy
 
 from runtime.agents.model import ToolCall
+from tests.loopback import listening
 
 Json = Any
 
@@ -230,15 +231,9 @@ async def model_server(script: Script) -> AsyncIterator[ModelServer]:
     server = ModelServer(script)
     app = web.Application(client_max_size=2**30)
     app.router.add_post("/{path:.*}", server.answer)
-    # Handlers end when their client leaves, and so does a test that is over.
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with listening(app) as url:
+        server.url = url
         yield server
-    finally:
-        await runner.cleanup()
 
 
 async def serve_words(port_file: Path | None, words: int, pause: float) -> None:

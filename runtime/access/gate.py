@@ -66,10 +66,10 @@ class Gate:
         if (authorization := _only(headers, "Authorization")) is not None:
             return await self._prove(authorization)
         if not self.open:
-            raise Unauthorized("a token is needed: Authorization: Bearer …")
+            raise Unauthorized("a token is needed: Authorization: Bearer …", given=False)
         # A page of another site, in a browser on this machine, may send but must not be heard; also where
         # the name of its site was made to mean this machine, for then the browser takes us for the site.
-        if headers.get("Sec-Fetch-Site", "") == "cross-site" or _names_site(headers.get("Host", "")):
+        if _is_of_another_site(headers):
             raise Forbidden("a page of another site may not ask here")
         return ANYBODY
 
@@ -106,6 +106,14 @@ def _only(headers: MultiMapping[str], name: str) -> str | None:
     if len(values) > 1:
         raise Unauthorized(f"there are {len(values)} headers {name}, and one is taken")
     return values[0] if values else None
+
+
+def _is_of_another_site(headers: MultiMapping[str]) -> bool:
+    host, origin = headers.get("Host", ""), headers.get("Origin")
+    if _names_site(host) or headers.get("Sec-Fetch-Site") == "cross-site":
+        return True
+    # Of a page that stands on no site at all the origin is "null".
+    return origin is not None and origin.partition("://")[2] != host
 
 
 def _names_site(host: str) -> bool:
@@ -158,7 +166,7 @@ async def _close_when_needed(gate: Gate, tokens: Tokens) -> None:
         try:
             gate.open = not await tokens.any_exist()
         except Exception as error:
-            # Whatever it is, the server must not stay open for it.
+            # Whatever it is, the looking must go on.
             logger.warning("whether a token was made cannot be told for now: %s", error)
     logger.warning("closed: a token was made, and is needed from now on")
 

@@ -14,7 +14,7 @@ Kind = Literal["requests", "streams", "bytes"]
 WHAT = {
     "requests": "requests in hand",
     "streams": "open streams",
-    "bytes": "bytes of requests in hand",
+    "bytes": "bytes in hand",
 }
 
 

@@ -7,6 +7,7 @@ import re
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, get_args
 
+from runtime.errors import TokenNotShown
 from runtime.models import Scope, Token, utc_now
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ COLUMNS = ("id", "name", "owner", "scope", "created", "expires", "state")
 
 def add_to(parser: argparse.ArgumentParser) -> None:
     """Let the parser of `token` know what it can be asked."""
+    parser.set_defaults(migrates=False)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     _add_create(actions.add_parser("create", help="make a token and print it, once, on the last line"))
     listing = actions.add_parser("list", help="print every token but for what proves it")
@@ -51,7 +53,7 @@ def _add_create(create: argparse.ArgumentParser) -> None:
     create.add_argument(
         "--expires", type=_lifetime, metavar="90d", help="after so many s, m, h, d or w (default: never)"
     )
-    create.set_defaults(action=create_token)
+    create.set_defaults(action=create_token, migrates=True)
 
 
 def _lifetime(text: str) -> timedelta:
@@ -70,8 +72,14 @@ async def create_token(tokens: Tokens, options: argparse.Namespace) -> None:
         options.name, owner=options.owner, scope=options.scope, lifetime=options.expires
     )
     until = f"until {_time(token.expires_at)}" if token.expires_at else "until it is revoked"
-    print(f"token {token.id} of owner {token.owner!r}, scope {token.scope}, valid {until}; shown only now:")
-    print(text)
+    try:
+        print(
+            f"token {token.id} of owner {token.owner!r}, scope {token.scope}, valid {until}; shown only now:"
+        )
+        print(text, flush=True)
+    except OSError as error:
+        await tokens.revoke(token.id)
+        raise TokenNotShown(f"the token could not be shown, and is revoked: {error}") from None
 
 
 async def list_tokens(tokens: Tokens, _: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct
 
-from runtime.models import Decision, Key
+from runtime.models import Decision, Key, Text
 
 Content = Annotated[str, Meta(min_length=1)] | Annotated[list[dict[str, Any]], Meta(min_length=1)]
 
@@ -21,7 +21,7 @@ class ToolResultMessage(Struct, frozen=True, forbid_unknown_fields=True, tag="to
     """What a tool that the client ran came to: its `result`, or the `error` that it failed with."""
 
     call_id: Key
-    tool_name: str | None = None
+    tool_name: Text | None = None
     result: Any = UNSET
     error: Any = UNSET
 
@@ -39,7 +39,7 @@ class DecisionMessage(Struct, frozen=True, forbid_unknown_fields=True, tag="hitl
     call_id: Key
     decision: Decision
     modified_arguments: Any = None
-    feedback: str | None = None
+    feedback: Text | None = None
 
 
 TurnMessage = UserMessage | ToolResultMessage | SwitchAgentMessage | DecisionMessage

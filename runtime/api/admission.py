@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 from aiohttp import web
 
 from runtime.access.gate import Gate
@@ -23,10 +25,10 @@ async def admit(request: web.Request, scope: Scope | None, holding: Holding) -> 
     None asks nobody. Raises Unauthorized, Forbidden, TooManyRequests and what `Gate.identify` raises.
     """
     request[HOLDING] = holding
-    # The address first: a stranger must not make us look up tokens without end.
-    holding.join(f"address {request.remote}")
     if scope is None:
         return
+    # The address first: a stranger must not make us look up tokens without end.
+    holding.join(f"address {network_of(request.remote or '')}")
     await request.app[INTAKE].begin()
     identity = await request.app[GATE].identify(request.headers)
     identity.demand(scope)
@@ -38,3 +40,10 @@ async def admit(request: web.Request, scope: Scope | None, holding: Holding) -> 
 async def is_still_admitted(request: web.Request) -> bool:
     """Whether whoever asked would be let in again now."""
     return await request.app[GATE].still_admits(request[IDENTITY])
+
+
+def network_of(address: str) -> str:
+    """What counts as one address: of IPv6 a whole /64, which is what one host is given."""
+    if ":" not in address:
+        return address
+    return str(ip_network((address.partition("%")[0], 64), strict=False))

@@ -11,14 +11,14 @@ from msgspec import Meta, Struct, convert
 from runtime.api.request import write_options
 from runtime.api.respond import reply
 from runtime.api.routes import ENGINE, Call, Route
-from runtime.models import AgentSwitch, Key, Metadata
+from runtime.models import AgentSwitch, Key, Metadata, Text
 
 
 class Handover(Struct, frozen=True, forbid_unknown_fields=True):
     """Whom to hand the conversation to. A program may name agents of its own."""
 
     agent: Key
-    reason: str | None = None
+    reason: Text | None = None
     metadata: Metadata | None = None
 
 

@@ -10,10 +10,10 @@ from runtime.access.shares import ClientLimits, Shares
 from runtime.agents.engine import Engine
 from runtime.api import agents, approvals, events, messages, operations, sessions, turns
 from runtime.api.admission import GATE, INTAKE, SHARES
+from runtime.api.body import READ_TIMEOUT
 from runtime.api.intake import Intake
 from runtime.api.middleware import around_every_request
 from runtime.api.openapi import describe
-from runtime.api.request import READ_TIMEOUT
 from runtime.api.routes import DOCUMENT, ENGINE, METRICS, PACE, STORE, USUAL_PACE, Pace, add_routes
 from runtime.config import Settings
 from runtime.metrics import Metrics

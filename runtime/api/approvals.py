@@ -17,7 +17,7 @@ from runtime.errors import (
     ApprovalNotFound,
     InvalidInput,
 )
-from runtime.models import MAX_EXPIRES_IN, Approval, ApprovalStatus, Decision, Key
+from runtime.models import MAX_EXPIRES_IN, Approval, ApprovalStatus, Decision, Key, Text
 
 Seconds = Annotated[float, Meta(gt=0, le=MAX_EXPIRES_IN)]
 
@@ -26,9 +26,9 @@ class NewApproval(Struct, frozen=True, forbid_unknown_fields=True):
     """A tool call to ask a person about. `expires_in` is in seconds."""
 
     call_id: Key
-    tool_name: Annotated[str, Meta(min_length=1)]
+    tool_name: Annotated[Text, Meta(min_length=1)]
     arguments: Any
-    reason: str | None = None
+    reason: Text | None = None
     expires_in: Seconds | None = None
 
 
@@ -37,7 +37,7 @@ class Verdict(Struct, frozen=True, forbid_unknown_fields=True):
 
     decision: Decision
     modified_arguments: Any = None
-    feedback: str | None = None
+    feedback: Text | None = None
 
 
 class ApprovalsQuery(Struct, frozen=True):

@@ -35,10 +35,16 @@ MAX_DETAIL = 200
 
 
 class Connection(web.RequestHandler):
-    """One connection. Within `read_timeout` seconds a request that was begun must have all its headers;
-    a reader that takes nothing for `patience` seconds is cut off."""
+    """One connection. Within `read_timeout` seconds a request that was begun must have all its headers.
 
-    __slots__ = ("_body", "_head_size", "_headers_due", "_line", "_patience", "_read_timeout", "_stall_check")
+    A reader that falls further behind for `patience` seconds is cut off. Where it `streams`, its handler ends
+    with it.
+    """
+
+    __slots__ = (
+        *("_body", "_head_size", "_headers_due", "_line"),
+        *("_patience", "_read_timeout", "_stall_check", "streams"),
+    )
 
     def __init__(self, server: web.Server, read_timeout: float, patience: float, **options: Any) -> None:
         super().__init__(server, **options)
@@ -46,6 +52,7 @@ class Connection(web.RequestHandler):
         self._patience = patience
         # Of the request that came last, and what has come of the head of the next one.
         self._body: StreamReader = EMPTY_PAYLOAD
+        self.streams = False
         self._head_size = 0
         self._headers_due: asyncio.TimerHandle | None = None
         self._stall_check: asyncio.TimerHandle | None = None
@@ -63,6 +70,8 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come; headers that are not complete become due."""
+        if self._close or self._force_close:
+            return
         heads, in_head = self._request_count, self._body.is_eof()
         super().data_received(data)
         if self._request_count > heads:
@@ -91,6 +100,9 @@ class Connection(web.RequestHandler):
         self._stop_expecting()
         self._stop_checking()
         self._line = None
+        if self.streams and self._task_handler is not None:
+            # Else it would wait for something to send, and count as a stream meanwhile.
+            self._task_handler.cancel()
         super().connection_lost(exc)
 
     def handle_error(
@@ -113,17 +125,16 @@ class Connection(web.RequestHandler):
     def _refuse_head(self) -> None:
         error = HttpError(431, "headers_too_large", f"the head of a request may have {MAX_HEAD} bytes")
         self._stop_expecting()
-        # It is answered in its turn; nothing more is parsed.
+        # Answered only where nothing is in hand: else aiohttp ends after that reply. Nothing more is parsed.
         self._messages.append((_ErrInfo(431, error, ""), EMPTY_PAYLOAD))
         self._close = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def _expect_headers(self) -> None:
-        if self._loop.is_running():
-            self._headers_due = self._loop.call_later(
-                self._read_timeout, self._cut_slow_headers, self._request_count
-            )
+        self._headers_due = self._loop.call_later(
+            self._read_timeout, self._cut_slow_headers, self._request_count
+        )
 
     def _stop_expecting(self) -> None:
         if self._headers_due is not None:
@@ -184,7 +195,7 @@ class _Server(web.Server):
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """One more; cut off at once where it is one too many."""
         super().connection_made(handler, transport)
-        if len(self.connections) > self._most:
+        if len(self._connections) > self._most:
             self._refusals.note(f"{self._most} are open, as many as the limit of open files allows")
             # Not at once: aiohttp is about to begin with it.
             self._loop.call_soon(transport.abort)

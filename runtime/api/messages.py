@@ -11,7 +11,8 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType, convert
 
-from runtime.api.request import convert_body, must_exist, preferred_durability, write_options
+from runtime.api.body import convert_body
+from runtime.api.request import must_exist, preferred_durability, write_options
 from runtime.api.respond import AcceptedReply, accepted, reply
 from runtime.api.routes import Call, Route
 from runtime.errors import InvalidInput

@@ -47,7 +47,9 @@ async def get_readiness(call: Call[None, None]) -> web.Response:
         # Nobody was asked who they are: a stranger learns what is not ready, and the log why.
         logger.warning("not ready: %s", checks)
         checks = {name: "ok" if finding == "ok" else UNAVAILABLE for name, finding in checks.items()}
-    return reply(Readiness("ok" if ready else "unavailable", checks), status=200 if ready else 503)
+    if ready:
+        return reply(Readiness("ok", checks))
+    return reply(Readiness("unavailable", checks), status=503, headers={"Retry-After": "1"})
 
 
 async def get_metrics(call: Call[None, None]) -> web.Response:
@@ -64,6 +66,6 @@ async def get_openapi(call: Call[None, None]) -> web.Response:
 ROUTES = (
     Route("GET", "/health", get_health, {200: Health}, public=True),
     Route("GET", "/health/ready", get_readiness, {200: Readiness, 503: Readiness}, public=True),
-    Route("GET", "/metrics", get_metrics, {200: str}, media_type="text/plain"),
+    Route("GET", "/metrics", get_metrics, {200: str}, media_type="text/plain", admin=True),
     Route("GET", "/openapi.json", get_openapi, {200: dict[str, Any]}),
 )

@@ -128,6 +128,8 @@ def _challenge(error: errors.AgentRuntimeError) -> str:
     """How to be let in (RFC 6750, 3)."""
     if isinstance(error, errors.Forbidden) and error.scope:
         return f'Bearer realm="agent-runtime", error="insufficient_scope", scope="{error.scope}"'
+    if isinstance(error, errors.Unauthorized) and error.given:
+        return 'Bearer realm="agent-runtime", error="invalid_token"'
     return 'Bearer realm="agent-runtime"'
 
 

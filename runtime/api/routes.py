@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 from aiohttp import web
@@ -11,7 +12,8 @@ from msgspec import Struct
 from runtime.access.shares import Holding
 from runtime.agents.engine import Engine
 from runtime.api.admission import SHARES, admit
-from runtime.api.request import convert_body, owner_of, parse_query, path_key, read_json
+from runtime.api.body import convert_body, read_json
+from runtime.api.request import owner_of, parse_query, path_key
 from runtime.api.respond import stamp
 from runtime.errors import AgentRuntimeError
 from runtime.metrics import Metrics
@@ -142,7 +144,8 @@ def _bind(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]
             if body_type is not nothing:
                 body = convert_body(await read_json(request, required=required), body_type)
             response = await handler(Call(request, keys, query, body))
-            if isinstance(response, web.Response):
+            # Only what was read: 429 says that nothing was done.
+            if scope == "read" and isinstance(response, web.Response):
                 await _send_if_large(request, response, holding)
             return response
 
@@ -155,8 +158,9 @@ async def _send_if_large(request: web.Request, response: web.Response, holding: 
     if size > LARGE:
         holding.take("bytes", size)
         stamp(response, request[REQUEST_ID])
-        await response.prepare(request)
-        await response.write_eof()
+        with suppress(ConnectionError):  # The reader went away, or was cut off.
+            await response.prepare(request)
+            await response.write_eof()
 
 
 async def _expect(request: web.Request) -> None:

@@ -13,7 +13,7 @@ from runtime.api.request import must_exist, write_options
 from runtime.api.respond import location, no_content, reply
 from runtime.api.routes import Call, Route
 from runtime.errors import InvalidInput, SessionExists
-from runtime.models import Cleaned, Key, Metadata, Session, SessionPage
+from runtime.models import Cleaned, Key, Metadata, Session, SessionPage, Text
 
 # A century bounds what is meant as an age; it also keeps times within the calendar.
 Hours = Annotated[float, Meta(ge=0, le=876_600)]
@@ -23,8 +23,8 @@ Days = Annotated[float, Meta(ge=0, le=36_525)]
 class NewSession(Struct, frozen=True, forbid_unknown_fields=True):
     """A session to make under the id of the path."""
 
-    title: str | None = None
-    description: str | None = None
+    title: Text | None = None
+    description: Text | None = None
     metadata: Metadata | None = None
     agent: Key | None = None
     messages: NewMessages = []
@@ -39,8 +39,8 @@ class NewNamedSession(NewSession, frozen=True, forbid_unknown_fields=True):
 class SessionChange(Struct, frozen=True, forbid_unknown_fields=True):
     """What to change; the rest stays."""
 
-    title: str | UnsetType | None = UNSET
-    description: str | UnsetType | None = UNSET
+    title: Text | UnsetType | None = UNSET
+    description: Text | UnsetType | None = UNSET
     metadata: Metadata | UnsetType | None = UNSET
     is_active: bool | UnsetType = UNSET
 

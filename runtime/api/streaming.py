@@ -9,6 +9,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from runtime.api.admission import HOLDING, is_still_admitted
+from runtime.api.connection import Connection
 from runtime.api.respond import stamp
 from runtime.api.routes import EVENT_STREAM, METRICS, PACE, REQUEST_ID
 from runtime.errors import AgentRuntimeError
@@ -37,6 +38,7 @@ async def stream(
     stamp(response, request[REQUEST_ID])
     try:
         await response.prepare(request)
+        _end_with_connection(request)
         if request.method != "HEAD":
             with request.app[METRICS].sse_streams.track_inprogress():
                 await _send(request, response, source, encode)
@@ -46,6 +48,11 @@ async def stream(
         # The reply has begun, so it cannot become a problem: the reader comes back with its last id.
         logger.warning("request %s: the stream ends: %s", request[REQUEST_ID], error)
     return response
+
+
+def _end_with_connection(request: web.Request) -> None:
+    assert isinstance(request.protocol, Connection)
+    request.protocol.streams = True
 
 
 async def _send(

@@ -52,8 +52,9 @@ WRITER_PRAGMAS = (
     "PRAGMA foreign_keys = ON",
     f"PRAGMA journal_size_limit = {WAL_LIMIT}",
 )
-# Beside the owner of a file: whoever commits must not checkpoint, which the owner may be doing, and waits
-# for its turn between two of the owner's transactions.
+# Beside the owner of a file: whoever commits leaves checkpoints to the owner, and waits for its turn between
+# two of the owner's transactions. (Older versions of SQLite can damage a file when a commit and a checkpoint
+# of two connections meet in one instant; `agent-runtime token` commits once, by hand: so much of it remains.)
 GUEST_PRAGMAS = ("PRAGMA foreign_keys = ON", "PRAGMA wal_autocheckpoint = 0", "PRAGMA busy_timeout = 10000")
 READER_PRAGMAS = ("PRAGMA query_only = ON",)
 # W5: an acknowledged transaction survives power loss, a buffered one may not.
@@ -195,13 +196,14 @@ class SqliteDatabase:
         database = cls(url, limits, lock)
         try:
             await finish(database._open_writer())
+            if lock is not None:
+                lock.note_opened()
         except BaseException as error:
             await database.close()
             if isinstance(error, DatabaseError):
                 raise StartupError(f"DB_URL: cannot open {url}: {error}") from error
             raise
         if lock is not None:
-            lock.note_opened()
             database._truncating = asyncio.create_task(database._truncate_regularly())
         return database
 

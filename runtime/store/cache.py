@@ -101,14 +101,14 @@ class Cache:
         if epoch == self.epoch and head.key not in self._entries:
             self._store(head, Entry(head, head.last_seq + 1), ())
 
-    def note_version(self, key: SessionKey, version: float) -> None:
-        """What is stored was seen at this version. Where memory is behind, it lets the session go.
+    def note_version(self, key: SessionKey, version: int | None) -> None:
+        """What is stored was seen at this version; None: gone. Memory that is behind lets the session go.
 
         A commit shows in the file a moment before it is told of: a read from memory in between would go back
         behind the one that has seen it.
         """
         entry = self._entries.get(key)
-        if entry is not None and entry.head.version < version:
+        if entry is not None and (version is None or entry.head.version < version):
             self.epoch += 1
             self._drop(key)
 

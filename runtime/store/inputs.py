@@ -15,6 +15,11 @@ from runtime.store.commands import JsonText
 
 # The most lists and objects within each other: Python reads back about twice as many.
 MAX_NESTING = 500
+# The most lists and objects at one depth: a few megabytes of empty ones would hold everybody up for seconds.
+MAX_GROUPS = 100_000
+
+_GROUPS = (dict, list, tuple, set, frozenset)
+_LOOKED_AT = (*_GROUPS, float)
 
 _encode = msgspec.json.Encoder().encode
 _FIELD = re.compile("Object (?:missing required|contains unknown) field `(.*)`", re.DOTALL)
@@ -63,15 +68,17 @@ def _check_values(value: Any, path: str) -> None:
     while level:
         if any(isinstance(part, float) and not math.isfinite(part) for part in level):
             raise InvalidInput(path, "cannot be stored: a number that is not finite")
-        if depth > MAX_NESTING:
+        groups = [part for part in level if isinstance(part, _GROUPS)]
+        if groups and depth >= MAX_NESTING:
             raise InvalidInput(path, f"cannot be stored: nested more than {MAX_NESTING} deep")
-        level, depth = [child for part in level for child in _children(part)], depth + 1
+        if len(groups) > MAX_GROUPS:
+            raise InvalidInput(path, f"cannot be stored: over {MAX_GROUPS} lists and objects at one depth")
+        level = [child for group in groups for child in _children(group) if isinstance(child, _LOOKED_AT)]
+        depth += 1
 
 
-def _children(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list | tuple | set | frozenset) else ()
+def _children(group: Any) -> Iterable[Any]:
+    return group.values() if isinstance(group, dict) else group
 
 
 def json_list(values: Iterable[object]) -> str:

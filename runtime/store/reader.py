@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -79,7 +78,7 @@ class Reader:
     async def get_session(self, key: SessionKey) -> Session:
         """The session. Raises SessionNotFound."""
         rows = await self._database.fetch("find_session", key.owner, key.session_id)
-        self._note_version(key, rows[0]["version"] if rows else math.inf)
+        self._note_version(key, rows[0]["version"] if rows else None)
         if not rows or rows[0]["deleted_at"] is not None:
             raise SessionNotFound(key.session_id, deleted=bool(rows))
         return session_from(rows[0])
@@ -112,7 +111,7 @@ class Reader:
         # One that was erased since is not there to be passed by: others of that very time come again.
         return activity, rows[0]["id"] if rows else END_OF_IDS
 
-    def _note_version(self, key: SessionKey, version: float) -> None:
+    def _note_version(self, key: SessionKey, version: int | None) -> None:
         """R2: on SQLite memory is the truth, so no reader may have seen more than it tells the next one."""
         if self._database.sole_writer:
             self._cache.note_version(key, version)

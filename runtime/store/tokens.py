@@ -106,7 +106,11 @@ class Tokens:
         if self._next is None:
             self._next = asyncio.create_task(self._look_up_asked())
             self._next.add_done_callback(_look_at)
-        return await asyncio.shield(self._next)
+        try:
+            return await asyncio.shield(self._next)
+        except DatabaseUnavailable as error:
+            # Each asker gets an error of its own.
+            raise DatabaseUnavailable(str(error)) from None
 
     async def _look_up_asked(self) -> Mapping[str, Row]:
         async with self._turn:

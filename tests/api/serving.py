@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from runtime.access.gate import Gate
+from runtime.access.gate import open_gate
 from runtime.agents.configuration import load_registry
 from runtime.agents.engine import Engine, make_model
 from runtime.agents.model import Model
@@ -51,16 +51,15 @@ async def serving(
     pace: Pace = USUAL_PACE,
     max_body_bytes: int = BODY_LIMIT,
     model: Model | None = None,
-    open: bool = True,
     **settings: Any,
 ) -> AsyncIterator[Client]:
-    """A client of a server of its own on this database. Without a `model` its settings name one."""
+    """A client, without a token, of a server of its own on this database. Its settings say who is let in and,
+    without a `model`, which one answers."""
     metrics = Metrics()
     chosen = Settings(db_url=url, max_body_bytes=max_body_bytes, **settings)
     registry = load_registry(chosen.agents_file)
-    async with open_store(url, chosen, metrics) as store:
+    async with open_store(url, chosen, metrics) as store, open_gate(chosen, store.tokens) as gate:
         engine = Engine(store, registry, model or make_model(chosen), metrics)
-        gate = Gate(store.tokens, internal_key=chosen.internal_api_key, open=open)
         app = create_app(store, engine, gate, chosen, metrics, pace=pace)
 
         async def end_turns_and_streams(_: web.Application) -> None:

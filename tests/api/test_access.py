@@ -18,9 +18,9 @@ from runtime.config import Settings
 from runtime.errors import SettingsError
 from runtime.models import Scope
 from runtime.store.store import Store
-from tests.access_server import JwtIssuer, bearer, claims, guarded, jwt_issuer
+from tests.access_server import JwtIssuer, bearer, claims, jwt_issuer
 from tests.api.reading import LONG, next_event
-from tests.api.serving import USER, Client, check, check_problem, make
+from tests.api.serving import USER, Client, check, check_problem, make, serving
 from tests.model_server import model_server, says
 
 SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
@@ -31,7 +31,7 @@ QUICK = Pace(heartbeat=0.05)
 @pytest.fixture
 async def client(database_url: str) -> AsyncIterator[Client]:
     """A client of a server that is closed, since it has an internal key."""
-    async with guarded(database_url, internal_api_key=KEY, pace=QUICK) as client:
+    async with serving(database_url, internal_api_key=KEY, pace=QUICK) as client:
         yield client
 
 
@@ -136,7 +136,7 @@ async def test_one_wrong_proof_is_not_made_good_by_another(client: Client):
 
 @pytest.mark.parametrize("key", ["", "x", "None"])
 async def test_without_an_internal_key_none_is_right(database_url: str, key: str):
-    async with guarded(database_url) as client:
+    async with serving(database_url) as client:
         await check_refused(await client.get("/sessions", headers={"X-Internal-Auth": key}))
 
 
@@ -248,7 +248,7 @@ async def test_a_turn_stream_ends_before_it_shows_more(database_url: str):
     gate = asyncio.Semaphore(1)
     async with (
         model_server([says("Once ", "secret ", gate=gate)]) as model,
-        guarded(database_url, internal_api_key=KEY, llm_url=model.url, llm_retries=0) as client,
+        serving(database_url, internal_api_key=KEY, llm_url=model.url, llm_retries=0) as client,
     ):
         text = await token(client)
         body = {"session_id": "s", "message": {"type": "user_message", "content": "Tell."}}
@@ -271,18 +271,18 @@ async def test_a_turn_stream_ends_before_it_shows_more(database_url: str):
 
 
 async def test_an_open_server_takes_whoever_asks(database_url: str):
-    async with guarded(database_url) as client:
+    async with serving(database_url) as client:
         await make(client)
         await check(await client.post("/maintenance/cleanup"))
 
 
 async def test_an_open_server_refuses_what_is_wrong(database_url: str):
-    async with guarded(database_url) as client:
+    async with serving(database_url) as client:
         await check_refused(await client.get("/sessions", headers=bearer("art_x_y")))
 
 
 async def test_an_open_server_does_not_hear_pages_of_other_sites(database_url: str):
-    async with guarded(database_url) as client:
+    async with serving(database_url) as client:
         response = await client.post("/sessions", headers={"Sec-Fetch-Site": "cross-site"})
         await check_problem(response, 403, "forbidden")
         for site in ("same-origin", "same-site", "none"):
@@ -295,7 +295,7 @@ async def test_an_open_server_does_not_hear_pages_of_other_sites(database_url: s
 )
 async def test_an_open_server_does_not_hear_names_that_were_rebound(sqlite_url: str, host: str):
     """A page of evil.example, whose name now means 127.0.0.1, is of the same site to the browser."""
-    async with guarded(sqlite_url) as client:
+    async with serving(sqlite_url) as client:
         await check_problem(await client.get("/sessions", headers={"Host": host}), 403, "forbidden")
 
 
@@ -313,7 +313,7 @@ async def test_an_open_server_does_not_hear_names_that_were_rebound(sqlite_url: 
     ],
 )
 async def test_an_open_server_is_asked_by_its_own_names(sqlite_url: str, host: str):
-    async with guarded(sqlite_url) as client:
+    async with serving(sqlite_url) as client:
         await check(await client.get("/sessions", headers={"Host": host}))
 
 
@@ -330,7 +330,7 @@ async def closed(client: Client) -> None:
 
 async def test_an_open_server_closes_with_the_first_token(database_url: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("runtime.access.gate.LOOK_SECONDS", 0.01)
-    async with guarded(database_url, pace=QUICK) as client:
+    async with serving(database_url, pace=QUICK) as client:
         await make(client)
         async with client.get("/sessions/s/events") as stream:
             text = await token(client, owner="")
@@ -343,7 +343,7 @@ async def test_an_open_server_closes_with_the_first_token(database_url: str, mon
         await check(await client.get("/sessions", headers=bearer(text)))
         await store_of(client).tokens.revoke(text)
         await check_refused(await client.get("/sessions"))
-    async with guarded(database_url) as client:
+    async with serving(database_url) as client:
         await check_refused(await client.get("/sessions"))
 
 
@@ -351,7 +351,7 @@ async def test_the_open_gate_looks_on_when_the_database_fails(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("runtime.access.gate.LOOK_SECONDS", 0.01)
-    async with guarded(sqlite_url) as client:
+    async with serving(sqlite_url) as client:
         tokens = store_of(client).tokens
         working, failed = tokens._database, asyncio.Event()
 
@@ -379,7 +379,7 @@ async def issuer() -> AsyncIterator[JwtIssuer]:
 
 @pytest.fixture
 async def jwt_client(database_url: str, issuer: JwtIssuer) -> AsyncIterator[Client]:
-    async with guarded(database_url, pace=QUICK, **issuer.settings()) as client:
+    async with serving(database_url, pace=QUICK, **issuer.settings()) as client:
         yield client
 
 

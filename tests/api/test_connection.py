@@ -16,6 +16,7 @@ from typing import Any, cast
 import pytest
 
 from runtime.api import intake
+from runtime.api.admission import SHARES
 from runtime.api.connection import MAX_HEAD, Connection
 from runtime.api.intake import Intake
 from runtime.api.routes import Pace
@@ -266,3 +267,53 @@ async def test_who_has_waited_too_long_is_told_to_come_back():
     await asyncio.wait(crowd)
     assert all(task.exception() is None for task in crowd[:-1])
     assert isinstance(crowd[-1].exception(), Overloaded)
+
+
+async def test_a_full_line_refuses_at_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(intake, "MOST_WAITING", 3)
+    some = Intake(LONG)
+    begun = [asyncio.create_task(some.begin()) for _ in range(intake.PER_TURN + 5)]
+    results = await asyncio.gather(*begun, return_exceptions=True)
+    assert [type(result) for result in results[-2:]] == [Overloaded, Overloaded]
+    assert results[:-2] == [None] * (intake.PER_TURN + 3)
+
+
+async def test_what_comes_behind_a_head_that_is_too_long_is_not_kept(hasty: Client):
+    with lazy_socket() as sender:
+        connection = await connect(hasty, sender)
+        await make(hasty, "quiet")
+        await send(sender, b"GET /sessions/quiet/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await until(lambda: connection._request_in_progress)
+        head = b"GET / HTTP/1.1\r\n" + b"".join(b"a%d: %b\r\n" % (n, b"b" * 8000) for n in range(9))
+        for part in range(0, len(head), 1000):
+            await send(sender, head[part : part + 1000])
+        await until(lambda: connection._close)
+        for _ in range(20):
+            await send(sender, b"x")
+        assert len(connection._messages) == 1
+
+
+async def test_a_stream_ends_with_its_connection(hasty: Client):
+    await make(hasty, "quiet")
+    with lazy_socket() as sender:
+        connection = await connect(hasty, sender)
+        await send(sender, b"GET /sessions/quiet/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await until(lambda: connection.streams)
+        assert hasty.app[SHARES]._held["address 127.0.0.1", "streams"] == 1
+    # Long before the next heartbeat.
+    await until(lambda: not hasty.app[SHARES]._held)
+
+
+async def test_who_leaves_in_the_middle_of_a_large_reply_is_no_error(
+    sqlite_url: str, caplog: pytest.LogCaptureFixture
+):
+    async with serving(sqlite_url, max_body_bytes=2**25) as client:
+        await make(client)
+        for _ in range(20):
+            await append(client, {"role": "user", "content": "x" * 900_000})
+        with lazy_socket() as sender:
+            connection = await connect(client, sender)
+            await send(sender, b"GET /sessions/s/history HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await until(lambda: connection._paused)
+        await until(lambda: connection not in connections(client))
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []

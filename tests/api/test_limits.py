@@ -13,11 +13,11 @@ import pytest
 from aiohttp import ClientResponse
 
 from runtime.access.shares import Kind
-from runtime.api.admission import SHARES
+from runtime.api.admission import SHARES, network_of
 from runtime.api.routes import STORE, Pace
-from tests.access_server import bearer, guarded
+from tests.access_server import bearer
 from tests.api.reading import LONG
-from tests.api.serving import USER, Client, check, check_problem
+from tests.api.serving import USER, Client, check, check_problem, serving
 from tests.model_server import model_server, silence
 
 KEY = {"X-Internal-Auth": "internal"}
@@ -31,7 +31,7 @@ TURN = {"session_id": "s", "message": {"type": "user_message", "content": "Hi."}
 @asynccontextmanager
 async def limited(url: str, **limits: object) -> AsyncIterator[Client]:
     """A client of a closed server with these limits, and a session of nobody's in it."""
-    async with guarded(url, internal_api_key="internal", pace=QUICK, **limits) as client:
+    async with serving(url, internal_api_key="internal", pace=QUICK, **limits) as client:
         await client.app[STORE].create_session("s")
         yield client
         await nothing_held(client)
@@ -96,9 +96,9 @@ async def test_requests_in_flight(database_url: str):
         sent = [await stack.enter_async_context(in_flight(client, body)) for body in bodies]
         await until_held(client, "requests", 2)
         await check_too_many(await client.get("/sessions", headers=KEY))
-        # A stranger is not looked up, and what is public is counted as well.
+        # A stranger is not looked up; what is public is told all the same.
         await check_too_many(await client.get("/sessions", headers=bearer("art_x_y")))
-        await check_too_many(await client.get("/health"))
+        await check(await client.get("/health"))
         bodies[0].go.set()
         assert await sent[0] == 201
         await check(await client.get("/sessions", headers=KEY))
@@ -271,3 +271,27 @@ async def stream(client: Client, headers: dict[str, str]) -> int:
 
 async def turn(client: Client, headers: dict[str, str]) -> int:
     return await send(client, "POST", STREAM, json=TURN, headers=headers)
+
+
+async def test_a_write_that_is_stored_is_not_refused_for_its_reply(database_url: str) -> None:
+    async with limited(database_url, client_bytes=400_000, max_body_bytes=400_000) as client:
+        messages = {"messages": [USER] * 5_000}
+        async with client.post("/sessions/s/messages", json=messages, headers=KEY) as reply:
+            assert len((await check(reply, 201))["messages"]) == 5_000
+
+
+async def test_a_large_reply_is_in_hand_until_it_is_taken(database_url: str) -> None:
+    async with limited(database_url, client_bytes=400_000) as client:
+        await client.app[STORE].append_messages("s", [{"role": "user", "content": "x" * 300_000}])
+        both = [client.get("/sessions/s/messages", headers=KEY) for _ in range(2)]
+        replies = await asyncio.gather(*both)
+        assert {reply.status for reply in replies} <= {200, 429}
+        assert len(await replies[0].read()) > 300_000 or replies[0].status == 429
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [("192.0.2.7", "192.0.2.7"), ("2001:db8::1:2:3", "2001:db8::/64"), ("fe80::1%eth0", "fe80::/64")],
+)
+def test_a_host_of_ipv6_counts_as_one_whatever_its_address(address: str, counted: str) -> None:
+    assert network_of(address) == counted

@@ -145,7 +145,7 @@ async def test_the_log_line_can_be_switched_off(database_url: str, caplog: pytes
 async def test_what_is_not_ready_is_told_and_why_where_nobody_is_a_stranger(
     database_url: str, open: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with serving(database_url, open=open) as client:
+    async with serving(database_url, internal_api_key="" if open else "internal") as client:
         await client.app[STORE].close(1)
         ready = await check(await client.get("/health/ready"), 503)
     assert (ready["status"], ready["checks"]["migrations"]) == ("unavailable", "ok")

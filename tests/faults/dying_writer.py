@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from random import Random
 
 from runtime.db import sqlite, sqlite_wal
 from runtime.db.database import Database, open_database
 from tests.contract.database_rows import insert_session, message_row
+from tests.server_process import SOURCES
 
 # So small that every few transactions restart the WAL, by each way that there is.
 WAL_LIMIT, AUTOCHECKPOINT = 100_000, 20
@@ -60,6 +65,36 @@ def main(path: str) -> None:
             asyncio.run(write(path))
         os.waitpid(child, 0)
         os.write(1, b"dead\n")
+
+
+class DyingWriter:
+    """The program as a test has it."""
+
+    def __init__(self, path: Path) -> None:
+        command = [sys.executable, "-m", "tests.faults.dying_writer", str(path)]
+        self.process = subprocess.Popen(
+            command, cwd=SOURCES, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def write_and_die(self, seconds: float) -> int:
+        """How many transactions it said were committed."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print("go", file=self.process.stdin)
+        pid = self.process.stdout.readline().strip()
+        subprocess.run(["sh", "-c", 'sleep "$0"; kill -9 "$1"', str(seconds), pid], check=True)
+        commits = 0
+        while (line := self.process.stdout.readline().strip()) != "dead":
+            assert line, "it failed by itself"
+            commits += 1
+        return commits
+
+
+@contextmanager
+def dying_writer(path: Path) -> Iterator[DyingWriter]:
+    writer = DyingWriter(path)
+    with writer.process:
+        yield writer
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""The server, with all its heartbeats as much quicker as its first argument says: a scale, such as 0.1.
+"""The server at another pace: `python -m tests.faults.paced HEARTBEAT PATIENCE SCALE serve`.
 
-python -m tests.faults.paced 0.1 serve
+Streams are quiet for HEARTBEAT seconds at most, readers that take nothing are cut off after PATIENCE seconds,
+and the heartbeats of the line that listens are as much quicker as SCALE says, such as 0.1.
 """
 
 from __future__ import annotations
@@ -14,13 +15,22 @@ from runtime.api.routes import USUAL_PACE
 from runtime.db import listener
 
 
-def main(scale: float) -> int:
+def paced(
+    *, heartbeat: float = USUAL_PACE.heartbeat, patience: float = USUAL_PACE.patience, listening: float = 1.0
+) -> tuple[str, ...]:
+    """The command that starts it: seconds of streams, and the scale of those of the listener."""
+    pace = (str(heartbeat), str(patience), str(listening))
+    return (sys.executable, "-m", "tests.faults.paced", *pace, "serve")
+
+
+def main(heartbeat: float, patience: float, scale: float) -> int:
     """Serve; the exit status."""
-    force_setattr(USUAL_PACE, "heartbeat", USUAL_PACE.heartbeat * scale)
+    force_setattr(USUAL_PACE, "heartbeat", heartbeat)
+    force_setattr(USUAL_PACE, "patience", patience)
     listener.HEARTBEAT_SECONDS *= scale
     listener.HEARTBEAT_TIMEOUT *= scale
-    return __main__.main(sys.argv[2:])
+    return __main__.main(sys.argv[4:])
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1])))
+    sys.exit(main(*map(float, sys.argv[1:4])))

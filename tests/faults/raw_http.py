@@ -8,10 +8,12 @@ import os
 import re
 import socket
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+
+Play = Callable[[StreamReader, StreamWriter], Awaitable[object]]
 
 LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
 # What every reply has, and one that is not a reply to anything has not.
@@ -79,6 +81,31 @@ async def read_all(reader: StreamReader) -> bytes:
         while data := await reader.read(65536):
             received += data
     return received
+
+
+def sending(*parts: bytes, every: float = 0.0) -> Play:
+    """Sends one part after another, and pauses for so many seconds behind each."""
+
+    async def play(_: StreamReader, writer: StreamWriter) -> None:
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(every)
+
+    return play
+
+
+def forever(first: bytes, part: bytes, every: float = 0.0) -> Play:
+    """Sends the first, and then the part again and again."""
+
+    async def play(_: StreamReader, writer: StreamWriter) -> None:
+        writer.write(first)
+        while True:
+            await asyncio.sleep(every)
+            writer.write(part)
+            await writer.drain()
+
+    return play
 
 
 def memory_of(pid: int) -> float:

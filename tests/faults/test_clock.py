@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +14,7 @@ from random import Random
 import pytest
 
 from tests.faults.checker import check, count
+from tests.faults.clock import Clock
 from tests.faults.conftest import Report
 from tests.faults.load import Load
 from tests.faults.mortal import MortalServer, mortal_server
@@ -31,24 +30,9 @@ FLUSH_INTERVAL = 1.0
 MARGIN = 2.0
 
 
-class Clock:
-    """The clock of a server, and how far it is wrong. It is right at first."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file, self._new = folder / "offset", folder / "offset.new"
-        self.command = (sys.executable, "-m", "tests.faults.jumping_clock", str(self._file), "serve")
-        self.jump(0.0)
-
-    def jump(self, offset: float) -> None:
-        """From now on it is wrong by so many seconds."""
-        self._new.write_text(str(offset))
-        # Renamed into place: the server never reads half of it.
-        os.replace(self._new, self._file)
-
-
 @pytest.fixture
 def clock(tmp_path: Path) -> Clock:
-    return Clock(tmp_path)
+    return Clock(tmp_path / "clock")
 
 
 @asynccontextmanager

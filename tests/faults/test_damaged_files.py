@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 import shutil
-import sqlite3
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from runtime.db.sqlite_files import WAL_HEADER, WalIndex, _read_index, check_file
+from runtime.db.sqlite_files import WAL_HEADER, _read_index, check_file
 from runtime.errors import FileDamaged
 from tests.contract.obstacles import execute
+from tests.faults import damages
 from tests.faults.conftest import Report
+from tests.faults.damages import SUFFIXES, cut, digests, garbage, overwrite, size, wal
+from tests.faults.dying_writer import dying_writer
 from tests.process.http_client import HttpClient, Refused, http_client
-from tests.server_process import SOURCES, run_command, start_server
+from tests.server_process import run_command, start_server
 
-SUFFIXES = ("", "-wal", "-shm")
 NAME = "agent_runtime.db"
 MESSAGES = 60
 TEXT = "x" * 2000
@@ -57,142 +54,29 @@ async def write_messages(url: str, count: int) -> None:
             await client.post("/sessions/s/messages", {"role": "user", "content": f"{number} {TEXT}"})
 
 
-def wal(path: Path) -> Path:
-    return Path(f"{path}-wal")
-
-
-def size(path: Path, suffix: str = "") -> int:
-    return Path(f"{path}{suffix}").stat().st_size
-
-
-def digests(path: Path) -> dict[str, str]:
-    found = {suffix: Path(f"{path}{suffix}") for suffix in SUFFIXES}
-    return {
-        suffix: hashlib.sha256(file.read_bytes()).hexdigest()
-        for suffix, file in found.items()
-        if file.exists()
-    }
-
-
-def settle(path: Path) -> None:
-    """Bring the WAL into the file, as an orderly end does."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    assert list(digests(path)) == [""]
-
-
-def read_index(path: Path) -> WalIndex:
-    index = _read_index(path)
-    assert index is not None
-    return index
-
-
-def cut(file: Path, length: int) -> None:
-    with file.open("r+b") as opened:
-        opened.truncate(length)
-
-
-def overwrite(file: Path, offset: int, garbage: bytes) -> None:
-    with file.open("r+b") as opened:
-        opened.seek(offset)
-        opened.write(garbage)
-
-
-def garbage(length: int) -> bytes:
-    return Random(length).randbytes(length)
-
-
 # What happened to the file while no server ran, and what is said of it.
 
-
-def cut_to_a_frame(path: Path) -> None:
-    cut(wal(path), read_index(path).wal_bytes - read_index(path).page_size - 24)
-
-
-def cut_in_a_frame(path: Path) -> None:
-    cut(wal(path), read_index(path).wal_bytes - 1)
-
-
-def cut_to_its_header(path: Path) -> None:
-    cut(wal(path), WAL_HEADER)
-
-
-def cut_to_nothing(path: Path) -> None:
-    cut(wal(path), 0)
-
-
-def delete_the_wal(path: Path) -> None:
-    wal(path).unlink()
-
-
-def zero_the_end(path: Path) -> None:
-    overwrite(wal(path), read_index(path).wal_bytes - 5000, bytes(5000))
-
-
 LOST = r"committed writes are lost: of its WAL \d+ bytes are there, and \d+ were written; .* -shm$"
-
-
-def destroy_the_header(path: Path) -> None:
-    settle(path)
-    overwrite(path, 0, garbage(100))
-
-
-def destroy_the_page_size(path: Path) -> None:
-    settle(path)
-    overwrite(path, 16, b"\x12\x34")
-
-
-def destroy_the_header_beside_a_wal(path: Path) -> None:
-    overwrite(path, 0, garbage(100))
-
-
-def destroy_a_page_of_messages(path: Path) -> None:
-    """Nobody comes upon it who does not look for it."""
-    settle(path)
-    overwrite(path, size(path) // 8192 * 4096, garbage(4096))
-
-
-def destroy_pages(path: Path) -> None:
-    settle(path)
-    overwrite(path, 4096, garbage(size(path) - 3 * 4096))
-
-
-def destroy_pages_beside_a_wal(path: Path) -> None:
-    overwrite(path, 4096, garbage(size(path) - 3 * 4096))
-
-
-def cut_the_file(path: Path) -> None:
-    settle(path)
-    cut(path, size(path) // 2)
-
-
-def empty_the_file_beside_a_wal(path: Path) -> None:
-    cut(path, 0)
-
-
-def put_a_text_there(path: Path) -> None:
-    settle(path)
-    path.write_text("dear diary, " * 1000)
 
 
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (cut_to_a_frame, LOST),
-        (cut_in_a_frame, LOST),
-        (cut_to_its_header, LOST),
-        (cut_to_nothing, LOST),
-        (delete_the_wal, LOST),
-        (zero_the_end, LOST),
-        (destroy_the_header, "it is not a SQLite database; restore a backup"),
-        (destroy_the_header_beside_a_wal, "it is not a SQLite database; restore a backup"),
-        (destroy_the_page_size, "file is not a database; restore a backup"),
-        (destroy_a_page_of_messages, "; restore a backup .*agent-runtime check"),
-        (destroy_pages, "; restore a backup .*agent-runtime check"),
-        (destroy_pages_beside_a_wal, "; restore a backup .*agent-runtime check"),
-        (cut_the_file, r"it is cut short: \d+ of \d+ bytes are there; restore a backup"),
-        (empty_the_file_beside_a_wal, "it is empty or missing, and its WAL is not; restore a backup"),
-        (put_a_text_there, "it is not a SQLite database; restore a backup"),
+        (damages.cut_to_a_frame, LOST),
+        (damages.cut_in_a_frame, LOST),
+        (damages.cut_to_its_header, LOST),
+        (damages.cut_to_nothing, LOST),
+        (damages.delete_the_wal, LOST),
+        (damages.zero_the_end, LOST),
+        (damages.destroy_the_header, "it is not a SQLite database; restore a backup"),
+        (damages.destroy_the_header_beside_a_wal, "it is not a SQLite database; restore a backup"),
+        (damages.destroy_the_page_size, "file is not a database; restore a backup"),
+        (damages.destroy_a_page_of_messages, "; restore a backup .*agent-runtime check"),
+        (damages.destroy_pages, "; restore a backup .*agent-runtime check"),
+        (damages.destroy_pages_beside_a_wal, "; restore a backup .*agent-runtime check"),
+        (damages.cut_the_file, r"it is cut short: \d+ of \d+ bytes are there; restore a backup"),
+        (damages.empty_the_file_beside_a_wal, "it is empty or missing, and its WAL is not; restore a backup"),
+        (damages.put_a_text_there, "it is not a SQLite database; restore a backup"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -208,7 +92,7 @@ def test_a_damaged_file_is_refused_and_left_as_it_is(path: Path, damage: Damage,
     assert digests(path) == before
 
 
-@pytest.mark.parametrize("damage", [cut_to_a_frame, destroy_a_page_of_messages])
+@pytest.mark.parametrize("damage", [damages.cut_to_a_frame, damages.destroy_a_page_of_messages])
 def test_whoever_only_looks_leaves_it_as_it_is(path: Path, damage: Damage):
     """To read the WAL of a killed process is to forget what it lacks."""
     damage(path)
@@ -224,7 +108,7 @@ def test_whoever_only_looks_leaves_it_as_it_is(path: Path, damage: Damage):
 
 
 async def test_deleting_the_index_accepts_the_loss(path: Path):
-    cut_to_a_frame(path)
+    damages.cut_to_a_frame(path)
     Path(f"{path}-shm").unlink()
     with start_server({"DB_URL": f"sqlite:///{path}"}) as server:
         async with http_client(server.url) as client:
@@ -235,7 +119,7 @@ async def test_deleting_the_index_accepts_the_loss(path: Path):
 
 def test_after_a_power_cut_what_is_left_of_the_wal_is_taken(path: Path):
     """A buffered write may be lost then (W5), and what the index says of it is not to be trusted."""
-    cut_to_a_frame(path)
+    damages.cut_to_a_frame(path)
     lock = Path(f"{path}.lock")
     [owner, _] = lock.read_text().splitlines()
     lock.write_text(f"{owner}\n00000000-another-boot\n")
@@ -283,34 +167,6 @@ async def code_of(client: HttpClient, number: int) -> tuple[int, str]:
 
 
 # Killed at any moment: nothing but a loss may look like one.
-
-
-class DyingWriter:
-    def __init__(self, path: Path) -> None:
-        command = [sys.executable, "-m", "tests.faults.dying_writer", str(path)]
-        self.process = subprocess.Popen(
-            command, cwd=SOURCES, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-
-    def write_and_die(self, seconds: float) -> int:
-        """How many transactions it said were committed."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        print("go", file=self.process.stdin)
-        pid = self.process.stdout.readline().strip()
-        subprocess.run(["sh", "-c", 'sleep "$0"; kill -9 "$1"', str(seconds), pid], check=True)
-        commits = 0
-        while (line := self.process.stdout.readline().strip()) != "dead":
-            assert line, "it failed by itself"
-            commits += 1
-        return commits
-
-
-@contextmanager
-def dying_writer(path: Path) -> Iterator[DyingWriter]:
-    writer = DyingWriter(path)
-    with writer.process:
-        yield writer
 
 
 @pytest.mark.rounds(40)

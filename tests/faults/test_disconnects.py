@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from random import Random
 from urllib.parse import urlsplit
 
@@ -14,6 +13,7 @@ from tests.faults.checker import check, count
 from tests.faults.conftest import Report
 from tests.faults.load import Load
 from tests.faults.mortal import mortal_server
+from tests.faults.paced import paced
 from tests.faults.stored import find_damage, read_database
 from tests.process.http_client import HttpClient, http_client
 
@@ -22,7 +22,7 @@ BROKEN, AT_A_TIME = 200, 20
 # Seconds: the longest that a client stays, and the longest that what it left may take.
 LONGEST_STAY, SETTLED_WITHIN = 0.05, 10.0
 # A stream without news finds its reader gone at its next heartbeat: here after 1.5 s.
-PACED = (sys.executable, "-m", "tests.faults.paced", "0.1", "serve")
+PACED = paced(heartbeat=1.5, listening=0.1)
 BODY = b'{"role":"user","content":"gone"}'
 IN_TRANSACTION = "SELECT count(*) FROM pg_stat_activity WHERE state ~ 'idle in transaction'"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,6 +12,7 @@ import psycopg
 import pytest
 
 from tests.faults.conftest import Report
+from tests.faults.paced import paced
 from tests.model_server import model_server, says
 from tests.process.http_client import Event, HttpClient, http_client
 from tests.server_process import ServerProcess
@@ -64,7 +64,7 @@ async def pair(postgres_url: str, scale: float) -> AsyncIterator[Pair]:
 
 @asynccontextmanager
 async def paced_server(env: dict[str, str], url: str, scale: float) -> AsyncIterator[HttpClient]:
-    command = (sys.executable, "-m", "tests.faults.paced", str(scale), "serve")
+    command = paced(heartbeat=LOOK * scale, listening=scale)
     with ServerProcess({**env, "DB_URL": url}, command=command) as server:
         await asyncio.to_thread(server.wait_until_listening)
         async with http_client(server.url) as client:

@@ -29,7 +29,7 @@ SESSIONS = 50
 # Seconds of the usual load, before and after.
 CALM = 1.0
 # How much of the best is still done: what is promised, and what a short run on a busy machine must show.
-PROMISED, SHOWN = 0.8, 0.4
+PROMISED, SHOWN = 0.8, 0.15
 # From here on a run counts as long.
 LONG_RUN = 20
 # MiB that the server may grow by: 1,280 connections, and what is queued.
@@ -37,7 +37,7 @@ MEMORY = 160
 # A queue so small, and a deadline so near, that much is refused.
 NARROW = {"MAX_PENDING_BYTES": "262144", "WRITE_TIMEOUT": "1"}
 # What of the best is left where nearly all are refused and come back at once; how long the database is away.
-LEFT, AWAY = 0.1, 2.5
+LEFT, AWAY = 0.05, 2.5
 
 
 class Hammered:

@@ -256,7 +256,7 @@ def test_a_port_in_use_is_refused(sqlite_url: str):
 
 def test_a_host_that_is_not_ours_is_refused(sqlite_url: str):
     line = refusal("serve", DB_URL=sqlite_url, HOST="host.invalid")
-    assert "AGENT_RUNTIME__HOST 'host.invalid'" in line
+    assert "AGENT_RUNTIME__HOST is 'host.invalid', which is not known" in line
 
 
 def test_w13_a_second_process_on_a_sqlite_file_names_the_first(sqlite_url: str):

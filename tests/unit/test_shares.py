@@ -93,7 +93,7 @@ def test_what_nothing_stands_beside_always_fits():
     with Holding(shares) as holding:
         holding.join("a")
         holding.take("bytes", 10_000)
-        with pytest.raises(TooManyRequests, match="bytes of requests in hand: a client may have 100"):
+        with pytest.raises(TooManyRequests, match="bytes in hand: a client may have 100"):
             holding.take("bytes", 1)
     assert not shares._held
 
