@@ -225,8 +225,9 @@ async def test_readers_that_stop_reading_are_cut_off(server: ServerProcess, repo
         while files_of(server.pid) > files + OWN_FILES:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
     report(memory_mib=peak)
-    # Each large one is 7 MiB, of which there may be a copy; of the small ones no more than one waits each.
-    assert peak < 2 * 10 * (7 + 1)
+    # Each large one is 7 MiB, of which there may be copies, and those of the wave before while the machine is
+    # busy; of the small ones no more than one waits each.
+    assert peak < 4 * 10 * (7 + 1)
 
 
 async def fill(server: ServerProcess, session: str, messages: int, size: int) -> None:

@@ -44,7 +44,7 @@ async def served(url: str, clock: Clock, **settings: str) -> AsyncIterator[tuple
         yield server, client
 
 
-@pytest.mark.rounds(20)
+@pytest.mark.rounds(10)
 async def test_w3_w4_order_by_seq_stays_while_the_clock_jumps(
     database_url: str, clock: Clock, rounds: int, seed: int, report: Report
 ):

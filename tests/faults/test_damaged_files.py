@@ -169,7 +169,7 @@ async def code_of(client: HttpClient, number: int) -> tuple[int, str]:
 # Killed at any moment: nothing but a loss may look like one.
 
 
-@pytest.mark.rounds(40)
+@pytest.mark.rounds(20)
 def test_w5_killed_at_any_moment_only_a_wal_that_was_cut_is_refused(
     sqlite_url: str, tmp_path: Path, rounds: int, seed: int, report: Report
 ):

@@ -96,7 +96,8 @@ async def test_a_crowd_is_refused_while_others_are_served(
         recovery_s=max(recoveries),
     )
     assert not findings, "\n".join(findings[:20])
-    assert server.process.log.count("connections are refused") == 1
+    # For the limit of connections and, where asyncio has taken more than that at once, for the files.
+    assert server.process.log.count("connections are refused") in (1, 2)
     assert max(recoveries) < LONGEST_RECOVERY
     assert "Traceback" not in server.process.log
 

@@ -20,7 +20,7 @@ from tests.faults.test_kill import LONGEST_START, kill_often
 FLUSH_INTERVAL, MARGIN = 0.2, 0.8
 
 
-@pytest.mark.rounds(10)
+@pytest.mark.rounds(5)
 async def test_w5_killed_in_buffered_mode_only_the_newest_of_each_session_is_lost(
     database_url: str, rounds: int, seed: int, report: Report
 ):

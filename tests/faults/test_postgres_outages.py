@@ -106,7 +106,7 @@ async def in_a_thread(context: AbstractContextManager[Any]) -> AsyncIterator[Non
         await asyncio.to_thread(context.__exit__, None, None, None)
 
 
-@pytest.mark.rounds(2)
+@pytest.mark.rounds(1)
 @pytest.mark.parametrize("blow", BLOWS)
 async def test_w7_what_hits_postgres_under_load_loses_and_doubles_nothing(
     blow: str, rounds: int, seed: int, report: Report

@@ -66,7 +66,7 @@ async def instances(database_url: str, seed: int) -> AsyncIterator[Instances]:
         yield Instances(servers, http, Random(seed))
 
 
-@pytest.mark.rounds(8)
+@pytest.mark.rounds(4)
 async def test_w12_the_same_key_ten_times_at_once_has_one_effect_and_one_reply(
     instances: Instances, database_url: str, rounds: int, report: Report
 ):

@@ -25,7 +25,7 @@ from tests.process.http_client import HttpClient, http_client
 STALLED, RESTLESS, PATIENT = 60, 420, 20
 SESSIONS = 20
 # Messages of each session without the stalled ones and with them, and seconds between two of them.
-MESSAGES, EVERY = 10, 0.2
+MESSAGES, EVERY = 6, 0.3
 # What a stalled reader is sent: more than the sockets in between can hold, in 100 messages at most.
 HEAVY, SIZE = 60, 60_000
 # Seconds after which who has stalled is cut off, and by when all is over.

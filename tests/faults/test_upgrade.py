@@ -90,7 +90,7 @@ async def test_the_previous_schema_with_data_comes_up_and_back_unchanged(databas
     assert not check(load.journal, before) + find_damage(database_url)
 
 
-@pytest.mark.rounds(2)
+@pytest.mark.rounds(1)
 async def test_stopped_upgraded_and_started_again_under_load(
     database_url: str, rounds: int, seed: int, report: Report
 ):
@@ -112,7 +112,7 @@ async def test_stopped_upgraded_and_started_again_under_load(
     assess(load, database_url, report, pauses)
 
 
-@pytest.mark.rounds(2)
+@pytest.mark.rounds(1)
 async def test_instances_outlive_a_rollback_and_the_upgrade_after_it(
     postgres_url: str, rounds: int, seed: int, report: Report
 ):
