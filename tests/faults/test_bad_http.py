@@ -40,7 +40,7 @@ from tests.faults.raw_http import (
 from tests.server_process import ServerProcess
 
 # Seconds: what a request may take, what a reader may rest; and how long all of it may last on a busy machine.
-READ_TIMEOUT, PATIENCE, SLACK = 1.0, 1.0, 6.0
+READ_TIMEOUT, PATIENCE, SLACK = 1.0, 1.0, 20.0
 # How many do the same at once; what that may take in memory, in MiB, beside what it took before.
 CROWD, MEMORY = 200, 48.0
 # It may open a few files of its own for good while it works.
