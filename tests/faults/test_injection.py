@@ -22,8 +22,8 @@ from tests.server_process import ServerProcess, start_server
 
 AT_A_TIME = 16
 TIMEOUT = aiohttp.ClientTimeout(total=60)
-# A body takes many texts, one after the other: in a usual run every eighth begins one.
-STRIDE = 8
+# A body takes many texts, one after the other: in a usual run every sixteenth begins one.
+STRIDE = 16
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING) [a-z_.]+: ")
 NEIGHBOUR = {"session_id": "neighbour", "title": "t", "messages": [{"role": "user", "content": "hello"}]}
 

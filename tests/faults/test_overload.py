@@ -142,8 +142,8 @@ async def test_w9_ten_times_more_load_and_nearly_as_much_work(database_url: str,
 
 
 @pytest.mark.rounds(1)
-async def test_w9_where_most_are_refused_work_goes_on(database_url: str, rounds: int, report: Report):
-    async with hammered_server(database_url, report, **NARROW) as server:
+async def test_w9_where_most_are_refused_work_goes_on(sqlite_url: str, rounds: int, report: Report):
+    async with hammered_server(sqlite_url, report, **NARROW) as server:
         before = await server.strike(USUAL, CALM)
         rude = await server.strike(TOO_MANY, rounds, "--rude")
         after = await server.strike(USUAL, CALM)

@@ -38,7 +38,7 @@ from tests.unit.tables import Columns, Tables, json_or_none
 # A hundred, unless another profile says more (`--hypothesis-profile=long`).
 EXAMPLES = settings().max_examples
 thoroughly = settings(
-    max_examples=15 * EXAMPLES,
+    max_examples=10 * EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -57,7 +57,7 @@ def tables() -> Iterator[Tables]:
 
 @given(lists_of(draw, min_size=8, max_size=30))
 @settings(
-    max_examples=10 * EXAMPLES,
+    max_examples=7 * EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
