@@ -16,10 +16,8 @@ Report = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)
-def uncounted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Coverage counts neither here nor in the servers of these tests: it would make hundreds of starts, and
-    each load, take twice as long, and show nothing that the other tests do not reach."""
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+def uncounted() -> Iterator[None]:
+    """Coverage does not count here: each load would take longer, and little shows that other tests miss."""
     counting = coverage.Coverage.current()
     if counting is not None:
         counting.stop()
