@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import coverage
 import pytest
 from hypothesis import settings
 
@@ -33,6 +34,17 @@ DIALECTS = ("sqlite", "postgres")
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.register_profile("long", max_examples=2000, deadline=None)
 settings.load_profile("steady")
+
+
+@pytest.fixture
+def uncounted() -> Iterator[None]:
+    """Coverage does not count meanwhile: long tests would be longer, and show little that others miss."""
+    counting = coverage.Coverage.current()
+    if counting is not None:
+        counting.stop()
+    yield
+    if counting is not None:
+        counting.start()
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,8 @@ from tests.conversation import Conversation, StoredMessage, value
 from tests.interleavings import Interleaving, Step, interleavings, opening, switch_agent
 from tests.model import Model
 
+pytestmark = pytest.mark.usefixtures("uncounted")
+
 EXAMPLES = settings().max_examples
 # Not flushed by time while a test runs: reading has to flush (W6).
 SETTINGS = Settings(flush_interval=3600)

@@ -5,9 +5,8 @@ report    report(name=figure, …) prints figures in pytest's summary
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import coverage
 import pytest
 
 from tests.faults.options import FIGURES
@@ -16,14 +15,8 @@ Report = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)
-def uncounted() -> Iterator[None]:
-    """Coverage does not count here: each load would take longer, and little shows that other tests miss."""
-    counting = coverage.Coverage.current()
-    if counting is not None:
-        counting.stop()
-    yield
-    if counting is not None:
-        counting.start()
+def uncounted_faults(uncounted: None) -> None:
+    """No test here counts for coverage."""
 
 
 @pytest.fixture

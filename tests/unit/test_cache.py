@@ -20,6 +20,8 @@ from tests.interleavings import lists_of
 from tests.unit.simulation import Event, Simulation, draw_event
 from tests.unit.tables import Tables
 
+pytestmark = pytest.mark.usefixtures("uncounted")
+
 # Tails are trimmed to this many messages here, so that it happens.
 SHORT_TAIL = 4
 EXAMPLES = settings().max_examples

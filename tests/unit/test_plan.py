@@ -35,6 +35,8 @@ from tests.model import SPEECH, Model
 from tests.turn_steps import TURNS
 from tests.unit.tables import Columns, Tables, json_or_none
 
+pytestmark = pytest.mark.usefixtures("uncounted")
+
 # A hundred, unless another profile says more (`--hypothesis-profile=long`).
 EXAMPLES = settings().max_examples
 thoroughly = settings(

@@ -22,6 +22,8 @@ from tests.turn_steps import CALLING, advance_turn, interrupt_turn, start_turn, 
 from tests.unit.tables import Tables
 from tests.unit.test_plan import Run, expected_changes, forget_old, found, in_order, outcomes, state, told
 
+pytestmark = pytest.mark.usefixtures("uncounted")
+
 EXAMPLES = settings().max_examples
 
 ASKED: tuple[Callable[[Chance], Command], ...] = (
