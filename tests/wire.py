@@ -119,7 +119,9 @@ class Wire:
         return len(listening)
 
     async def stop(self) -> None:
-        """End every connection."""
+        """End every connection, also those that have only just come."""
+        for _ in range(4):
+            await asyncio.sleep(0)
         tasks = list(self._lines.values())
         for task in tasks:
             task.cancel()
@@ -138,20 +140,26 @@ class Line:
         self.listens = self.deaf = False
 
     async def carry(self, path: str) -> None:
+        try:
+            await self._carry_both_ways(path)
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            # All at once, and then waited for: `stop` may come while this ends by itself.
+            for writer in self._writers:
+                writer.transport.abort()
+            closing = (writer.wait_closed() for writer in self._writers)
+            await asyncio.gather(*closing, return_exceptions=True)
+
+    async def _carry_both_ways(self, path: str) -> None:
         server_reader, server = await asyncio.open_unix_connection(path)
         self._writers.append(server)
         back = asyncio.create_task(self._carry_back(server_reader, self._writers[0]))
         try:
             await self._carry_there(server)
-        except (OSError, asyncio.CancelledError):
-            pass
         finally:
-            # All at once, and then waited for: `stop` may come while this ends by itself.
             back.cancel()
-            for writer in self._writers:
-                writer.transport.abort()
-            closing = (writer.wait_closed() for writer in self._writers)
-            await asyncio.gather(back, *closing, return_exceptions=True)
+            await asyncio.gather(back, return_exceptions=True)
 
     def reset(self) -> None:
         for writer in self._writers:

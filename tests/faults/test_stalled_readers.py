@@ -17,7 +17,7 @@ from random import Random
 import pytest
 
 from tests.faults.conftest import Report
-from tests.faults.mortal import mortal_server
+from tests.faults.mortal import MortalServer, mortal_server
 from tests.faults.paced import paced
 from tests.faults.raw_http import connection, files_of, memory_of
 from tests.process.http_client import HttpClient, http_client
@@ -30,6 +30,8 @@ MESSAGES, EVERY = 6, 0.3
 HEAVY, SIZE = 60, 60_000
 # Seconds after which who has stalled is cut off, and by when all is over.
 PATIENCE, SLACK = 2.0, 240.0
+# What the server's log says of each.
+CUT_OFF = "has stalled"
 # How much later the patient may hear: in times and, on a machine with other things to do, in seconds. Whoever
 # had to wait for the stalled would wait for as long as these are borne with.
 TIMES, ANYWAY = 6.0, 1.9
@@ -90,10 +92,10 @@ async def write(client: HttpClient, session: str, count: int) -> None:
         await asyncio.sleep(EVERY)
 
 
-async def stall(url: str) -> None:
+async def stall(url: str, cut_off: asyncio.Event) -> None:
     """Take nothing until the server has cut the stream off; it does so before all is sent."""
     async with following(url, "heavy", 0, takes=4096) as reader:
-        await asyncio.sleep(3 * PATIENCE)
+        await cut_off.wait()
         received = 0
         try:
             while data := await reader.read(65536):
@@ -103,13 +105,25 @@ async def stall(url: str) -> None:
         assert received < HEAVY * SIZE
 
 
-async def measure(client: HttpClient, names: list[str], chance: Random, stalled: int) -> list[float]:
+async def tell_when_cut_off(server: MortalServer, stalled: int, cut_off: asyncio.Event) -> None:
+    """Set it once the server has said of so many more that it has cut them off."""
+    before = server.process.log.count(CUT_OFF)
+    while server.process.log.count(CUT_OFF) < before + stalled:  # noqa: ASYNC110 - a log has no event
+        await asyncio.sleep(0.05)
+    cut_off.set()
+
+
+async def measure(
+    server: MortalServer, client: HttpClient, names: list[str], chance: Random, stalled: int
+) -> list[float]:
     """How late the patient have heard, in order, with so many stalled ones beside them."""
     for name in names:
         await client.post("/sessions", {"session_id": name})
+    cut_off = asyncio.Event()
     async with asyncio.timeout(SLACK), asyncio.TaskGroup() as group:
+        group.create_task(tell_when_cut_off(server, stalled, cut_off))
         for _ in range(stalled):
-            group.create_task(stall(client.url))
+            group.create_task(stall(client.url, cut_off))
         for number in range(RESTLESS):
             each = Random(chance.random())
             group.create_task(listen(client.url, names[number % SESSIONS], MESSAGES, each))
@@ -139,9 +153,9 @@ async def test_stalled_readers_are_cut_off_and_slow_nobody(
         memory = memory_of(pid)
         for n in range(rounds):
             files = files_of(pid)
-            calm = await measure(client, [f"calm-{n}-{m}" for m in range(SESSIONS)], chance, 0)
+            calm = await measure(server, client, [f"calm-{n}-{m}" for m in range(SESSIONS)], chance, 0)
             with_stalled = await measure(
-                client, [f"stalled-{n}-{m}" for m in range(SESSIONS)], chance, STALLED
+                server, client, [f"stalled-{n}-{m}" for m in range(SESSIONS)], chance, STALLED
             )
             async with asyncio.timeout(SLACK):
                 while files_of(pid) > files + 24:  # noqa: ASYNC110 - nobody tells
@@ -151,7 +165,7 @@ async def test_stalled_readers_are_cut_off_and_slow_nobody(
         async with asyncio.timeout(SLACK):
             while await client.read_metric("sse_streams"):  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.05)
-        assert server.process.log.count("has stalled") == rounds * STALLED
+        assert server.process.log.count(CUT_OFF) == rounds * STALLED
         assert await server.stop() == 0
         assert "Traceback" not in server.process.log
     report(
