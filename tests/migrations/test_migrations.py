@@ -245,7 +245,7 @@ async def test_a_lock_row_of_a_crash_does_not_stop_the_next_start(database_url: 
     assert time.monotonic() - started < 8  # yoyo would wait for ten seconds, and give up.
 
 
-@pytest.mark.parametrize("statement", range(2, 60, 3))
+@pytest.mark.parametrize("statement", range(2, 60, 5))
 async def test_killed_before_any_statement_of_yoyo_the_next_start_converges(
     empty_database_url: str, sqlite_url: str, statement: int
 ):
