@@ -24,7 +24,8 @@ TurnStatus = Literal["running", "completed", "stopped", "failed", "interrupted"]
 # A key: what a session, a call or an agent is known by. No control characters (C0, DEL and C1), and no
 # surrogates, which are no characters at all. Python's $ also matches before a last line feed: hence (?!\n).
 KEY_PATTERN = r"^[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+$(?!\n)"
-Key = Annotated[str, Meta(min_length=1, max_length=255, pattern=KEY_PATTERN)]
+MAX_KEY = 255
+Key = Annotated[str, Meta(min_length=1, max_length=MAX_KEY, pattern=KEY_PATTERN)]
 # What people read beside the messages. A list of a thousand sessions shows as many of them.
 Text = Annotated[str, Meta(max_length=65_536)]
 Metadata = dict[str, Any]

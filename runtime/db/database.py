@@ -38,7 +38,11 @@ class Transaction(Protocol):
         """Run a statement of sql/ by name and return all of its rows."""
 
     async def execute_many(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
-        """Run a statement of sql/ by name once for each row of parameters."""
+        """Run a statement of sql/ by name once for each row of parameters.
+
+        Raises DatabaseConflict where it takes a `base_version` and a row is no longer at that one: perhaps
+        only when the transaction is left.
+        """
 
 
 class Database(Protocol):

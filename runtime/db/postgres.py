@@ -18,7 +18,7 @@ import asyncpg
 from runtime.db.cancellation import finish
 from runtime.db.database import DatabaseUrl, Dialect, Limits, Row
 from runtime.db.listener import Listener
-from runtime.db.queries import Queries, load_queries
+from runtime.db.queries import Queries, Query, load_queries
 from runtime.db.slowlog import SlowLog, now
 from runtime.errors import (
     CommitUnknown,
@@ -47,7 +47,15 @@ SESSION = {
     # would rather read all of a table of ten thousand for them: 12 ms instead of 0.5 ms in each batch.
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
+    # Every statement has one good plan. Postgres would look a few times whether another one is better, and
+    # plan what takes arrays anew each time.
+    "plan_cache_mode": "force_generic_plan",
 }
+
+# What goes in by COPY where it is many rows, into which table; the parameters are named as its columns are.
+# Of 8 rows it takes 0.31 ms where executemany takes 0.39 ms, of 256 it takes 3.8 ms and 6.8 ms.
+COPIED = {"insert_message": "messages"}
+LEAST_COPIED = 8
 
 # asyncpg raises the errors of the server, errors of its own, and what the network raises.
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
@@ -169,11 +177,23 @@ class PostgresTransaction:
         """Run a statement by name once for each row of parameters."""
         started = now()
         try:
-            await self._connection.executemany(self._queries[statement].sql, rows)
+            await self._execute_many(self._queries[statement], rows)
         except DRIVER_ERRORS as error:
             raise translate(error) from error
         finally:
             self._slow.note(statement, started)
+
+    async def _execute_many(self, query: Query, rows: Sequence[Sequence[object]]) -> None:
+        if "unnest(" in query.sql:
+            done = await self._connection.execute(query.sql, *zip(*rows, strict=True))
+            if int(done.rpartition(" ")[2]) != len(rows):
+                raise DatabaseConflict(f"another instance came before {query.name}")
+        elif query.name in COPIED and len(rows) >= LEAST_COPIED:
+            await self._connection.copy_records_to_table(
+                COPIED[query.name], records=rows, columns=query.parameters
+            )
+        else:
+            await self._connection.executemany(query.sql, rows)
 
 
 class PostgresDatabase:

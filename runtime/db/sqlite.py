@@ -32,6 +32,7 @@ from runtime.db.sqlite_staging import StagingConnection
 from runtime.db.sqlite_wal import WAL_BUSY_MS, WAL_LIMIT, WAL_SECONDS, Wal
 from runtime.errors import (
     CommitUnknown,
+    DatabaseConflict,
     DatabaseDamaged,
     DatabaseError,
     DatabaseUnavailable,
@@ -154,9 +155,11 @@ class SqliteTransaction(SqliteReading):
         self._staging.stage(functools.partial(self._execute_many, statement, rows))
 
     def _execute_many(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
-        started = now()
+        started, query = now(), self._queries[statement]
         try:
-            self._staging.executemany(self._queries[statement].sql, map(bind, rows))
+            done = self._staging.executemany(query.sql, map(bind, rows))
+            if "base_version" in query.parameters and done.rowcount != len(rows):
+                raise DatabaseConflict(f"a row is not what {statement} took it for")
         finally:
             self._slow.note(statement, started)
 

@@ -39,12 +39,13 @@ sqlite3.register_converter("timestamptz", _read_time)
 
 def bind(parameters: Sequence[object]) -> list[object]:
     """The parameters with each time as text of one width, so that the order of texts is that of times."""
-    return [
-        value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
-        if isinstance(value, datetime)
-        else value
-        for value in parameters
-    ]
+    return [_as_text(value) if type(value) is datetime else value for value in parameters]
+
+
+def _as_text(time: datetime) -> str:
+    # `isoformat` ends in "+00:00" for UTC.
+    utc = time if time.tzinfo is UTC else time.astimezone(UTC)
+    return utc.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def is_read_only(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import attrgetter
 
 from msgspec import Struct
 
@@ -147,8 +148,9 @@ class Batch:
     def rows(self) -> Rows:
         rows: Rows = defaultdict(list)
         rows["delete_session"] += [(head.id,) for head in self.erased.values()]
-        for key in sorted(self.sessions):
-            self.sessions[key].write(rows)
+        # In the order of their ids: two instances never wait for each other's heads in a circle.
+        for session in sorted(self.sessions.values(), key=attrgetter("id")):
+            session.write(rows)
         rows["insert_idempotency_key"] += sorted(self.new_replies)
         if self.forget_before is not None:
             rows["delete_old_idempotency_keys"].append((self.forget_before, FORGET_LIMIT))

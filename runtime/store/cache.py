@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
+from sys import getsizeof
 
 import msgspec
 
@@ -16,9 +17,12 @@ from runtime.store.state import Head, MessageColumns
 # The most messages kept of one session; it may hold half as many again before it is trimmed.
 TAIL_LENGTH = 200
 # About what an entry, and a message in it, cost beside their bytes.
-ENTRY_OVERHEAD, MESSAGE_OVERHEAD = 1000, 150
+ENTRY_OVERHEAD, MESSAGE_OVERHEAD = 1000, 300
 
+# A message as its readers get it, or as it was stored until the first of them comes: most are never read
+# from here.
 Encoded = tuple[int, msgspec.Raw]
+Kept = tuple[int, msgspec.Raw | MessageColumns]
 
 
 class Entry:
@@ -28,22 +32,25 @@ class Entry:
         self.head = head
         self.start = start
         self.seqs: list[int] = []
-        self.encoded: list[msgspec.Raw] = []
+        self.messages: list[msgspec.Raw | MessageColumns] = []
+        self.sizes: list[int] = []
         self.size = ENTRY_OVERHEAD
 
-    def extend(self, messages: Sequence[Encoded]) -> None:
+    def extend(self, messages: Sequence[Kept]) -> None:
         """Add the messages that follow."""
-        for seq, encoded in messages:
+        for seq, message in messages:
+            size = _size(message)
             self.seqs.append(seq)
-            self.encoded.append(encoded)
-            self.size += len(memoryview(encoded)) + MESSAGE_OVERHEAD
+            self.messages.append(message)
+            self.sizes.append(size)
+            self.size += size
         if len(self.seqs) > TAIL_LENGTH * 3 // 2:
             self._trim(len(self.seqs) - TAIL_LENGTH)
 
     def _trim(self, count: int) -> None:
         self.start = self.seqs[count]
-        self.size -= sum(len(memoryview(raw)) + MESSAGE_OVERHEAD for raw in self.encoded[:count])
-        del self.seqs[:count], self.encoded[:count]
+        self.size -= sum(self.sizes[:count])
+        del self.seqs[:count], self.messages[:count], self.sizes[:count]
 
     def after(self, seq: int, limit: int) -> tuple[list[Encoded], bool] | None:
         """The page after a message and whether more follow; None where it reaches back too far."""
@@ -62,7 +69,19 @@ class Entry:
         return self._slice(first, end), first > 0 or not whole
 
     def _slice(self, first: int, end: int) -> list[Encoded]:
-        return list(zip(self.seqs[first:end], self.encoded[first:end], strict=True))
+        return [(self.seqs[place], self._encoded(place)) for place in range(first, min(end, len(self.seqs)))]
+
+    def _encoded(self, place: int) -> msgspec.Raw:
+        message = self.messages[place]
+        if isinstance(message, tuple):
+            message = self.messages[place] = msgspec.Raw(encode_message(*message[1:]))
+        return message
+
+
+def _size(message: msgspec.Raw | MessageColumns) -> int:
+    if isinstance(message, tuple):
+        return MESSAGE_OVERHEAD + sum([getsizeof(column) for column in message if isinstance(column, str)])
+    return MESSAGE_OVERHEAD + len(memoryview(message))
 
 
 class Cache:
@@ -94,7 +113,7 @@ class Cache:
         entry = self.get(change.key)
         if entry is None or not _continues(entry, change):
             entry = Entry(change.head, last_seq + 1)
-        self._store(change.head, entry, [_encoded(columns) for columns in change.added])
+        self._store(change.head, entry, [(columns[1], columns) for columns in change.added])
 
     def put_head(self, head: Head, epoch: int) -> None:
         """Keep a head that was read at `epoch`, unless something was committed since: it may be old."""
@@ -134,7 +153,7 @@ class Cache:
             told = [message for message in messages if message[0] <= head.last_seq]
             self._store(head, Entry(head, start), told)
 
-    def _store(self, head: Head, entry: Entry, messages: Sequence[Encoded]) -> None:
+    def _store(self, head: Head, entry: Entry, messages: Sequence[Kept]) -> None:
         self._drop(head.key)
         entry.head = head
         entry.extend(messages)
@@ -155,7 +174,3 @@ def _continues(entry: Entry, change: SessionChange) -> bool:
     if base is None or head is None or head.id != entry.head.id:
         return False
     return head.cut_version <= entry.head.version and base.last_seq == entry.head.last_seq
-
-
-def _encoded(columns: MessageColumns) -> Encoded:
-    return columns[1], msgspec.Raw(encode_message(*columns[1:]))

@@ -13,14 +13,14 @@ from sys import getsizeof
 from typing import Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from runtime.models import DEFAULT_AGENT, AgentContext, Approval, Decision, Role, Session
 
 JsonText = str
 
-# What is counted for a command beside its texts, in bytes (W9).
-COMMAND_OVERHEAD = 512
+# What is counted for a command beside its texts, in bytes (W9): its session's key as well.
+COMMAND_OVERHEAD = 768
 
 
 class SessionKey(Struct, frozen=True, order=True):
@@ -156,7 +156,8 @@ class ForgetOld(Command, frozen=True):
 
 def weight(command: Command) -> int:
     """About how many bytes a command holds while it waits (W9)."""
-    return COMMAND_OVERHEAD + sum(_size(getattr(command, field)) for field in command.__struct_fields__)
+    _, *fields = structs.astuple(command)  # The key is counted in the overhead.
+    return COMMAND_OVERHEAD + sum(map(_size, fields))
 
 
 def _size(value: object) -> int:
@@ -166,9 +167,7 @@ def _size(value: object) -> int:
         return value.size
     if isinstance(value, tuple):
         return sum(map(_size, value))
-    if isinstance(value, Struct):
-        return sum(_size(getattr(value, field)) for field in value.__struct_fields__)
-    return 0
+    return sum(map(_size, structs.astuple(value))) if isinstance(value, Struct) else 0
 
 
 def fingerprint(command: Command) -> str:

@@ -28,32 +28,59 @@ _NAME_AN_APPROVAL = (commands.CreateApproval, commands.DecideApproval, commands.
 
 
 class Loader:
-    """Reads for the writer. `truth` holds the heads that need no reading; None where others write (R2)."""
+    """Reads for the writer. `sole_writer` says that the heads in memory are the truth (R2).
 
-    def __init__(self, truth: Cache | None) -> None:
-        self._truth = truth
+    Elsewhere another instance may have written since. A session that is only to grow is planned from memory
+    all the same: its head is written only where it is still at that version, and else the batch is planned
+    anew (`update_head`). Whatever may be refused is decided by a head that is locked.
+    """
 
-    async def load(self, tx: Transaction, requests: Sequence[Request]) -> Known:
-        """Everything that the requests name, and as many unused ids as they may need."""
-        known = Known(heads=await self._heads(tx, {request.key for request in requests}))
-        await _load_details(tx, requests, known)
-        await _load_histories(tx, requests, known)
-        await load_turns(tx, requests, known)
-        await _load_approvals(tx, requests, known)
+    def __init__(self, cache: Cache, *, sole_writer: bool) -> None:
+        self._cache = cache
+        self._sole_writer = sole_writer
+
+    async def load(self, tx: Transaction, requests: Sequence[Request], *, lock: bool = False) -> Known:
+        """Everything that the requests name, and as many unused ids as they may need.
+
+        With `lock` no head that others may have written comes from memory.
+        """
+        known = Known(heads=await self._heads(tx, requests, lock))
         await _load_replies(tx, requests, known)
-        await _load_cuts(tx, requests, known)
-        await _load_new_ids(tx, requests, known)
+        # An append, which is what is asked most, needs no more than the head.
+        others = [request for request in requests if type(request.command) is not commands.AppendMessages]
+        if others:
+            await _load_details(tx, others, known)
+            await _load_histories(tx, others, known)
+            await load_turns(tx, others, known)
+            await _load_approvals(tx, requests, known)
+            await _load_cuts(tx, others, known)
+            await _load_new_ids(tx, others, known)
         return known
 
-    async def _heads(self, tx: Transaction, keys: set[SessionKey]) -> dict[SessionKey, Head]:
-        heads: dict[SessionKey, Head] = {}
-        if self._truth is not None:
-            heads = {key: head for key in keys if (head := self._truth.head(key)) is not None}
+    async def _heads(
+        self, tx: Transaction, requests: Sequence[Request], lock: bool
+    ) -> dict[SessionKey, Head]:
+        keys = {request.key for request in requests}
+        if self._sole_writer:
+            remembered = keys
+        else:
+            remembered = set() if lock else keys - {r.key for r in requests if not _only_grows(r)}
+        heads = {key: head for key in remembered if (head := self._remembered(key)) is not None}
         if missing := [(key.owner, key.session_id) for key in sorted(keys - heads.keys())]:
             for row in await tx.fetch("lock_heads", json_list(missing)):
                 head = head_from(row)
                 heads[head.key] = head
         return heads
+
+    def _remembered(self, key: SessionKey) -> Head | None:
+        head = self._cache.head(key)
+        return head if head is None or self._sole_writer or head.deleted_at is None else None
+
+
+def _only_grows(request: Request) -> bool:
+    """Whether a request is sure to be granted by a session that is there."""
+    command = request.command
+    return type(command) is commands.AppendMessages and bool(command.messages) and request.if_match is None
 
 
 async def _load_details(tx: Transaction, requests: Sequence[Request], known: Known) -> None:

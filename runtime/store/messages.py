@@ -15,6 +15,7 @@ from runtime.errors import InvalidInput
 from runtime.models import Metadata, Role, Time, TokenCount
 from runtime.store.commands import JsonText, NewMessage
 from runtime.store.inputs import invalid_input, json_text
+from runtime.store.state import encode_text
 
 TITLE_LENGTH = 80
 # What a message that waits holds in memory beside its texts, in bytes (W9).
@@ -35,6 +36,7 @@ class MessageInput(Struct, frozen=True):
 
 
 _KNOWN = frozenset({*MessageInput.__struct_fields__, "seq"})
+_PLAIN = frozenset({"role", "content"})
 # Sent as null these are not as if they were not sent: they are kept among the fields that we do not know.
 _NULLABLE = frozenset({"name", "tool_call_id", "tool_calls", "token_count", "metadata"})
 
@@ -61,12 +63,16 @@ def _new_message(value: Any, path: str) -> NewMessage:
     except UnicodeEncodeError as error:
         # Half of a surrogate pair in the name of a field.
         raise InvalidInput(path, f"cannot be stored: {error}") from None
+    content = json_text(fields.content, path)
+    title = _title(fields.content) if fields.role == "user" else None
+    if value.keys() <= _PLAIN:
+        # Most messages are no more than this, and every one passes here.
+        return NewMessage(fields.role, content, title=title, size=MESSAGE_OVERHEAD + getsizeof(content))
     extra = {
         name: part
         for name, part in value.items()
         if name not in _KNOWN or (part is None and name in _NULLABLE)
     }
-    content = json_text(fields.content, path)
     name, tool_call_id, tool_calls, metadata, others = (
         None if part is None else json_text(part, path)
         for part in (fields.name, fields.tool_call_id, fields.tool_calls, fields.metadata, extra or None)
@@ -81,7 +87,7 @@ def _new_message(value: Any, path: str) -> NewMessage:
         token_count=fields.token_count,
         metadata=metadata,
         extra=others,
-        title=_title(fields.content) if fields.role == "user" else None,
+        title=title,
         size=MESSAGE_OVERHEAD
         + sum(map(getsizeof, (content, name, tool_call_id, tool_calls, metadata, others))),
     )
@@ -97,9 +103,8 @@ def _as_utc(time: datetime, path: str) -> datetime:
 def _title(content: str | list[Any] | None) -> JsonText | None:
     """The first line that says something: what a session is called until somebody names it."""
     for text in texts_of(content):
-        lines = text[: 10 * TITLE_LENGTH].split("\n")
-        if line := next((stripped for line in lines if (stripped := line.strip())), None):
-            return json_text(line[:TITLE_LENGTH])
+        if line := text[: 10 * TITLE_LENGTH].lstrip().partition("\n")[0].rstrip():
+            return encode_text(line[:TITLE_LENGTH])
     return None
 
 

@@ -180,14 +180,18 @@ class WriteQueue:
         self.count -= 1
         self.bytes -= pending.size
         request = pending.request
-        if self._accepted.get(request.key) is pending:
-            del self._accepted[request.key]
-        if self._last_accepted is pending:
-            self._last_accepted = None
+        if pending.deadline is None:
+            self._forget_accepted(pending)
         if request.idempotency is not None:
             name = (request.key.owner, request.idempotency.key)
             if self._keys.get(name) is pending:
                 del self._keys[name]
+
+    def _forget_accepted(self, pending: Pending) -> None:
+        if self._accepted.get(pending.request.key) is pending:
+            del self._accepted[pending.request.key]
+        if self._last_accepted is pending:
+            self._last_accepted = None
 
     def unfinished(self) -> list[Pending]:
         """What is in flight or waits, oldest first."""

@@ -75,7 +75,7 @@ class Store(Turns):
         self._feed = Feed(self._reader, database.instance)
         self._writer = Writer(
             database,
-            Loader(self._cache if database.sole_writer else None),
+            Loader(self._cache, sole_writer=database.sole_writer),
             self._committed,
             instance=database.instance,
             limits=WriteLimits(settings.max_pending_bytes, settings.write_timeout, settings.flush_interval),

@@ -184,7 +184,8 @@ class WorkingSession:
             rows["delete_messages_after"].append((self.id, self.stored_last))
         rows["update_head"].append(
             (
-                *(self.id, self.version, self.last_seq, self.message_count, self.token_total),
+                *(self.id, base.version),
+                *(self.version, self.last_seq, self.message_count, self.token_total),
                 *(self.last_activity, self.cut_version, self.changed_version),
                 *(self.first_user_seq, self.first_user_text),
             )

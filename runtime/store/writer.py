@@ -48,6 +48,8 @@ WHOLE_TRIES = 5
 TRY_SECONDS = 2.0
 # How often a batch is begun again, at once, because another instance came first.
 CONFLICT_TRIES = 10
+# How long after that heads are locked before a batch is planned: it may well come first again. In seconds.
+LOCK_SECONDS = 1.0
 
 
 class _BatchChangedError(Exception):
@@ -81,6 +83,7 @@ class Writer:
         self._clock = clock
         self._batch_number = 0
         self._usual_seconds = 0.0
+        self._lock_until = 0.0
         self._trouble = ""
         self._closing = False
         self._task = asyncio.create_task(self._run(), name="writer")
@@ -195,6 +198,7 @@ class Writer:
                 if not isinstance(error, DatabaseConflict) or conflicts > CONFLICT_TRIES:
                     return await self._split(wanted, error)
                 self._count_failure("conflict")
+                self._lock_until = time.monotonic() + LOCK_SECONDS
             else:
                 self._trouble = ""
                 self._finish(wanted, planned.outcomes)
@@ -238,7 +242,8 @@ class Writer:
         try:
             async with self._database.transaction(durable=_is_awaited(batch)) as tx:
                 requests = [pending.request for pending in batch]
-                planned = plan(await self._loader.load(tx, requests), requests)
+                known = await self._loader.load(tx, requests, lock=time.monotonic() < self._lock_until)
+                planned = plan(known, requests)
                 await self._write_rows(tx, planned)
                 _enter_commit(batch)
         except CommitUnknown:

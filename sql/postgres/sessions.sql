@@ -49,14 +49,21 @@ INSERT INTO sessions (id, owner, session_id, title, description, metadata, creat
                       token_total, cut_version, changed_version, first_user_seq, first_user_text)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18);
 
--- name: update_head(id, version, last_seq, message_count, token_total, last_activity, cut_version, changed_version, first_user_seq, first_user_text)
--- The text is written when the message that it comes from is another one; else it stays.
-UPDATE sessions
-   SET version = $2, last_seq = $3, message_count = $4, token_total = $5, last_activity = $6,
-       cut_version = $7, changed_version = $8, first_user_seq = $9,
-       first_user_text = CASE WHEN first_user_seq IS NOT DISTINCT FROM $9
-                              THEN first_user_text ELSE $10 END
- WHERE id = $1;
+-- name: update_head(id, base_version, version, last_seq, message_count, token_total, last_activity, cut_version, changed_version, first_user_seq, first_user_text)
+-- Only from the version that it was planned from. The text is written when the message that it comes from
+-- is another one; else it stays. Differs because one statement for all the heads of a batch, each parameter
+-- an array, takes half the time of one for each.
+UPDATE sessions AS s
+   SET version = n.version, last_seq = n.last_seq, message_count = n.message_count,
+       token_total = n.token_total, last_activity = n.last_activity, cut_version = n.cut_version,
+       changed_version = n.changed_version, first_user_seq = n.first_user_seq,
+       first_user_text = CASE WHEN s.first_user_seq IS NOT DISTINCT FROM n.first_user_seq
+                              THEN s.first_user_text ELSE n.first_user_text END
+  FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+              $7::timestamptz[], $8::bigint[], $9::bigint[], $10::bigint[], $11::json[])
+       AS n (id, base_version, version, last_seq, message_count, token_total,
+             last_activity, cut_version, changed_version, first_user_seq, first_user_text)
+ WHERE s.id = n.id AND s.version = n.base_version;
 
 -- name: update_session(id, title, description, metadata, is_active, deleted_at)
 UPDATE sessions

@@ -52,14 +52,15 @@ INSERT INTO sessions (id, owner, session_id, title, description, metadata, creat
                       token_total, cut_version, changed_version, first_user_seq, first_user_text)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18);
 
--- name: update_head(id, version, last_seq, message_count, token_total, last_activity, cut_version, changed_version, first_user_seq, first_user_text)
--- The text is written when the message that it comes from is another one; else it stays.
+-- name: update_head(id, base_version, version, last_seq, message_count, token_total, last_activity, cut_version, changed_version, first_user_seq, first_user_text)
+-- Only from the version that it was planned from. The text is written when the message that it comes from
+-- is another one; else it stays.
 UPDATE sessions
-   SET version = ?2, last_seq = ?3, message_count = ?4, token_total = ?5, last_activity = ?6,
-       cut_version = ?7, changed_version = ?8, first_user_seq = ?9,
-       first_user_text = CASE WHEN first_user_seq IS ?9
-                              THEN first_user_text ELSE ?10 END
- WHERE id = ?1;
+   SET version = ?3, last_seq = ?4, message_count = ?5, token_total = ?6, last_activity = ?7,
+       cut_version = ?8, changed_version = ?9, first_user_seq = ?10,
+       first_user_text = CASE WHEN first_user_seq IS ?10
+                              THEN first_user_text ELSE ?11 END
+ WHERE id = ?1 AND version = ?2;
 
 -- name: update_session(id, title, description, metadata, is_active, deleted_at)
 UPDATE sessions

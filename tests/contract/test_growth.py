@@ -95,7 +95,7 @@ def calls(session_db_id: int, name: str) -> list[Call]:
         ("find_session", ["", name]),
         ("lock_heads", [keys]),
         ("insert_message", [session_db_id, end + 1, "user", '"x"', now, *[None] * 6]),
-        ("update_head", [session_db_id, end + 1, end + 1, end + 1, 0, now, 0, 0, 1, None]),
+        ("update_head", [session_db_id, end, end + 1, end + 1, end + 1, 0, now, 0, 0, 1, None]),
         ("list_messages_before", [session_db_id, end + 1, PAGE + 1]),
         ("list_messages_after", [session_db_id, 0, PAGE + 1]),
         ("list_messages_after", [session_db_id, end - PAGE, PAGE + 1]),
@@ -194,6 +194,7 @@ async def measure_on_postgres(url: str, name: str) -> dict[str, int]:
 
 
 async def _count_pages(connection: Any, sql: str, parameters: Sequence[object]) -> int:
-    explained = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *parameters)
+    given = [[value] for value in parameters] if "unnest(" in sql else parameters
+    explained = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *given)
     plan = json.loads(explained)[0]["Plan"]
     return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])

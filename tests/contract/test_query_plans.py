@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sqlite3
@@ -12,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import psycopg
 import pytest
 
@@ -43,9 +41,8 @@ VALUES: dict[str, Any] = {
     **dict.fromkeys(("id", "session_db_id", "before_id"), 4711),
     **dict.fromkeys(("seq", "after_seq"), 5),
     **dict.fromkeys(("before_seq", "last_seq", "message_count", "offset", "limit", "count"), 10),
-    **dict.fromkeys(
-        ("n", "beat", "before_n", "batch", "version", "cut_version", "changed_version", "switch_count"), 3
-    ),
+    **dict.fromkeys(("n", "beat", "before_n", "batch", "switch_count"), 3),
+    **dict.fromkeys(("base_version", "version", "cut_version", "changed_version"), 3),
     **dict.fromkeys(("token_total", "token_count", "first_user_seq"), 1),
     **dict.fromkeys(("idle_before", "deleted_before", "created_before", "written_before"), EARLY),
     **dict.fromkeys(("created_at", "updated_at", "timestamp", "switched_at", "written_at"), EARLY),
@@ -144,12 +141,13 @@ def filled_postgres(postgres_server: PostgresServer, postgres_template: str) -> 
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
-async def test_postgres_scans_no_table(filled_postgres: str, name: str):
+def test_postgres_scans_no_table(filled_postgres: str, name: str):
     query = load_queries("postgres")[name]
-    connection = await asyncpg.connect(filled_postgres, server_settings=SESSION)
-    [row] = await connection.fetch(f"EXPLAIN (FORMAT JSON) {query.sql}", *values(query))
-    await connection.close()
-    scans = [node for node in nodes(json.loads(row[0])[0]["Plan"]) if is_whole(node)]
+    settings = " ".join(f"-c {setting}={value}" for setting, value in SESSION.items())
+    with psycopg.connect(filled_postgres, options=settings) as connection:
+        # The one plan that it has for all parameters: `plan_cache_mode` in SESSION.
+        [row] = connection.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {query.sql}".encode())
+    scans = [node for node in nodes(row[0][0]["Plan"]) if is_whole(node)]
     assert name in MEANT or scans == [], scans
 
 

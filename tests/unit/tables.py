@@ -56,7 +56,7 @@ class Tables:
 
     def known(self, requests: Sequence[Request], truth: Cache | None = None) -> Known:
         """What the loader reads for a batch; it takes the heads that `truth` has from there."""
-        loading = Loader(truth).load(self, requests)
+        loading = Loader(truth or Cache(0), sole_writer=True).load(self, requests)
         try:
             loading.send(None)
         except StopIteration as done:
