@@ -49,19 +49,22 @@ class RequestsInHand:
         self._draining = False
         self._none = asyncio.Event()
 
-    @web.middleware
-    async def around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """The middleware that counts."""
-        self._count += 1
-        try:
-            response = await handler(request)
-            if self._draining:
-                response.force_close()
-            return response
-        finally:
-            self._count -= 1
-            if self._draining and not self._count:
-                self._none.set()
+    def around(self, handler: Handler) -> Handler:
+        """A handler that counts."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            self._count += 1
+            try:
+                response = await handler(request)
+                if self._draining:
+                    response.force_close()
+                return response
+            finally:
+                self._count -= 1
+                if self._draining and not self._count:
+                    self._none.set()
+
+        return answer
 
     async def finish(self, timeout: float) -> None:
         """Wait for those in hand, `timeout` seconds at most; each is the last on its connection."""
@@ -105,12 +108,12 @@ async def _listening(
 ) -> AsyncIterator[None]:
     """Accept requests; at the end refuse new ones, end turns and streams and finish the handlers in hand."""
     in_hand = RequestsInHand()
-    app.middlewares.insert(0, in_hand.around)
     runner = Runner(
         app,
         read_timeout=settings.read_timeout,
         patience=USUAL_PACE.patience,
         shutdown_timeout=settings.shutdown_timeout * CANCEL_SHARE,
+        around=in_hand.around,
     )
     await runner.setup()
     try:

@@ -14,6 +14,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from multidict import MultiMapping
@@ -116,6 +117,7 @@ def _is_of_another_site(headers: MultiMapping[str]) -> bool:
     return origin is not None and origin.partition("://")[2] != host
 
 
+@lru_cache
 def _names_site(host: str) -> bool:
     """Whether a header Host has a name that stands in the public DNS: no address, and nothing local."""
     name = PORT.sub("", host).strip("[]").rstrip(".").lower()

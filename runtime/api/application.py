@@ -12,7 +12,7 @@ from runtime.api import agents, approvals, events, messages, operations, session
 from runtime.api.admission import GATE, INTAKE, SHARES
 from runtime.api.body import READ_TIMEOUT
 from runtime.api.intake import Intake
-from runtime.api.middleware import around_every_request
+from runtime.api.middleware import AROUND, around_every_request
 from runtime.api.openapi import describe
 from runtime.api.routes import DOCUMENT, ENGINE, METRICS, PACE, STORE, USUAL_PACE, Pace, add_routes
 from runtime.config import Settings
@@ -45,8 +45,8 @@ def create_app(
     The caller closes both after the application, and ends the streams of the store's followers
     when the application begins to shut down.
     """
-    middleware = around_every_request(metrics.http_request_seconds, access_log=settings.access_log)
-    app = web.Application(middlewares=[middleware], client_max_size=settings.max_body_bytes)
+    app = web.Application(client_max_size=settings.max_body_bytes)
+    app[AROUND] = around_every_request(metrics.http_request_seconds, access_log=settings.access_log)
     app[STORE] = store
     app[ENGINE] = engine
     app[METRICS] = metrics

@@ -64,7 +64,8 @@ async def _read(request: web.Request) -> bytes:
         raise _too_large(request.client_max_size)
     try:
         if request.content.is_eof():
-            return await _gather(request)
+            # All of it has come, as of nearly every request.
+            return _taken(request, request.content.read_nowait(), 0)
         async with asyncio.timeout(request.app[READ_TIMEOUT]):
             return await _gather(request)
     except TimeoutError:
@@ -77,12 +78,17 @@ async def _read(request: web.Request) -> bytes:
 async def _gather(request: web.Request) -> bytes:
     parts, size = [], 0
     async for part in request.content.iter_any():
+        parts.append(_taken(request, part, size))
         size += len(part)
-        if size > request.client_max_size:
-            raise _too_large(request.client_max_size)
-        request[HOLDING].take("bytes", len(part))
-        parts.append(part)
     return b"".join(parts)
+
+
+def _taken(request: web.Request, part: bytes, before: int) -> bytes:
+    """A part of the body, counted for whoever sends it; so much came before it."""
+    if before + len(part) > request.client_max_size:
+        raise _too_large(request.client_max_size)
+    request[HOLDING].take("bytes", len(part))
+    return part
 
 
 def _unreadable(request: web.Request, status: int, code: str, detail: str) -> HttpError:

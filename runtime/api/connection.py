@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.typedefs import Handler
 from aiohttp.web_protocol import _ErrInfo
 
 from runtime.api.descriptors import Refusals, most_connections
-from runtime.api.middleware import random_id
+from runtime.api.middleware import AROUND, Around, random_id
 from runtime.api.problems import HttpError, problem
 from runtime.api.respond import stamp
 from runtime.api.routes import REQUEST_ID
@@ -30,6 +29,8 @@ IDLE_SECONDS = 75.0
 LINGER_SECONDS = 10.0
 # What the head of a request may have, in bytes. aiohttp bounds its lines alone, and takes a megabyte of them.
 MAX_HEAD = 64 * 1024
+# How often it is looked whether readers have stalled while they are borne with.
+LOOKS = 4
 # Of what could not be parsed no more is told than this.
 MAX_DETAIL = 200
 
@@ -43,7 +44,7 @@ class Connection(web.RequestHandler):
 
     __slots__ = (
         *("_body", "_head_size", "_headers_due", "_line"),
-        *("_patience", "_read_timeout", "_stall_check", "streams"),
+        *("_left", "_moved_at", "_patience", "_read_timeout", "streams"),
     )
 
     def __init__(self, server: web.Server, read_timeout: float, patience: float, **options: Any) -> None:
@@ -55,7 +56,8 @@ class Connection(web.RequestHandler):
         self.streams = False
         self._head_size = 0
         self._headers_due: asyncio.TimerHandle | None = None
-        self._stall_check: asyncio.TimerHandle | None = None
+        # How many bytes the reader had not taken when it last took some, and when that was.
+        self._left, self._moved_at = 0, 0.0
         # aiohttp forgets its own where it closes, though what is left may never be taken.
         self._line: asyncio.Transport | None = None
 
@@ -63,9 +65,6 @@ class Connection(web.RequestHandler):
         """Begin to wait for headers."""
         super().connection_made(transport)
         self._line = self.transport
-        if self._line is not None:
-            # Whatever a reader has not taken is watched, be it ever so little.
-            self._line.set_write_buffer_limits(0)
         self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
@@ -85,20 +84,9 @@ class Connection(web.RequestHandler):
             elif self._headers_due is None:
                 self._expect_headers()
 
-    def pause_writing(self) -> None:
-        """The reader does not keep up: look in a while whether it takes anything."""
-        super().pause_writing()
-        self._check_later()
-
-    def resume_writing(self) -> None:
-        """The reader has caught up."""
-        super().resume_writing()
-        self._stop_checking()
-
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nothing more is due."""
         self._stop_expecting()
-        self._stop_checking()
         self._line = None
         if self.streams and self._task_handler is not None:
             # Else it would wait for something to send, and count as a stream meanwhile.
@@ -152,26 +140,16 @@ class Connection(web.RequestHandler):
         logger.debug("a connection without a whole request in %g s is cut off", self._read_timeout)
         self.force_close()
 
-    def _check_later(self) -> None:
-        if self._line is not None:
-            left = self._line.get_write_buffer_size()
-            self._stall_check = self._loop.call_later(self._patience, self._check_stalled, left)
-
-    def _stop_checking(self) -> None:
-        if self._stall_check is not None:
-            self._stall_check.cancel()
-            self._stall_check = None
-
-    def _check_stalled(self, left_before: int) -> None:
-        if self._line is None:
-            return
-        if self._line.get_write_buffer_size() < left_before:
-            self._check_later()
-            return
-        request = self._current_request
-        request_id = "-" if request is None else request.get(REQUEST_ID, "-")
-        logger.warning("request %s: the reader has stalled and is cut off", request_id)
-        self._line.abort()
+    def cut_off_if_stalled(self, now: float) -> None:
+        """Cut off a reader that has left something, be it ever so little, and taken nothing for too long."""
+        left = 0 if self._line is None else self._line.get_write_buffer_size()
+        if not left or not self._left or left < self._left:
+            self._left, self._moved_at = left, now
+        elif self._line is not None and now - self._moved_at >= self._patience:
+            request = self._current_request
+            request_id = "-" if request is None else request.get(REQUEST_ID, "-")
+            logger.warning("request %s: the reader has stalled and is cut off", request_id)
+            self._line.abort()
 
 
 def _as_problem(error: BaseException | None, message: str | None) -> Exception:
@@ -185,12 +163,27 @@ def _as_problem(error: BaseException | None, message: str | None) -> Exception:
 
 
 class _Server(web.Server):
-    """Makes our connections, and no more of them than there are file descriptors for."""
+    """Makes our connections, and no more of them than there are file descriptors for.
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    It looks after all of them together, now and then: a timer for each reply would cost more than the reply.
+    """
+
+    def __init__(self, *args: Any, patience: float, **options: Any) -> None:
+        super().__init__(*args, patience=patience, **options)
         self._most = most_connections()
         self._refusals = Refusals()
+        self._look_every = patience / LOOKS
+        self._looking = self._loop.call_later(self._look_every, self._look)
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """Close every connection."""
+        self._looking.cancel()
+        await super().shutdown(timeout)
+
+    def _look(self) -> None:
+        for connection in list(self._connections):
+            cast(Connection, connection).cut_off_if_stalled(self._loop.time())
+        self._looking = self._loop.call_later(self._look_every, self._look)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """One more; cut off at once where it is one too many."""
@@ -205,32 +198,26 @@ class _Server(web.Server):
 
 
 class Runner(web.AppRunner):
-    """Runs the application on connections of ours."""
+    """Runs the application on connections of ours; `around` stands around every request."""
 
-    def __init__(self, app: web.Application, *, read_timeout: float, patience: float, **options: Any) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        read_timeout: float,
+        patience: float,
+        around: Around = lambda handler: handler,
+        **options: Any,
+    ) -> None:
         options |= {"read_timeout": read_timeout, "patience": patience}
         options["lingering_time"] = min(read_timeout, LINGER_SECONDS)
         # aiohttp unpacks as it parses, all at once: a few hundred kilobytes can stop everybody for seconds.
         options["auto_decompress"] = False
         super().__init__(app, access_log=None, keepalive_timeout=IDLE_SECONDS, **options)
+        self._around = around
 
     async def _make_server(self) -> web.Server:
         # aiohttp has no other way to say what a connection is made of.
         made = await super()._make_server()
-        handler = _answering_always(made.request_handler)
+        handler = self._around(self.app[AROUND](made.request_handler))
         return _Server(handler, request_factory=made.request_factory, **made._kwargs)
-
-
-def _answering_always(handler: Handler) -> Handler:
-    """An expectation that is not met aiohttp answers by itself, before it comes to any middleware."""
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except web.HTTPException as error:
-            request_id = random_id()
-            reply = problem(error, request_id)
-            stamp(reply, request_id)
-            return reply
-
-    return answer

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from runtime import __version__
 from runtime.api.admission import GATE
-from runtime.api.respond import reply
+from runtime.api.respond import Reply, reply
 from runtime.api.routes import DOCUMENT, METRICS, Call, Route
 from runtime.metrics import CONTENT_TYPE
 
@@ -55,12 +55,12 @@ async def get_readiness(call: Call[None, None]) -> web.Response:
 async def get_metrics(call: Call[None, None]) -> web.Response:
     """All metrics, as Prometheus text."""
     body = call.request.app[METRICS].render()
-    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+    return Reply(body=body, headers={"Content-Type": CONTENT_TYPE})
 
 
 async def get_openapi(call: Call[None, None]) -> web.Response:
     """This document."""
-    return web.Response(body=call.request.app[DOCUMENT], content_type="application/json")
+    return Reply(body=call.request.app[DOCUMENT], content_type="application/json")
 
 
 ROUTES = (

@@ -10,6 +10,7 @@ from aiohttp import web
 from msgspec import UNSET, Struct, UnsetType
 
 from runtime import errors
+from runtime.api.respond import Reply
 
 logger = logging.getLogger("agent_runtime.http")
 
@@ -166,4 +167,4 @@ def _reply(
     title = HTTPStatus(status).phrase
     body = ProblemDetails("about:blank", title, status, detail, code, request_id, fields)
     headers = {"Content-Type": "application/problem+json"}
-    return web.Response(body=msgspec.json.encode(body), status=status, headers=headers)
+    return Reply(body=msgspec.json.encode(body), status=status, headers=headers)

@@ -6,16 +6,18 @@ Everything raises InvalidInput, which names the place, or HttpError.
 from __future__ import annotations
 
 import re
-from typing import TypeVar
+from functools import lru_cache
+from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 from aiohttp import web
+from yarl import URL
 
 from runtime.api.admission import IDENTITY
 from runtime.errors import InvalidInput
-from runtime.models import Durability, Key
-from runtime.store.inputs import invalid_input
+from runtime.models import Durability
+from runtime.store.inputs import check_key, invalid_input
 from runtime.store.writes import WriteOptions
 
 T = TypeVar("T")
@@ -87,8 +89,8 @@ def path_key(request: web.Request, name: str) -> str:
     if "%" in value:
         _check_escapes(request.rel_url.raw_path, name)
     try:
-        return msgspec.convert(value, Key)
-    except msgspec.ValidationError:
+        return check_key(value, name)
+    except InvalidInput:
         raise InvalidInput(name, "must be 1 to 255 characters, none of them a control character") from None
 
 
@@ -103,10 +105,17 @@ def _check_escapes(raw_path: str, name: str) -> None:
 
 def parse_query(request: web.Request, wanted: type[T]) -> T:
     """The query as its type. A parameter that the type does not know is ignored."""
-    given = dict(request.query) if request.rel_url.raw_query_string else {}
+    parsed: T = _parse_query(request.rel_url.raw_query_string, wanted)  # type: ignore[arg-type]
+    return parsed
+
+
+@lru_cache(maxsize=256)  # Most requests ask one of the same few questions.
+def _parse_query(text: str, wanted: type[Any]) -> Any:
+    query = URL.build(query_string=text, encoded=True).query
+    given = dict(query)
     for name in given:
-        if name in wanted.__struct_fields__:  # type: ignore[attr-defined]
-            _check_said_once(request.query.getall(name), name)
+        if name in wanted.__struct_fields__:
+            _check_said_once(query.getall(name), name)
     try:
         return msgspec.convert(given, wanted, strict=False)
     except msgspec.ValidationError as error:

@@ -47,6 +47,8 @@ SESSION = {
     # would rather read all of a table of ten thousand for them: 12 ms instead of 0.5 ms in each batch.
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
+    # Nor would a page of fifty be worth a parallel worker, which takes 7 ms to begin.
+    "max_parallel_workers_per_gather": "0",
     # Every statement has one good plan. Postgres would look a few times whether another one is better, and
     # plan what takes arrays anew each time.
     "plan_cache_mode": "force_generic_plan",

@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 from sys import getsizeof
+from typing import cast
 
 import msgspec
 
@@ -32,8 +33,10 @@ class Entry:
         self.head = head
         self.start = start
         self.seqs: list[int] = []
-        self.messages: list[msgspec.Raw | MessageColumns] = []
+        self.messages: list[Kept] = []
         self.sizes: list[int] = []
+        # From this place on some may still be as they were stored.
+        self.unread = 0
         self.size = ENTRY_OVERHEAD
 
     def extend(self, messages: Sequence[Kept]) -> None:
@@ -41,7 +44,7 @@ class Entry:
         for seq, message in messages:
             size = _size(message)
             self.seqs.append(seq)
-            self.messages.append(message)
+            self.messages.append((seq, message))
             self.sizes.append(size)
             self.size += size
         if len(self.seqs) > TAIL_LENGTH * 3 // 2:
@@ -51,6 +54,7 @@ class Entry:
         self.start = self.seqs[count]
         self.size -= sum(self.sizes[:count])
         del self.seqs[:count], self.messages[:count], self.sizes[:count]
+        self.unread = max(self.unread - count, 0)
 
     def after(self, seq: int, limit: int) -> tuple[list[Encoded], bool] | None:
         """The page after a message and whether more follow; None where it reaches back too far."""
@@ -69,13 +73,16 @@ class Entry:
         return self._slice(first, end), first > 0 or not whole
 
     def _slice(self, first: int, end: int) -> list[Encoded]:
-        return [(self.seqs[place], self._encoded(place)) for place in range(first, min(end, len(self.seqs)))]
+        end = min(end, len(self.messages))
+        for place in range(max(first, self.unread), end):
+            self.messages[place] = _encoded(*self.messages[place])
+        if first <= self.unread < end:
+            self.unread = end
+        return cast(list[Encoded], self.messages[first:end])
 
-    def _encoded(self, place: int) -> msgspec.Raw:
-        message = self.messages[place]
-        if isinstance(message, tuple):
-            message = self.messages[place] = msgspec.Raw(encode_message(*message[1:]))
-        return message
+
+def _encoded(seq: int, message: msgspec.Raw | MessageColumns) -> Encoded:
+    return seq, msgspec.Raw(encode_message(*message[1:])) if isinstance(message, tuple) else message
 
 
 def _size(message: msgspec.Raw | MessageColumns) -> int:

@@ -315,8 +315,10 @@ def _encode(rows: Sequence[Row]) -> list[Encoded]:
 
 
 def _page(head: Head, messages: Sequence[Encoded], more: bool) -> MessagePage:
-    # A message that was committed after the head was read belongs to a later page.
-    shown = [message for message in messages if message[0] <= head.last_seq]
+    shown = messages
+    if messages and messages[-1][0] > head.last_seq:
+        # A message that was committed after the head was read belongs to a later page.
+        shown = [message for message in messages if message[0] <= head.last_seq]
     return MessagePage(
         session_id=head.key.session_id,
         seqs=[seq for seq, _ in shown],

@@ -75,14 +75,15 @@ UPDATE sessions
 DELETE FROM sessions WHERE id = $1;
 
 -- name: list_sessions(owner, before_activity, before_id, limit)
--- A page of an owner's sessions, latest activity first.
+-- A page of an owner's sessions, latest activity first. Differs because the owner stands in the order as well:
+-- else Postgres may take the index of the cleanup, and read all sessions for an owner who has few.
 SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.last_activity,
        s.is_active, s.deleted_at, s.version, s.last_seq, s.message_count, s.first_user_text,
        c.current_agent
   FROM sessions AS s
   JOIN agent_contexts AS c ON c.session_db_id = s.id
- WHERE s.owner = $1 AND s.deleted_at IS NULL AND (s.last_activity, s.id) < ($2, $3)
- ORDER BY s.last_activity DESC, s.id DESC
+ WHERE s.owner = $1 AND s.deleted_at IS NULL AND (s.owner, s.last_activity, s.id) < ($1, $2, $3)
+ ORDER BY s.owner DESC, s.last_activity DESC, s.id DESC
  LIMIT $4;
 
 -- name: list_sessions_and_deleted(owner, before_activity, before_id, limit)
@@ -92,13 +93,13 @@ SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.l
        c.current_agent
   FROM (SELECT id FROM (SELECT id FROM sessions
                          WHERE owner = $1 AND deleted_at IS NULL
-                           AND (last_activity, id) < ($2, $3)
-                         ORDER BY last_activity DESC, id DESC LIMIT $4) AS live
+                           AND (owner, last_activity, id) < ($1, $2, $3)
+                         ORDER BY owner DESC, last_activity DESC, id DESC LIMIT $4) AS live
         UNION ALL
         SELECT id FROM (SELECT id FROM sessions
                          WHERE owner = $1 AND deleted_at IS NOT NULL
-                           AND (last_activity, id) < ($2, $3)
-                         ORDER BY last_activity DESC, id DESC LIMIT $4) AS deleted) AS page
+                           AND (owner, last_activity, id) < ($1, $2, $3)
+                         ORDER BY owner DESC, last_activity DESC, id DESC LIMIT $4) AS deleted) AS page
   JOIN sessions AS s ON s.id = page.id
   JOIN agent_contexts AS c ON c.session_db_id = s.id
  ORDER BY s.last_activity DESC, s.id DESC
