@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psycopg
@@ -15,6 +17,7 @@ import psycopg
 from runtime.db.migrate import apply_migrations
 from tests.postgres_server import PostgresServer, run_server
 
+PACKAGES = ("aiohttp", "asyncpg", "aiosqlite", "msgspec", "uvloop")
 SETTINGS = ("server_version", "fsync", "synchronous_commit", "wal_sync_method", "shared_buffers")
 
 
@@ -28,14 +31,18 @@ class Databases:
 
     async def make(self) -> dict[str, str]:
         """The URL of a new, migrated database of each kind, by its name."""
-        self._count += 1
-        urls = {
-            "sqlite": f"sqlite:///{self._folder / f'{self._count}.db'}",
-            "postgres": self._server.url(self._server.create()),
-        }
+        urls = await self.make_empty()
         for url in urls.values():
             await apply_migrations(url)
         return urls
+
+    async def make_empty(self) -> dict[str, str]:
+        """The same without any table."""
+        self._count += 1
+        return {
+            "sqlite": f"sqlite:///{self._folder / f'{self._count}.db'}",
+            "postgres": self._server.url(self._server.create()),
+        }
 
     def describe(self) -> str:
         """What the figures depend on."""
@@ -44,10 +51,28 @@ class Databases:
                 f"{name} {value}" for name in SETTINGS for (value,) in connection.execute(f"SHOW {name}")
             ]
         return (
-            f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}\n"
-            f"sqlite {sqlite3.sqlite_version}: WAL, synchronous FULL, in {self._folder.parent}\n"
+            f"{processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n"
+            f"Python {platform.python_version()}, {', '.join(map(describe_package, PACKAGES))}\n"
+            f"sqlite {sqlite3.sqlite_version}: WAL, synchronous FULL, on the same disk as Postgres\n"
             f"postgres: {', '.join(shown)}"
         )
+
+
+def processor() -> str:
+    """Its model, where the system tells."""
+    try:
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1] if found else platform.machine()
+
+
+def describe_package(name: str) -> str:
+    """Its name and version, or that it is not there."""
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:
+        return f"no {name}"
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import sqlite3
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -20,7 +20,7 @@ import aiohttp
 import asyncpg
 
 from tests.bench.databases import Databases
-from tests.bench.measuring import print_table
+from tests.bench.report import Comparison, Report
 from tests.bench.timed_model import delays
 from tests.contract.obstacles import sqlite_path
 from tests.server_process import ServerProcess, start_server
@@ -29,26 +29,40 @@ from tests.server_process import ServerProcess, start_server
 TURNS, DELTAS = 500, 5000
 # Of each of many turns; and in the course of how many seconds they begin.
 WORDS, PAUSE, RAMP = 40, 0.5, 5
+QUICK_WORDS, QUICK_DELTAS = 6, 1000
 PACES = {"as fast as the model can": 0.0, "500 deltas a second": 0.002}
 ROUNDS = 2
 SAMPLE_PAUSE = 0.5
 PATIENCE = 300
 RELAY = "a bare relay"
-LONG_HEADER = (
-    *("milliseconds", "median", "99 %", "added: median", "99 %", "deltas"),
-    *("events", "their bytes", "rows written", "transactions"),
-)
 STREAM = "/agent/message/stream"
 CONNECTIONS = """SELECT count(*) FROM pg_stat_activity
                   WHERE datname = current_database() AND application_name LIKE 'agent-runtime %'"""
-STORED = "SELECT count(*), sum(length(data)) FROM turn_events"
+STORED = "SELECT count(*), coalesce(sum(length(data)), 0) FROM turn_events"
 
 
-async def run(databases: Databases, *, rounds: int, seconds: float) -> None:
-    """Print a table of many turns at once, and one of a long turn for each pace."""
-    await many_turns(databases, round(TURNS * seconds))
+# Figures by their units and names.
+Figures = dict[tuple[str, str], float]
+DELAYS = {("ms of delay", "median"): 50, ("ms of delay", "99 %"): 99}
+
+
+async def run(databases: Databases, *, rounds: int, seconds: float, quick: bool) -> Report:
+    """Tables of many turns at once, and of a long turn for each pace."""
+    many = await many_turns(databases, round(TURNS * seconds), QUICK_WORDS if quick else WORDS)
+    report = Report(many)
     for title, pause in PACES.items():
-        await long_turns(databases, title, round(DELTAS * seconds), pause, min(rounds, ROUNDS))
+        deltas = QUICK_DELTAS if quick else round(DELTAS * seconds)
+        report.comparisons.extend(await long_turns(databases, title, deltas, pause, min(rounds, ROUNDS)))
+    return report
+
+
+def tables(title: str, found: Mapping[str, Sequence[Figures]]) -> list[Comparison]:
+    """One table for each unit; what was found has the figures of each round."""
+    by_unit: dict[str, dict[str, list[float]]] = {}
+    for name, rounds in found.items():
+        for unit, what in rounds[0]:
+            by_unit.setdefault(unit, {})[f"{what}, {name}"] = [figures[unit, what] for figures in rounds]
+    return [Comparison(f"{title}: {unit}", unit, results) for unit, results in by_unit.items()]
 
 
 class Reader(asyncio.Protocol):
@@ -124,20 +138,18 @@ class Sample(NamedTuple):
     connections: int
 
 
-async def many_turns(databases: Databases, turns: int) -> None:
-    """Print what so many turns take that run at the same time, each with a reader."""
-    columns = {}
+async def many_turns(databases: Databases, turns: int, words: int) -> list[Comparison]:
+    """What so many turns take that run at the same time, each with a reader."""
+    found = {}
     for kind, url in (await databases.make()).items():
-        with running("model", WORDS, PAUSE) as model_url, start(url, model_url) as server:
+        with running("model", words, PAUSE) as model_url, start(url, model_url) as server:
             await read_turn(server.url, "warm-up")
-            columns[kind] = await measure_many(server, url, turns)
-    title = f"{turns} turns at once, {WORDS} words each, {1 / PAUSE:g} words a second"
-    rows = [(name, *(column[name] for column in columns.values())) for name in next(iter(columns.values()))]
-    print_table(title, ("", *columns), rows)
+            found[kind] = [await measure_many(server, url, turns)]
+    return tables(f"{turns} turns at once, {words} words each, {1 / PAUSE:g} words a second", found)
 
 
-async def measure_many(server: ServerProcess, database_url: str, turns: int) -> dict[str, str]:
-    """The figures of one database, by their names."""
+async def measure_many(server: ServerProcess, database_url: str, turns: int) -> Figures:
+    """The figures of one database."""
     idle = await take_sample(server.pid, database_url)
     counted, cpu, started = await read_counts(server.url), cpu_seconds(server.pid), time.monotonic()
     async with sampling(server.pid, database_url) as samples:
@@ -148,20 +160,19 @@ async def measure_many(server: ServerProcess, database_url: str, turns: int) -> 
     late = [delay for reader in readers for delay in reader.delays]
     peak = max(sample.resident for sample in samples)
     return {
-        "turns read to their end": f"{sum(reader.done for reader in readers):,}",
-        "words heard": f"{len(late):,} of {turns * WORDS:,}",
-        "seconds": f"{elapsed:.1f}",
-        "processor time of the server": f"{used / elapsed:.0%}",
-        "resident before": f"{idle.resident / 1e6:.1f} MB",
-        "resident at the peak": f"{peak / 1e6:.1f} MB",
-        "for each stream": f"{(peak - idle.resident) / turns / 1e3:.1f} kB",
-        "connections before": str(idle.connections),
-        "connections at the peak": str(max(sample.connections for sample in samples)),
-        "writes a second": f"{grown['flush_commands_sum'] / elapsed:,.0f}",
-        "rows a second": f"{grown['flush_rows_total'] / elapsed:,.0f}",
-        "transactions a second": f"{grown['transactions_total'] / elapsed:,.0f}",
-        "median delay of a word": f"{percentile(late, 50) * 1e3:,.1f} ms",
-        "99th percentile": f"{percentile(late, 99) * 1e3:,.1f} ms",
+        ("turns", "read to their end"): sum(reader.done for reader in readers),
+        ("words", "heard"): len(late),
+        ("seconds", "in all"): elapsed,
+        ("% of a core", "the server"): used / elapsed * 100,
+        ("MB resident", "before"): idle.resident / 1e6,
+        ("MB resident", "at the peak"): peak / 1e6,
+        ("kB", "for each stream"): (peak - idle.resident) / turns / 1e3,
+        ("connections", "before"): idle.connections,
+        ("connections", "at the peak"): max(sample.connections for sample in samples),
+        ("a second", "writes"): grown["flush_commands_sum"] / elapsed,
+        ("a second", "rows"): grown["flush_rows_total"] / elapsed,
+        ("a second", "transactions"): grown["transactions_total"] / elapsed,
+        **{name: percentile(late, part) * 1e3 for name, part in DELAYS.items()},
     }
 
 
@@ -240,48 +251,43 @@ def percentile(values: Sequence[float], part: int) -> float:
 # One long turn
 
 
-class Long(NamedTuple):
-    """How late the words of one turn came, and what was written for it."""
-
-    delays: list[float]
-    rows: float
-    transactions: float
-
-
-async def long_turns(databases: Databases, title: str, deltas: int, pause: float, rounds: int) -> None:
-    """Print how late the words of a turn come through a bare relay and through us, taking turns."""
+async def long_turns(
+    databases: Databases, title: str, deltas: int, pause: float, rounds: int
+) -> list[Comparison]:
+    """How late the words of a turn come through a bare relay and through us, taking turns."""
     urls = await databases.make()
     with ExitStack() as stack:
         model_url = stack.enter_context(running("model", deltas, pause))
         relay = stack.enter_context(running("relay", model_url))
         servers = {kind: stack.enter_context(start(url, model_url)) for kind, url in urls.items()}
-        results: dict[str, list[Long]] = {name: [] for name in (RELAY, *servers)}
+        found: dict[str, list[Figures]] = {name: [] for name in (RELAY, *servers)}
         for number in range(rounds):
-            results[RELAY].append(Long((await read_turn(relay, RELAY)).delays, 0, 0))
+            found[RELAY].append(delay_figures((await read_turn(relay, RELAY)).delays))
             for kind, server in servers.items():
-                results[kind].append(await measure_long(server.url, f"session-{number}"))
-    stored = {RELAY: (0, 0)} | {kind: await ask(url, STORED) for kind, url in urls.items()}
-    rows = [describe(name, turns, results[RELAY], stored[name]) for name, turns in results.items()]
-    print_table(f"one turn of {deltas:,} deltas, {title}", LONG_HEADER, rows)
+                found[kind].append(await measure_long(server.url, urls[kind], f"session-{number}"))
+    for kind in servers:
+        for ours, floor in zip(found[kind], found[RELAY], strict=True):
+            ours |= {("ms added", what): ours[unit, what] - floor[unit, what] for unit, what in DELAYS}
+    return tables(f"one turn of {deltas:,} deltas, {title}", found)
 
 
-async def measure_long(url: str, session_id: str) -> Long:
-    before = await read_counts(url)
+def delay_figures(late: Sequence[float]) -> Figures:
+    """How late the words came."""
+    return {
+        **{name: percentile(late, part) * 1e3 for name, part in DELAYS.items()},
+        ("deltas", "heard"): len(late),
+    }
+
+
+async def measure_long(url: str, database_url: str, session_id: str) -> Figures:
+    """One turn: how late its words came, and what was written for it."""
+    before, stored_before = await read_counts(url), await ask(database_url, STORED)
     heard = await read_turn(url, session_id)
-    after = await read_counts(url)
-    rows, transactions = (after[name] - before[name] for name in ("flush_rows_total", "transactions_total"))
-    return Long(heard.delays, rows, transactions)
-
-
-def describe(name: str, turns: list[Long], floor: list[Long], stored: Sequence[int]) -> Sequence[str]:
-    """A line of the table; what is counted is counted for each turn."""
-    late, least = ([delay for turn in many for delay in turn.delays] for many in (turns, floor))
-    return (
-        name,
-        *(f"{percentile(late, part) * 1e3:,.2f}" for part in (50, 99)),
-        *(f"{(percentile(late, part) - percentile(least, part)) * 1e3:,.2f}" for part in (50, 99)),
-        f"{len(late) / len(turns):,.0f}",
-        *(f"{count / len(turns):,.0f}" for count in stored),
-        f"{statistics.mean(turn.rows for turn in turns):,.0f}",
-        f"{statistics.mean(turn.transactions for turn in turns):,.0f}",
-    )
+    after, (events, size) = await read_counts(url), await ask(database_url, STORED)
+    return {
+        **delay_figures(heard.delays),
+        ("stored for a turn", "events"): events - stored_before[0],
+        ("bytes stored for a turn", "events"): size - stored_before[1],
+        ("stored for a turn", "rows"): after["flush_rows_total"] - before["flush_rows_total"],
+        ("stored for a turn", "transactions"): after["transactions_total"] - before["transactions_total"],
+    }
