@@ -6,6 +6,9 @@ import base64
 import binascii
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
+from operator import itemgetter
+from typing import Protocol
 
 import msgspec
 
@@ -29,6 +32,7 @@ from runtime.models import (
 )
 from runtime.store.cache import Cache, Encoded, Entry
 from runtime.store.commands import SessionKey
+from runtime.store.lookups import Lookup
 from runtime.store.messages import encode_chat_message, encode_row
 from runtime.store.rows import approval_row_from, context_from, head_from, session_from, switch_from
 from runtime.store.state import Head, approval_from
@@ -41,16 +45,33 @@ CHUNK = 1000
 Position = tuple[datetime, Key]
 
 
+class Heads(Protocol):
+    """Finds the row of a head by owner and session id."""
+
+    async def find(self, key: tuple[str, str]) -> Row | None: ...
+
+
+def shared_heads(database: Database) -> Heads:
+    """Those who look for heads at the same time share a statement."""
+    return Lookup(partial(database.fetch, "list_heads"), itemgetter("owner", "session_id"))
+
+
 class Reader:
     """Reads what is stored. Knows nothing of writes that wait: whoever reads waits for those first."""
 
     def __init__(
-        self, database: Database, cache: Cache, metrics: Metrics, clock: Callable[[], datetime]
+        self,
+        database: Database,
+        cache: Cache,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+        heads: Heads,
     ) -> None:
         self._database = database
         self._cache = cache
         self._metrics = metrics
         self._clock = clock
+        self._heads = heads
 
     async def find_head(self, key: SessionKey) -> Head | None:
         """A session's head, also of a deleted one. On SQLite memory is the truth (R2)."""
@@ -58,10 +79,10 @@ class Reader:
         if cached is not None and self._database.sole_writer:
             return cached
         epoch = self._cache.epoch
-        rows = await self._database.fetch("find_head", key.owner, key.session_id)
-        if not rows:
+        row = await self._heads.find((key.owner, key.session_id))
+        if row is None:
             return None
-        head = head_from(rows[0])
+        head = head_from(row)
         if self._database.sole_writer:
             self._cache.put_head(head, epoch)
         elif cached is not None and cached.id == head.id and cached.version > head.version:

@@ -9,7 +9,7 @@ from runtime.store.state import ApprovalRow, Details, Head, TurnRow, decode, dec
 
 
 def head_from(row: Row) -> Head:
-    """A row of `lock_heads` or `find_head`."""
+    """A row of `lock_heads` or `list_heads`."""
     (id, owner, session_id, *rest) = row
     return Head(id, SessionKey(owner, session_id), *rest)
 

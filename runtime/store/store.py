@@ -23,7 +23,7 @@ from runtime.store.feed import Feed
 from runtime.store.loader import Loader
 from runtime.store.lost_turns import LostTurns
 from runtime.store.queue import WriteLimits
-from runtime.store.reader import Reader
+from runtime.store.reader import Reader, shared_heads
 from runtime.store.tokens import Tokens
 from runtime.store.turn_reader import TurnReader
 from runtime.store.turns import Turns
@@ -68,7 +68,7 @@ class Store(Turns):
         self._clock = clock
         self._make_id = make_id
         self._cache = Cache(settings.cache_bytes)
-        self._reader = Reader(database, self._cache, metrics, clock)
+        self._reader = Reader(database, self._cache, metrics, clock, shared_heads(database))
         self._turn_reader = TurnReader(database, self._reader)
         self.runs_turn: Callable[[SessionKey], bool] = lambda key: True
         self._lost_turns = LostTurns(database, lambda key: self.runs_turn(key))

@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-
-import msgspec
+from operator import itemgetter
 
 from runtime.db.database import Database, Row
 from runtime.errors import DatabaseUnavailable, InvalidInput, TokenNotFound
-from runtime.models import Key, Scope, Token
+from runtime.models import Scope, Token
 from runtime.store.inputs import check_key
+from runtime.store.lookups import Lookup
 
 # A token reads art_<id>_<secret>: whoever finds one somewhere sees what it is, and can name it by its id.
 MARK = "art"
+FORM = re.compile(f"{MARK}_([0-9a-f]+)_[0-9a-f]+")
 # Bytes of chance. The id need not be secret, only single.
 ID_BYTES, SECRET_BYTES = 6, 32
 # How long a look-up may take, in seconds, until the database counts as unavailable.
@@ -40,9 +42,8 @@ class Tokens:
         self._database = database
         self._clock = clock
         self._make_secret = make_secret
-        self._asked: set[str] = set()
-        self._next: asyncio.Task[Mapping[str, Row]] | None = None
-        self._turn = asyncio.Lock()
+        # Never kept: a revocation counts at once.
+        self._lookup = Lookup(self._fetch, itemgetter("id"))
 
     async def create(
         self, name: str, *, owner: str = "", scope: Scope = "write", lifetime: timedelta | None = None
@@ -83,66 +84,32 @@ class Tokens:
     async def prove(self, text: str) -> Token | None:
         """The token that this text proves, if it is valid now."""
         id = id_in(text)
-        row = None if id is None else (await self._look_up(id)).get(id)
+        row = None if id is None else await self._lookup.find(id)
         if row is None or not hmac.compare_digest(row["hash"], _hash(text)):
             return None
         return self._valid(row)
 
     async def find_valid(self, id: str) -> Token | None:
         """The token of this id, if it is valid now."""
-        row = (await self._look_up(id)).get(id)
+        row = await self._lookup.find(id)
         return None if row is None else self._valid(row)
 
     def _valid(self, row: Row) -> Token | None:
         token = _token_from(row)
         return token if token.is_valid(self._clock()) else None
 
-    async def _look_up(self, id: str) -> Mapping[str, Row]:
-        """What the database says of this token, asked after this call: a revocation counts at once.
-
-        Those who ask while a look-up is under way share the next one, as writes share a transaction.
-        """
-        self._asked.add(id)
-        if self._next is None:
-            self._next = asyncio.create_task(self._look_up_asked())
-            self._next.add_done_callback(_look_at)
+    async def _fetch(self, ids: str) -> Sequence[Row]:
         try:
-            return await asyncio.shield(self._next)
-        except DatabaseUnavailable as error:
-            # Each asker gets an error of its own.
-            raise DatabaseUnavailable(str(error)) from None
-
-    async def _look_up_asked(self) -> Mapping[str, Row]:
-        async with self._turn:
-            asked, self._asked, self._next = self._asked, set(), None
-            ids = msgspec.json.encode(sorted(asked)).decode()
-            try:
-                async with asyncio.timeout(LOOK_UP_SECONDS):
-                    rows = await self._database.fetch("list_named_tokens", ids)
-            except TimeoutError as error:
-                raise DatabaseUnavailable("tokens cannot be looked up for now") from error
-        return {row["id"]: row for row in rows}
+            async with asyncio.timeout(LOOK_UP_SECONDS):
+                return await self._database.fetch("list_named_tokens", ids)
+        except TimeoutError as error:
+            raise DatabaseUnavailable("tokens cannot be looked up for now") from error
 
 
 def id_in(text: str) -> str | None:
     """The id of a token that has the form of one of ours, whether it is one or not."""
-    mark, _, rest = text.partition("_")
-    id, _, secret = rest.partition("_")
-    return id if mark == MARK and id and secret and _is_key(id) else None
-
-
-def _is_key(text: str) -> bool:
-    try:
-        msgspec.convert(text, Key)
-    except msgspec.ValidationError:
-        return False
-    return True
-
-
-def _look_at(task: asyncio.Task[Mapping[str, Row]]) -> None:
-    """Nobody else may: those who asked may all have gone away."""
-    if not task.cancelled():
-        task.exception()
+    match = FORM.fullmatch(text)
+    return match[1] if match else None
 
 
 def _hash(text: str) -> str:

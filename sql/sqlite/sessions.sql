@@ -19,6 +19,13 @@ SELECT id, owner, session_id, version, last_seq, message_count, token_total,
   FROM sessions
  WHERE owner = ?1 AND session_id = ?2;
 
+-- name: list_heads(keys)
+-- Those of the sessions named by [[owner, session_id], …], for readers who share one look-up.
+SELECT s.id, s.owner, s.session_id, s.version, s.last_seq, s.message_count, s.token_total,
+       s.last_activity, s.deleted_at, s.cut_version, s.changed_version, s.first_user_seq
+  FROM json_each(?1) AS k
+  JOIN sessions AS s ON s.owner = k.value ->> 0 AND s.session_id = k.value ->> 1;
+
 -- name: find_session(owner, session_id)
 -- One session, whole.
 SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.last_activity,

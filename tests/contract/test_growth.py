@@ -93,6 +93,7 @@ def calls(session_db_id: int, name: str) -> list[Call]:
     return [
         ("find_head", ["", name]),
         ("find_session", ["", name]),
+        ("list_heads", [keys]),
         ("lock_heads", [keys]),
         ("insert_message", [session_db_id, end + 1, "user", '"x"', now, *[None] * 6]),
         ("update_head", [session_db_id, end, end + 1, end + 1, end + 1, 0, now, 0, 0, 1, None]),

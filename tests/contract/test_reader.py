@@ -37,7 +37,7 @@ async def held(store: Store, delay: Delay) -> asyncio.Task[list[int]]:
 async def test_r2_a_head_that_was_read_before_an_erasure_is_not_kept(database_url: str) -> None:
     await fill(database_url, 2)
     async with delayed_store(database_url) as (store, database):
-        delay = database.delay("after", "find_head")
+        delay = database.delay("after", "list_heads")
         reading = await held(store, delay)
         await store.delete_session("s", hard=True)
         delay.release.set()
@@ -49,7 +49,7 @@ async def test_r2_a_head_that_was_read_before_an_erasure_is_not_kept(database_ur
 async def test_r2_a_head_that_was_read_before_a_commit_is_not_kept(database_url: str) -> None:
     await fill(database_url, 2)
     async with delayed_store(database_url) as (store, database):
-        delay = database.delay("after", "find_head")
+        delay = database.delay("after", "list_heads")
         reading = await held(store, delay)
         await store.append_messages("s", [user("3")])
         delay.release.set()
@@ -76,7 +76,7 @@ async def test_r1_readers_who_catch_up_at_once_keep_each_message_once(postgres_u
     async with open_store(postgres_url) as other, delayed_store(postgres_url) as (store, database):
         assert await seqs(store) == [1, 2]
         await other.append_messages("s", [user("3")])
-        saw_three = database.delay("after", "find_head")
+        saw_three = database.delay("after", "list_heads")
         first = await held(store, saw_three)
         await other.append_messages("s", [user("4")])
         read_three_and_four = database.delay("after", "list_messages_after")

@@ -28,6 +28,7 @@ from runtime.store.commands import (
     SwitchAgent,
     TruncateMessages,
 )
+from runtime.store.inputs import json_list
 from runtime.store.messages import encode_message
 from runtime.store.plan import plan
 from runtime.store.reader import Reader
@@ -130,6 +131,17 @@ class Reading:
         self._page.close()
 
 
+class TurnedHeads:
+    """Finds heads in turns, as all is read here; without a loop nobody can share a look-up."""
+
+    def __init__(self, database: Any) -> None:
+        self._database = database
+
+    async def find(self, key: tuple[str, str]) -> Any:
+        rows = await self._database.fetch("list_heads", json_list([key]))
+        return rows[0] if rows else None
+
+
 class Simulation:
     """A writer, readers and their cache; with a sole writer memory is the truth."""
 
@@ -145,7 +157,7 @@ class Simulation:
             tables.apply(plan(tables.known([request]), [request]).rows)
         self.cache = Cache(max_bytes)
         database: Any = Turns(tables, sole_writer=sole_writer)
-        self.reader = Reader(database, self.cache, METRICS, lambda: NOON)
+        self.reader = Reader(database, self.cache, METRICS, lambda: NOON, TurnedHeads(database))
 
     def happen(self, event: Event) -> None:
         match event.kind:

@@ -1,0 +1,55 @@
+"""Look-ups by key that many callers share, as writes share a transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+from runtime.db.database import Row
+from runtime.errors import DatabaseUnavailable
+from runtime.store.inputs import json_list
+
+K = TypeVar("K", bound=Hashable)
+
+# While one answer is on its way the next question may go already, and whoever asks meanwhile joins the one
+# after that.
+AT_ONCE = 2
+
+
+class Lookup(Generic[K]):
+    """Finds rows by `fetch`, which takes the keys as a JSON array; `key_of` tells which key a row answers.
+
+    The database is asked after each call, never before: what a caller finds is not older than its question.
+    """
+
+    def __init__(self, fetch: Callable[[str], Awaitable[Sequence[Row]]], key_of: Callable[[Row], K]) -> None:
+        self._fetch = fetch
+        self._key_of = key_of
+        self._asked: set[K] = set()
+        self._next: asyncio.Task[Mapping[K, Row]] | None = None
+        self._turns = asyncio.Semaphore(AT_ONCE)
+
+    async def find(self, key: K) -> Row | None:
+        """The row of this key, if there is one. Raises DatabaseError."""
+        self._asked.add(key)
+        if self._next is None:
+            self._next = asyncio.create_task(self._find_asked())
+            self._next.add_done_callback(_look_at)
+        try:
+            return (await asyncio.shield(self._next)).get(key)
+        except DatabaseUnavailable as error:
+            # Each caller gets an error of its own, with the cause that they share.
+            raise DatabaseUnavailable(str(error)) from error.__cause__
+
+    async def _find_asked(self) -> Mapping[K, Row]:
+        async with self._turns:
+            asked, self._asked, self._next = self._asked, set(), None
+            rows = await self._fetch(json_list(asked))
+        return {self._key_of(row): row for row in rows}
+
+
+def _look_at(task: asyncio.Task[Mapping[K, Row]]) -> None:
+    """Nobody else may: those who asked may all have gone away."""
+    if not task.cancelled():
+        task.exception()
