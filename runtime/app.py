@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -83,6 +84,7 @@ async def serve(settings: Settings, clock: Callable[[], datetime] = utc_now) -> 
     """
     raise_limit()
     quieten(asyncio.get_running_loop())
+    _collect_seldom()
     stop = asyncio.Event()
     _on_signals(stop)
     _log_start()
@@ -152,6 +154,16 @@ def _on_signals(stop: asyncio.Event) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+
+
+def _collect_seldom() -> None:
+    """Look for cycles after 50,000 new objects, not 700, and never among what was imported.
+
+    Requests leave few, and each search goes over what memory keeps: a tenth of the time of an append.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def _log_start() -> None:

@@ -21,9 +21,9 @@ WHAT = {
 class ClientLimits(Struct, frozen=True):
     """The most that one client, an address or a token, may have in hand at a time."""
 
-    requests: int = 4096
-    streams: int = 10_000
-    bytes: int = 256 * 1024 * 1024
+    requests: int
+    streams: int
+    bytes: int
 
 
 class Shares:

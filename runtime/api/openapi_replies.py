@@ -82,6 +82,8 @@ def _headers(route: Route, status: int) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "Idempotent-Replayed", REPLAYED
     if route.buffers:
         yield "Preference-Applied", PREFERENCE
+    if status == 503:
+        yield from LATER.items()
 
 
 def _names_version(route: Route, kind: Any) -> bool:
@@ -107,9 +109,8 @@ def describe_failures(route: Route, *, has_body: bool) -> dict[str, Any]:
 
 
 def _errors(route: Route, *, has_body: bool) -> Iterator[type[errors.AgentRuntimeError]]:
-    yield errors.TooManyRequests
     if route.scope is not None:
-        yield from (errors.Unauthorized, errors.Forbidden)
+        yield from (errors.Unauthorized, errors.Forbidden, errors.TooManyRequests)
         yield from (errors.IssuerUnavailable, errors.DatabaseUnavailable, errors.DatabaseDamaged)
     if "session_id" in route.keys:
         yield errors.SessionNotFound
