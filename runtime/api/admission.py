@@ -12,34 +12,42 @@ from runtime.access.shares import Holding, Shares
 from runtime.api.intake import Intake
 from runtime.models import Scope
 
-GATE = web.AppKey("gate", Gate)
-INTAKE = web.AppKey("intake", Intake)
-SHARES = web.AppKey("shares", Shares)
 IDENTITY = web.RequestKey("identity", Identity)
 HOLDING = web.RequestKey("holding", Holding)
 
 
-async def admit(request: web.Request, scope: Scope | None, holding: Holding) -> None:
-    """Note on the request who asks, who must hold the `scope`, and what it takes of their shares.
+class Admission:
+    """Asks the gate who asks, at the pace of the intake, and counts each request for its clients."""
 
-    None asks nobody. Raises Unauthorized, Forbidden, TooManyRequests and what `Gate.identify` raises.
-    """
-    request[HOLDING] = holding
-    if scope is None:
-        return
-    # The address first: a stranger must not make us look up tokens without end.
-    holding.join(f"address {network_of(request.remote or '')}")
-    await request.app[INTAKE].begin()
-    identity = await request.app[GATE].identify(request.headers)
-    identity.demand(scope)
-    if identity.client:
-        holding.join(identity.client)
-    request[IDENTITY] = identity
+    def __init__(self, gate: Gate, intake: Intake, shares: Shares) -> None:
+        self.gate = gate
+        self.shares = shares
+        self._intake = intake
+
+    async def admit(self, request: web.Request, scope: Scope | None, holding: Holding) -> None:
+        """Note on the request who asks, who must hold the `scope`, and what it takes of their shares.
+
+        None asks nobody. Raises Unauthorized, Forbidden, TooManyRequests and what `Gate.identify` raises.
+        """
+        request[HOLDING] = holding
+        if scope is None:
+            return
+        # The address first: a stranger must not make us look up tokens without end.
+        holding.join(f"address {network_of(request.remote or '')}")
+        await self._intake.begin()
+        identity = await self.gate.identify(request.headers)
+        identity.demand(scope)
+        if identity.client:
+            holding.join(identity.client)
+        request[IDENTITY] = identity
+
+
+ADMISSION = web.AppKey("admission", Admission)
 
 
 async def is_still_admitted(request: web.Request) -> bool:
     """Whether whoever asked would be let in again now."""
-    return await request.app[GATE].still_admits(request[IDENTITY])
+    return await request.app[ADMISSION].gate.still_admits(request[IDENTITY])
 
 
 def network_of(address: str) -> str:

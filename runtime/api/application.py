@@ -9,7 +9,7 @@ from runtime.access.gate import Gate
 from runtime.access.shares import ClientLimits, Shares
 from runtime.agents.engine import Engine
 from runtime.api import agents, approvals, events, messages, operations, sessions, turns
-from runtime.api.admission import GATE, INTAKE, SHARES
+from runtime.api.admission import ADMISSION, Admission
 from runtime.api.body import READ_TIMEOUT
 from runtime.api.intake import Intake
 from runtime.api.middleware import AROUND, around_every_request
@@ -51,12 +51,9 @@ def create_app(
     app[ENGINE] = engine
     app[METRICS] = metrics
     app[PACE] = pace
-    app[GATE] = gate
-    app[SHARES] = Shares(
-        ClientLimits(settings.client_requests, settings.client_streams, settings.client_bytes)
-    )
-    app[INTAKE] = Intake(settings.write_timeout / 2)
+    limits = ClientLimits(settings.client_requests, settings.client_streams, settings.client_bytes)
+    app[ADMISSION] = Admission(gate, Intake(settings.write_timeout / 2), Shares(limits))
     app[READ_TIMEOUT] = settings.read_timeout
     app[DOCUMENT] = msgspec.json.encode(describe(ROUTES))
-    add_routes(app.router, ROUTES)
+    add_routes(app.router, ROUTES, app[ADMISSION])
     return app

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from runtime.access.shares import Holding
 from runtime.agents.engine import Engine
-from runtime.api.admission import SHARES, admit
+from runtime.api.admission import Admission
 from runtime.api.body import convert_body, read_json
 from runtime.api.request import owner_of, parse_query, path_key
 from runtime.api.respond import stamp
@@ -111,19 +111,19 @@ class Route(Struct, frozen=True):
         return query, body
 
 
-def add_routes(router: web.UrlDispatcher, routes: tuple[Route, ...]) -> None:
-    """Let the router answer these. GET answers HEAD as well."""
+def add_routes(router: web.UrlDispatcher, routes: tuple[Route, ...], admission: Admission) -> None:
+    """Let the router answer these, to those who are admitted. GET answers HEAD as well."""
     for route in routes:
         # Any character may stand in a key, braces too, which a plain {name} would not match.
         pattern = route.path.replace("}", ":[^/]+}")
-        handler = _bind(route)
+        handler = _bind(route, admission)
         if route.method == "GET":
             router.add_get(pattern, handler, expect_handler=_expect)
         else:
             router.add_route(route.method, pattern, handler, expect_handler=_expect)
 
 
-def _bind(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _bind(route: Route, admission: Admission) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     names = route.keys
     query_type, body_type = route.parsed
     handler = route.handler
@@ -133,8 +133,8 @@ def _bind(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]
     is_stream = route.media_type == EVENT_STREAM
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        with Holding(request.app[SHARES]) as holding:
-            await admit(request, scope, holding)
+        with Holding(admission.shares) as holding:
+            await admission.admit(request, scope, holding)
             if is_stream:
                 # Before anything is done: 429 says that nothing was.
                 holding.take("streams")

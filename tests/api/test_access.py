@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 from aiohttp import ClientResponse
 
-from runtime.api.admission import GATE
+from runtime.api.admission import ADMISSION
 from runtime.api.application import ROUTES
 from runtime.api.routes import STORE, Pace
 from runtime.config import Settings
@@ -324,7 +324,7 @@ async def test_a_closed_server_may_have_any_name(client: Client):
 
 async def closed(client: Client) -> None:
     """Wait until the gate is closed: nothing tells when."""
-    while client.app[GATE].open:  # noqa: ASYNC110
+    while client.app[ADMISSION].gate.open:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 import pytest
 
 from runtime.api import intake
-from runtime.api.admission import SHARES
+from runtime.api.admission import ADMISSION
 from runtime.api.connection import MAX_HEAD, Connection
 from runtime.api.intake import Intake
 from runtime.api.routes import Pace
@@ -299,9 +299,9 @@ async def test_a_stream_ends_with_its_connection(hasty: Client):
         connection = await connect(hasty, sender)
         await send(sender, b"GET /sessions/quiet/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await until(lambda: connection.streams)
-        assert hasty.app[SHARES]._held["address 127.0.0.1", "streams"] == 1
+        assert hasty.app[ADMISSION].shares._held["address 127.0.0.1", "streams"] == 1
     # Long before the next heartbeat.
-    await until(lambda: not hasty.app[SHARES]._held)
+    await until(lambda: not hasty.app[ADMISSION].shares._held)
 
 
 async def test_who_leaves_in_the_middle_of_a_large_reply_is_no_error(

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import ClientResponse
 
 from runtime.access.shares import Kind
-from runtime.api.admission import SHARES, network_of
+from runtime.api.admission import ADMISSION, network_of
 from runtime.api.routes import STORE, Pace
 from tests.access_server import bearer
 from tests.api.reading import LONG
@@ -38,7 +38,7 @@ async def limited(url: str, **limits: object) -> AsyncIterator[Client]:
 
 
 def held(client: Client, kind: Kind, who: str = ADDRESS) -> int:
-    return client.app[SHARES]._held[who, kind]
+    return client.app[ADMISSION].shares._held[who, kind]
 
 
 async def until_held(client: Client, kind: Kind, amount: int, who: str = ADDRESS) -> None:
@@ -50,7 +50,7 @@ async def until_held(client: Client, kind: Kind, amount: int, who: str = ADDRESS
 
 async def nothing_held(client: Client) -> None:
     async with asyncio.timeout(LONG):
-        while client.app[SHARES]._held:  # noqa: ASYNC110 - nothing tells when
+        while client.app[ADMISSION].shares._held:  # noqa: ASYNC110 - nothing tells when
             await asyncio.sleep(0.005)
 
 
