@@ -269,14 +269,17 @@ class SqliteDatabase:
         """Bring the WAL back into the file where it has outgrown its limit, in the turn of a transaction."""
         if self._wal.is_too_long():
             async with self._turn:
-                connection = await self._writing_connection()
-                await _translated(connection.execute_fetchall(f"PRAGMA busy_timeout = {WAL_BUSY_MS}"))
-                await _translated(connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)"))
-                normal = f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}"
-                await _translated(connection.execute_fetchall(normal))
-                self._wal.note()
-        else:
-            self._wal.note()
+                await self._checkpoint(await self._writing_connection())
+        self._wal.note()
+
+    async def _checkpoint(self, connection: aiosqlite.Connection) -> None:
+        usual = f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}"
+        for pragma in (
+            f"PRAGMA busy_timeout = {WAL_BUSY_MS}",
+            "PRAGMA wal_checkpoint(TRUNCATE)",
+            usual,
+        ):
+            await _translated(connection.execute_fetchall(pragma))
 
     def _note_damage(self, error: DatabaseDamaged) -> None:
         """Nothing more is written to a file that is damaged; what can be read of it is."""

@@ -6,6 +6,8 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import msgspec
+
 from runtime.errors import DatabaseConflict, DatabaseDamaged, DatabaseError, DatabaseUnavailable, DataRefused
 
 # aiosqlite itself raises ValueError, for a connection that is closed.
@@ -29,6 +31,12 @@ TAKEN = {
 }
 
 
+_encode = msgspec.json.Encoder().encode
+
+# What SQLite stores as NULL. Python binds None by way of its adapters, which takes as long as six texts do.
+_NULL = float("nan")
+
+
 def _read_time(raw: bytes) -> datetime:
     return datetime.fromisoformat(raw.decode())
 
@@ -39,12 +47,18 @@ sqlite3.register_converter("timestamptz", _read_time)
 
 def bind(parameters: Sequence[object]) -> list[object]:
     """The parameters with each time as text of one width, so that the order of texts is that of times."""
-    return [_as_text(value) if type(value) is datetime else value for value in parameters]
+    return [
+        _NULL if value is None else _as_text(value) if type(value) is datetime else value
+        for value in parameters
+    ]
 
 
 def _as_text(time: datetime) -> str:
-    # `isoformat` ends in "+00:00" for UTC.
     utc = time if time.tzinfo is UTC else time.astimezone(UTC)
+    if utc.microsecond:
+        # In an eighth of the time of `isoformat`, but without a fraction where there is none.
+        return _encode(utc).decode()[1:-1]
+    # `isoformat` ends in "+00:00" for UTC.
     return utc.isoformat(timespec="microseconds")[:-6] + "Z"
 
 

@@ -87,7 +87,7 @@ def _encoded(seq: int, message: msgspec.Raw | MessageColumns) -> Encoded:
 
 def _size(message: msgspec.Raw | MessageColumns) -> int:
     if isinstance(message, tuple):
-        return MESSAGE_OVERHEAD + sum([getsizeof(column) for column in message if isinstance(column, str)])
+        return MESSAGE_OVERHEAD + sum([getsizeof(column) for column in message if type(column) is str])
     return MESSAGE_OVERHEAD + len(memoryview(message))
 
 

@@ -65,7 +65,7 @@ def _new_message(value: Any, path: str) -> NewMessage:
         raise InvalidInput(path, f"cannot be stored: {error}") from None
     content = json_text(fields.content, path)
     title = _title(fields.content) if fields.role == "user" else None
-    if value.keys() <= _PLAIN:
+    if _PLAIN.issuperset(value):
         # Most messages are no more than this, and every one passes here.
         return NewMessage(fields.role, content, title=title, size=MESSAGE_OVERHEAD + getsizeof(content))
     extra = {
@@ -119,7 +119,7 @@ def texts_of(content: Any) -> list[str]:
 
 def rfc3339(time: datetime) -> str:
     """A UTC time as the API writes it: without a fraction where there is none."""
-    return time.replace(tzinfo=None).isoformat() + "Z"
+    return _encode(time).decode()[1:-1]
 
 
 def encode_message(

@@ -15,6 +15,7 @@ from runtime.store.commands import JsonText, SessionKey
 MessageColumns = tuple[Any, ...]
 
 decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
 
 
 def decode_optional(text: JsonText | None) -> Any:
@@ -24,7 +25,7 @@ def decode_optional(text: JsonText | None) -> Any:
 
 def encode_text(value: Any) -> JsonText:
     """The JSON text of a value that is known to have one."""
-    return msgspec.json.encode(value).decode()
+    return _encode(value).decode()
 
 
 class Head(Struct, frozen=True):

@@ -46,7 +46,7 @@ class WorkingSession:
 
     @property
     def token_total(self) -> int:
-        return self.stored_tokens + sum(row[8] or 0 for row in self.added)
+        return self.stored_tokens + sum([row[8] or 0 for row in self.added])
 
     def raise_version(self, at: datetime, *changes: Change) -> None:
         """Record a change (W4). Activity never goes back, whatever the clock does."""

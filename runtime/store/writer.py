@@ -12,7 +12,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime
 
 from runtime.db.database import Database, Transaction
@@ -91,13 +91,13 @@ class Writer:
         metrics.pending_bytes.set_function(lambda: self.queue.bytes)
         metrics.flush_lag_seconds.set_function(self.queue.lag)
 
-    async def submit(self, request: Request) -> Outcome:
-        """Store a request and return its outcome after COMMIT.
+    def submit(self, request: Request) -> Awaitable[Outcome]:
+        """Take a request that somebody waits for: awaited, this returns its outcome after COMMIT.
 
         Raises the request's own error (RequestError), or NotStored.
         """
         self._check_open()
-        return await self.queue.submit(request)
+        return self.queue.submit(request)
 
     def accept(self, request: Request) -> None:
         """Take a request that will be stored within the flush interval (W5). Raises NotStored."""

@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from runtime.errors import InvalidInput
 from runtime.store.commands import NewMessage
 from runtime.store.inputs import MAX_NESTING, json_text
-from runtime.store.messages import TITLE_LENGTH, encode_chat_message, encode_message, new_messages
+from runtime.store.messages import (
+    TITLE_LENGTH,
+    encode_chat_message,
+    encode_message,
+    new_messages,
+    rfc3339,
+)
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -242,3 +248,9 @@ def test_only_a_user_message_gives_a_title(role: str) -> None:
 
 def test_a_long_line_is_cut() -> None:
     assert title("x" * 500) == "x" * TITLE_LENGTH
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_a_time_is_written_without_a_fraction_where_there_is_none(time: datetime):
+    assert rfc3339(time) == time.replace(tzinfo=None).isoformat() + "Z"
+    assert rfc3339(time.replace(microsecond=0)) == time.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
