@@ -12,8 +12,8 @@ from collections import deque
 
 from runtime.errors import Overloaded
 
-# Requests that begin in one turn: about 2 ms of work. At 8 most have to wait for a later one, which costs 10 us
-# each; with many more a batch gets too few turns under overload (see tests/faults/test_overload.py).
+# Requests that begin in one turn: about 2 ms of work. At 8 most wait for a later one, which costs each 10 us;
+# with many more a batch gets too few turns under overload (see tests/faults/test_overload.py).
 PER_TURN = 16
 # More are not begun within half a WRITE_TIMEOUT of 10 s, at the 2,500 a second that one core takes.
 MOST_WAITING = 12_500
