@@ -85,7 +85,8 @@ class WriteQueue:
     def submit(self, request: Request) -> asyncio.Future[Outcome]:
         """Queue a request that somebody waits for. Raises Overloaded."""
         loop = asyncio.get_running_loop()
-        pending = self._add(request, loop.time() + self.limits.write_timeout)
+        now = loop.time()
+        pending = self._add(request, now, now + self.limits.write_timeout)
         pending.future = loop.create_future()
         self._deadlines.append(pending)
         if self._deadline_timer is None:
@@ -95,20 +96,20 @@ class WriteQueue:
 
     def accept(self, request: Request) -> None:
         """Queue a request that nobody waits for, to be flushed in its time (W5). Raises Overloaded."""
-        pending = self._add(request, None)
+        loop = asyncio.get_running_loop()
+        pending = self._add(request, loop.time(), None)
         self._accepted[request.key] = self._last_accepted = pending
         if len(self._waiting) >= MAX_BATCH_COMMANDS or self._waiting_bytes > MAX_BATCH_BYTES // 2:
             self.due.set()
         elif self._flush_timer is None:
-            loop = asyncio.get_running_loop()
             self._flush_timer = loop.call_later(self.limits.flush_interval, self.due.set)
 
-    def _add(self, request: Request, deadline: float | None) -> Pending:
+    def _add(self, request: Request, now: float, deadline: float | None) -> Pending:
         size = weight(request.command)
         full = self.count >= MAX_PENDING_COMMANDS or self.bytes + size > self.limits.max_pending_bytes
         if full and self.count:  # W9
             raise Overloaded("too many writes are waiting already; try again later")
-        if self._is_late():
+        if self._is_late(now):
             raise Overloaded("writes wait too long already; try again later")
         pending = Pending(request, size, deadline)
         self._waiting.append(pending)
@@ -119,7 +120,7 @@ class WriteQueue:
             self._keys[request.key.owner, request.idempotency.key] = pending
         return pending
 
-    def _is_late(self) -> bool:
+    def _is_late(self, now: float) -> bool:
         """Whether the oldest caller has waited for half of its time.
 
         Under more load than can be stored, those who may still be served in time are; else the queue would
@@ -127,7 +128,7 @@ class WriteQueue:
         """
         deadline = self._deadlines[0].deadline if self._deadlines else None
         half = self.limits.write_timeout / 2
-        return deadline is not None and deadline - asyncio.get_running_loop().time() < half
+        return deadline is not None and deadline - now < half
 
     def find_accepted(self, key: SessionKey | None) -> Pending | None:
         """The last request that was accepted for a session (for any, if None) and is not stored yet."""
