@@ -46,7 +46,7 @@ STORE = web.AppKey("store", Store)
 ENGINE = web.AppKey("engine", Engine)
 METRICS = web.AppKey("metrics", Metrics)
 PACE = web.AppKey("pace", Pace)
-DOCUMENT = web.AppKey("document", bytes)
+DOCUMENT: web.AppKey[Callable[[], bytes]] = web.AppKey("document")
 REQUEST_ID = web.RequestKey("request_id", str)
 
 
