@@ -157,13 +157,13 @@ def _on_signals(stop: asyncio.Event) -> None:
 
 
 def _collect_seldom() -> None:
-    """Look for cycles after 50,000 new objects, not 700, and never among what was imported.
+    """Look for cycles after 10,000 new objects, not 700, and never among what was imported.
 
-    Requests leave few, and each search goes over what memory keeps: a tenth of the time of an append.
+    Requests leave few, and to search for them takes a tenth of the time of an append.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(10_000, 10, 10)
 
 
 def _log_start() -> None:

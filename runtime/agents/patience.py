@@ -40,4 +40,8 @@ async def unbroken(work: Coroutine[Any, Any, T]) -> T:
     task = asyncio.create_task(work)
     # Then nobody else looks at its error, and asyncio would complain.
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return await asyncio.shield(task)
+    try:
+        return await asyncio.shield(task)
+    finally:
+        # Its error holds this frame, and with it all that the turn was asked.
+        del task

@@ -44,7 +44,7 @@ class Connection(web.RequestHandler):
 
     __slots__ = (
         *("_body", "_head_size", "_headers_due", "_line"),
-        *("_left", "_moved_at", "_patience", "_read_timeout", "streams"),
+        *("_moved_at", "_patience", "_read_timeout", "_taken", "streams"),
     )
 
     def __init__(self, server: web.Server, read_timeout: float, patience: float, **options: Any) -> None:
@@ -56,8 +56,8 @@ class Connection(web.RequestHandler):
         self.streams = False
         self._head_size = 0
         self._headers_due: asyncio.TimerHandle | None = None
-        # How many bytes the reader had not taken when it last took some, and when that was.
-        self._left, self._moved_at = 0, 0.0
+        # What the reader had taken when it was last looked at, in bytes, and since when it has taken no more.
+        self._taken, self._moved_at = 0, 0.0
         # aiohttp forgets its own where it closes, though what is left may never be taken.
         self._line: asyncio.Transport | None = None
 
@@ -142,11 +142,14 @@ class Connection(web.RequestHandler):
 
     def cut_off_if_stalled(self, now: float) -> None:
         """Cut off a reader that has left something, be it ever so little, and taken nothing for too long."""
-        left = 0 if self._line is None else self._line.get_write_buffer_size()
-        if not left or not self._left or left < self._left:
-            self._left, self._moved_at = left, now
-        elif self._line is not None and now - self._moved_at >= self._patience:
-            request = self._current_request
+        if self._line is None:
+            return
+        request, left = self._current_request, self._line.get_write_buffer_size()
+        # What was sent of this reply and is not left; of one that has ended only what is left is known.
+        taken = (0 if request is None else request.writer.output_size) - left
+        if not left or taken != self._taken:
+            self._taken, self._moved_at = taken, now
+        elif now - self._moved_at >= self._patience:
             request_id = "-" if request is None else request.get(REQUEST_ID, "-")
             logger.warning("request %s: the reader has stalled and is cut off", request_id)
             self._line.abort()

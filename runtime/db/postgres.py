@@ -191,11 +191,16 @@ class PostgresTransaction:
             if int(done.rpartition(" ")[2]) != len(rows):
                 raise DatabaseConflict(f"another instance came before {query.name}")
         elif query.name in COPIED and len(rows) >= LEAST_COPIED:
-            await self._connection.copy_records_to_table(
-                COPIED[query.name], records=rows, columns=query.parameters
-            )
+            await self._copy(COPIED[query.name], query.parameters, rows)
         else:
             await self._connection.executemany(query.sql, rows)
+
+    async def _copy(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        try:
+            await self._connection.copy_records_to_table(table, records=rows, columns=columns)
+        except (TypeError, ValueError, OverflowError) as error:
+            # asyncpg could not encode a value, which it says in its own words everywhere else.
+            raise DataRefused(str(error)) from error
 
 
 class PostgresDatabase:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from sys import getsizeof
 from typing import cast
 
@@ -87,8 +87,13 @@ def _encoded(seq: int, message: msgspec.Raw | MessageColumns) -> Encoded:
 
 def _size(message: msgspec.Raw | MessageColumns) -> int:
     if isinstance(message, tuple):
-        return MESSAGE_OVERHEAD + sum([getsizeof(column) for column in message if type(column) is str])
+        return MESSAGE_OVERHEAD + sum([_text_size(column) for column in message if type(column) is str])
     return MESSAGE_OVERHEAD + len(memoryview(message))
+
+
+def _text_size(text: str) -> int:
+    """Its size as it is, or in UTF-8: whichever is more."""
+    return getsizeof(text) if text.isascii() else max(getsizeof(text), 3 * len(text))
 
 
 class Cache:
@@ -138,13 +143,22 @@ class Cache:
             self.epoch += 1
             self._drop(key)
 
+    def note_locked(self, keys: Sequence[SessionKey], heads: Mapping[SessionKey, Head]) -> None:
+        """These are the heads that there are: whichever is gone, or another session by now, is let go."""
+        for key in keys:
+            entry, head = self._entries.get(key), heads.get(key)
+            if entry is not None and (head is None or head.id != entry.head.id):
+                self.epoch += 1
+                self._drop(key)
+
     def catch_up(self, old: Head, head: Head, missing: Sequence[Encoded] | None) -> None:
         """Bring an entry that was at `old` to a head read from the database, by the messages between.
 
         Without them its messages are let go.
         """
         entry = self._entries.get(head.key)
-        if entry is not None and entry.head.version >= head.version:
+        # A session that was erased and made anew has a later id, and begins at version 1 again.
+        if entry is not None and (entry.head.id, entry.head.version) >= (head.id, head.version):
             return
         if entry is None or missing is None or entry.head.id != old.id or entry.head.version < old.version:
             entry, missing = Entry(head, head.last_seq + 1), ()

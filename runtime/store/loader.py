@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from runtime.db.database import Transaction
 from runtime.store import commands
@@ -30,9 +30,10 @@ _NAME_AN_APPROVAL = (commands.CreateApproval, commands.DecideApproval, commands.
 class Loader:
     """Reads for the writer. `sole_writer` says that the heads in memory are the truth (R2).
 
-    Elsewhere another instance may have written since. A session that is only to grow is planned from memory
-    all the same: its head is written only where it is still at that version, and else the batch is planned
-    anew (`update_head`). Whatever may be refused is decided by a head that is locked.
+    Elsewhere another instance may have written since. Where all sessions of a batch are in memory and only to
+    grow, it is planned from there all the same: a head is written only where it is still at that version,
+    and else the batch is planned anew (`update_head`). All other batches lock their heads, all of them: of
+    two that lock a part at a time, each could wait for the other.
     """
 
     def __init__(self, cache: Cache, *, sole_writer: bool) -> None:
@@ -61,20 +62,23 @@ class Loader:
         self, tx: Transaction, requests: Sequence[Request], lock: bool
     ) -> dict[SessionKey, Head]:
         keys = {request.key for request in requests}
-        if self._sole_writer:
-            remembered = keys
-        else:
-            remembered = set() if lock else keys - {r.key for r in requests if not _only_grows(r)}
-        heads = {key: head for key in remembered if (head := self._remembered(key)) is not None}
-        if missing := [(key.owner, key.session_id) for key in sorted(keys - heads.keys())]:
-            for row in await tx.fetch("lock_heads", json_list(missing)):
-                head = head_from(row)
-                heads[head.key] = head
+        heads = {key: head for key in keys if (head := self._cache.head(key)) is not None}
+        if not self._sole_writer and (lock or not _may_be_trusted(requests, keys, heads)):
+            heads = {}
+        if missing := sorted(keys - heads.keys()):
+            names = [(key.owner, key.session_id) for key in missing]
+            locked = [head_from(row) for row in await tx.fetch("lock_heads", json_list(names))]
+            heads.update({head.key: head for head in locked})
+            self._cache.note_locked(missing, heads)
         return heads
 
-    def _remembered(self, key: SessionKey) -> Head | None:
-        head = self._cache.head(key)
-        return head if head is None or self._sole_writer or head.deleted_at is None else None
+
+def _may_be_trusted(
+    requests: Sequence[Request], keys: set[SessionKey], heads: Mapping[SessionKey, Head]
+) -> bool:
+    """Whether the batch is sure to end in writing every one of these heads, if they still stand."""
+    living = all(head.deleted_at is None for head in heads.values())
+    return living and len(heads) == len(keys) and all(map(_only_grows, requests))
 
 
 def _only_grows(request: Request) -> bool:

@@ -15,6 +15,8 @@ K = TypeVar("K", bound=Hashable)
 # While one answer is on its way the next question may go already, and whoever asks meanwhile joins the one
 # after that.
 AT_ONCE = 2
+# Seconds that one waits for those before it at most.
+PATIENCE = 0.1
 
 
 class Lookup(Generic[K]):
@@ -43,10 +45,22 @@ class Lookup(Generic[K]):
             raise DatabaseUnavailable(str(error)) from error.__cause__
 
     async def _find_asked(self) -> Mapping[K, Row]:
-        async with self._turns:
+        in_turn = await self._wait_for_turn()
+        try:
             asked, self._asked, self._next = self._asked, set(), None
             rows = await self._fetch(json_list(asked))
+        finally:
+            if in_turn:
+                self._turns.release()
         return {self._key_of(row): row for row in rows}
+
+    async def _wait_for_turn(self) -> bool:
+        """Whether a turn came in time: one that hangs on a dead line must not hold up all others."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self._turns.acquire()
+        except TimeoutError:
+            return False
 
 
 def _look_at(task: asyncio.Task[Mapping[K, Row]]) -> None:

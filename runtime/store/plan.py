@@ -51,7 +51,8 @@ def _decide(batch: Batch, request: Request) -> Outcome | RequestError:
     try:
         return _replay(batch, request) or _execute(batch, request)
     except RequestError as error:
-        return error
+        # Its traceback holds the outcomes, this one among them, and the whole request.
+        return error.with_traceback(None)
 
 
 def _replay(batch: Batch, request: Request) -> Outcome | None:

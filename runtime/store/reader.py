@@ -225,7 +225,7 @@ class Reader:
         """The cached tail of a session as it stands at `head`; only what it lacks is read (R2)."""
         entry = self._cache.get(head.key)
         # On SQLite `find_head` has kept the head, unless it may be old by now: then it must not be.
-        behind = entry is None or entry.head.version < head.version
+        behind = entry is None or (entry.head.id, entry.head.version) < (head.id, head.version)
         if behind and not self._database.sole_writer:
             old = head if entry is None else entry.head
             missing = None if entry is None else await self._missing(old, head)

@@ -9,10 +9,11 @@ STATEMENTS = (
     "delete_session",
     "insert_session",
     "insert_agent_context",
+    # Before what refers to it: a head that is not what it was taken for ends the batch here.
+    "update_head",
+    "update_session",
     "delete_messages_after",
     "insert_message",
-    "update_session",
-    "update_head",
     "update_agent_context",
     "insert_agent_switch",
     "update_turn",

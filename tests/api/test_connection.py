@@ -5,24 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import socket
 import time
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from itertools import count
-from typing import Any, cast
 
 import pytest
 
 from runtime.api import intake
 from runtime.api.admission import ADMISSION
-from runtime.api.connection import MAX_HEAD, Connection
+from runtime.api.connection import MAX_HEAD
 from runtime.api.intake import Intake
 from runtime.api.routes import Pace
 from runtime.errors import Overloaded
 from tests.api.reading import LONG, hearing
 from tests.api.serving import Client, append, make, serving
+from tests.api.sockets import connect, connections, is_answered, lazy_socket, send, until
 
 # Seconds that the head of a request may take here, and that a reader may take nothing.
 HEAD, PATIENCE = 0.3, 0.1
@@ -162,53 +161,6 @@ async def test_a_little_that_is_never_taken_is_cut_off_too(sqlite_url: str):
             async with asyncio.timeout(LONG):
                 await cut_off.wait()
             await until(lambda: connection not in connections(client))
-
-
-@contextmanager
-def lazy_socket() -> Iterator[socket.socket]:
-    """One that takes as little as may be."""
-    with socket.socket() as reader:
-        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        reader.setblocking(False)
-        yield reader
-
-
-async def connect(client: Client, reader: socket.socket) -> Connection:
-    """The connection that the server has of this one."""
-    others = connections(client)
-    await asyncio.get_running_loop().sock_connect(reader, (client.host, client.port))
-    await until(lambda: connections(client) > others)
-    [connection] = connections(client) - others
-    return connection
-
-
-async def send(sender: socket.socket, data: bytes) -> None:
-    await asyncio.get_running_loop().sock_sendall(sender, data)
-
-
-def is_answered(connection: Connection, number: int) -> bool:
-    """Whether so many requests have come, and are over."""
-    return (
-        connection._request_count == number
-        and not connection._messages
-        and not connection._request_in_progress
-        and connection._waiter is not None
-    )
-
-
-def connections(client: Client) -> set[Connection]:
-    """Those that the server has."""
-    runner = client.server.runner
-    assert runner is not None
-    assert runner.server is not None
-    return set(cast(Any, runner.server.connections))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait, turn by turn of the event loop, since of this nobody tells."""
-    async with asyncio.timeout(LONG):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0)
 
 
 async def test_a_lone_request_begins_at_once():

@@ -216,17 +216,19 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("row", REFUSED.values(), ids=REFUSED)
-async def test_data_that_does_not_fit_is_refused(database: Database, row: list[object]):
+@pytest.mark.parametrize("others", [1, 19])
+async def test_data_that_does_not_fit_is_refused(database: Database, row: list[object], others: int):
     with pytest.raises(DataRefused):
-        await insert_message(database, row)
+        await insert_message(database, row, others)
     assert await session_ids(database) == []
     await assert_writable(database)
 
 
-async def insert_message(database: Database, row: list[object]) -> None:
+async def insert_message(database: Database, row: list[object], others: int = 1) -> None:
+    before = [message_row(1, seq) for seq in range(7, 7 + others)]
     async with database.transaction() as transaction:
         await insert_session(transaction, 1)
-        await transaction.execute_many("insert_message", [message_row(1, 7), row])
+        await transaction.execute_many("insert_message", [*before, row])
 
 
 async def test_an_error_carries_the_drivers_as_its_cause(database: Database):

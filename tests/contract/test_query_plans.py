@@ -128,6 +128,9 @@ def tables(query: Query) -> set[str]:
 
 # Postgres: after ANALYZE, which its autovacuum runs by itself.
 
+SETTINGS = " ".join(f"-c {setting}={value}" for setting, value in SESSION.items())
+INDEXED = ("Index Scan", "Index Only Scan", "Bitmap Index Scan")
+
 
 @pytest.fixture(scope="module")
 def filled_postgres(postgres_server: PostgresServer, postgres_template: str) -> Iterator[str]:
@@ -142,13 +145,41 @@ def filled_postgres(postgres_server: PostgresServer, postgres_template: str) -> 
 
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_postgres_scans_no_table(filled_postgres: str, name: str):
-    query = load_queries("postgres")[name]
-    settings = " ".join(f"-c {setting}={value}" for setting, value in SESSION.items())
-    with psycopg.connect(filled_postgres, options=settings) as connection:
-        # The one plan that it has for all parameters: `plan_cache_mode` in SESSION.
-        [row] = connection.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {query.sql}".encode())
-    scans = [node for node in nodes(row[0][0]["Plan"]) if is_whole(node)]
+    with psycopg.connect(filled_postgres, options=SETTINGS) as connection:
+        scans = [node for node in explain(connection, name) if is_whole(node)]
     assert name in MEANT or scans == [], scans
+
+
+def explain(connection: psycopg.Connection, name: str) -> list[dict[str, Any]]:
+    """The steps of the one plan that Postgres has for all parameters: `plan_cache_mode` in SESSION."""
+    query = load_queries("postgres")[name]
+    [row] = connection.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {query.sql}".encode())
+    return list(nodes(row[0][0]["Plan"]))
+
+
+# Statistics that know no owner but the one who has nearly all: Postgres expects what it reads to be theirs.
+
+
+@pytest.fixture(scope="module")
+def one_large_owner(postgres_server: PostgresServer, postgres_template: str) -> Iterator[psycopg.Connection]:
+    name = postgres_server.create(postgres_template)
+    with psycopg.connect(postgres_server.url(name), autocommit=True, options=SETTINGS) as connection:
+        for statement in filling("postgres"):
+            connection.execute(statement)
+        connection.execute("UPDATE sessions SET owner = ''")
+        connection.execute("ANALYZE")
+        connection.execute("UPDATE sessions SET owner = 'small' WHERE id <= 30")
+        yield connection
+    postgres_server.drop(name)
+
+
+@pytest.mark.parametrize("name", ["list_sessions", "list_sessions_and_deleted"])
+def test_a_page_of_a_small_owner_is_found_by_owner(one_large_owner: psycopg.Connection, name: str):
+    found = explain(one_large_owner, name)
+    indexes = {node["Index Name"]: node["Index Cond"] for node in found if node.get("Node Type") in INDEXED}
+    assert "sessions_live" in indexes
+    assert indexes.keys() <= {"sessions_live", "sessions_deleted", "sessions_pkey", "agent_contexts_pkey"}
+    assert "owner" in indexes["sessions_live"]
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

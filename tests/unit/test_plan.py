@@ -360,3 +360,11 @@ def test_w3_any_three_commands_about_an_approval_may_share_a_batch(
             planned = run.commit([Request(command, EXISTING, NOON) for command in commands])
             assert outcomes(planned) == run.expected
             assert found(tables) == state(run.model)
+
+
+def test_an_error_does_not_hold_on_to_its_batch() -> None:
+    missing = Request(AppendMessages(SessionKey("", "s"), ()), SessionKey("", "s"), NOON)
+    (error,) = plan(Known(), [missing]).outcomes
+    assert isinstance(error, RequestError)
+    # Its traceback would: a circle around all that was asked, until the collector comes.
+    assert error.__traceback__ is None

@@ -1,0 +1,60 @@
+"""Sockets of a client that takes its time, and what the server knows of them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+from runtime.api.connection import Connection
+from tests.api.reading import LONG
+from tests.api.serving import Client
+
+
+@contextmanager
+def lazy_socket() -> Iterator[socket.socket]:
+    """One that takes as little as may be."""
+    with socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.setblocking(False)
+        yield reader
+
+
+async def connect(client: Client, reader: socket.socket) -> Connection:
+    """The connection that the server has of this one."""
+    others = connections(client)
+    await asyncio.get_running_loop().sock_connect(reader, (client.host, client.port))
+    await until(lambda: connections(client) > others)
+    [connection] = connections(client) - others
+    return connection
+
+
+async def send(sender: socket.socket, data: bytes) -> None:
+    await asyncio.get_running_loop().sock_sendall(sender, data)
+
+
+def is_answered(connection: Connection, number: int) -> bool:
+    """Whether so many requests have come, and are over."""
+    return (
+        connection._request_count == number
+        and not connection._messages
+        and not connection._request_in_progress
+        and connection._waiter is not None
+    )
+
+
+def connections(client: Client) -> set[Connection]:
+    """Those that the server has."""
+    runner = client.server.runner
+    assert runner is not None
+    assert runner.server is not None
+    return set(cast(Any, runner.server.connections))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait, turn by turn of the event loop, since of this nobody tells."""
+    async with asyncio.timeout(LONG):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0)
