@@ -34,6 +34,9 @@ ALWAYS = {
 }
 
 
+# A reply of more bytes than this may have to wait for its reader.
+LARGE = 64 * 1024
+
 _ALWAYS = "".join(f"{name}: {value}\r\n" for name, value in ALWAYS.items())
 
 
@@ -57,9 +60,12 @@ class Reply(web.Response):
     async def write_eof(self, data: bytes = b"") -> None:
         """Send the reply, its head before its body."""
         if self._head is None or not isinstance(self.body, bytes):
-            await super().write_eof(data)
-        else:
-            await web.StreamResponse.write_eof(self, self._head + self.body)
+            return await super().write_eof(data)
+        rest = self._head + self.body if len(self.body) <= LARGE else self.body
+        if rest is self.body and self._payload_writer is not None:
+            # Not copied: it waits in memory until its reader has taken it.
+            await self._payload_writer.write(self._head)
+        await web.StreamResponse.write_eof(self, rest)
 
     def _is_usual(self, request: web.BaseRequest) -> bool:
         """Whether there is a body, and nothing to be said of the connection that HTTP/1.1 does not imply."""

@@ -14,7 +14,7 @@ from runtime.agents.engine import Engine
 from runtime.api.admission import Admission
 from runtime.api.body import convert_body, read_json
 from runtime.api.request import owner_of, parse_query, path_key
-from runtime.api.respond import stamp
+from runtime.api.respond import LARGE, stamp
 from runtime.errors import AgentRuntimeError
 from runtime.metrics import Metrics
 from runtime.models import Scope
@@ -36,9 +36,6 @@ class Pace(Struct, frozen=True):
 
 
 USUAL_PACE = Pace()
-
-# A reply of more bytes than this may have to wait for its reader.
-LARGE = 64 * 1024
 
 EVENT_STREAM = "text/event-stream"
 

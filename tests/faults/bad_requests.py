@@ -117,6 +117,8 @@ SLOW: dict[str, tuple[Play, tuple[int, str] | None]] = {
     ),
 }
 ENDLESS = {"a body that has no end", "a body far too long"}
+# Of these a little more may come while the connection is closed.
+GOES_ON = {"a body byte by byte", "chunks of a byte", "an extension of a chunk"}
 
 
 def bombs() -> dict[str, tuple[bytes, bytes]]:

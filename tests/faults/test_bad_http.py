@@ -18,6 +18,7 @@ from tests.faults.bad_requests import (
     END,
     ENDLESS,
     GET,
+    GOES_ON,
     HOST,
     ODDITIES,
     POST,
@@ -170,8 +171,8 @@ async def test_what_does_not_end_is_cut_off(server: ServerProcess, report: Repor
         return
     for reply in replies:
         reply.check_problem(*answer)
-    # Where it comes without end, what is unread when the connection is closed can take the reply with it.
-    assert len(replies) == len(got) or name in ENDLESS
+    # Where more comes, what is unread when the connection is closed can take the reply with it.
+    assert len(replies) == len(got) or name in ENDLESS or (name in GOES_ON and len(replies) > len(got) / 2)
     assert replies
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import aiohttp
+from aiohttp.connector import AddrInfoType
 
 Json = Any
 
@@ -113,9 +115,19 @@ class HttpClient:
 
 
 @asynccontextmanager
-async def http_client(url: str = "") -> AsyncIterator[HttpClient]:
-    """A client with as many connections as it asks for at a time."""
-    connector = aiohttp.TCPConnector(limit=0)
+async def http_client(url: str = "", *, takes: int | None = None) -> AsyncIterator[HttpClient]:
+    """A client with as many connections as it asks for at a time.
+
+    With `takes` each holds about as few bytes of what nobody reads.
+    """
+
+    def make(address: AddrInfoType) -> socket.socket:
+        made = socket.socket(*address[:3])
+        if takes is not None:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, takes)
+        return made
+
+    connector = aiohttp.TCPConnector(limit=0, socket_factory=make)
     async with aiohttp.ClientSession(connector=connector, timeout=TIMEOUT) as http:
         yield HttpClient(http, url)
 

@@ -294,7 +294,8 @@ async def test_a_reader_that_reads_nothing_holds_up_no_other(database_url: str):
             async with (
                 asyncio.timeout(PATIENCE),
                 http_client(server.url) as client,
-                client.ask(SESSION, "Count, please.") as unread,
+                http_client(server.url, takes=4096) as reluctant,
+                reluctant.ask(SESSION, "Count, please.") as unread,
             ):
                 slow.events.append(await anext(unread))
                 heard.events += slow.events
