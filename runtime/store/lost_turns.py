@@ -41,12 +41,13 @@ class LostTurns:
         self._runs_here = runs_here
         self._seen: dict[LostTurn, float] = {}
 
-    async def find(self, session_db_id: int, key: SessionKey) -> LostTurn | None:
-        """The turn of a session, where its process has died."""
+    async def find(self, session_db_id: int, key: SessionKey) -> tuple[LostTurn | None, bool]:
+        """The turn of a session, where its process has died; and whether one runs at all."""
         for row in await self._database.fetch("list_turns", session_db_id, 1):
-            if row["status"] == "running" and not await self._lives(key, row["instance"], {}):
-                return LostTurn(key, row["turn_id"], row["beat"])
-        return None
+            if row["status"] == "running":
+                lives = await self._lives(key, row["instance"], {})
+                return None if lives else LostTurn(key, row["turn_id"], row["beat"]), True
+        return None, False
 
     async def find_all(self) -> list[LostTurn]:
         """Those of all sessions; to be asked regularly, for only what is seen twice stands still."""

@@ -112,12 +112,15 @@ class Turns(Writes, Reads):
         return (await self._write(StopTurn(key, turn_id), TurnWritten, options)).version
 
     async def interrupt_lost_turn(self, session_id: str, *, owner: str = "") -> bool:
-        """End the turn of a session that runs although its process has died; say whether there was one."""
+        """End the turn of a session that runs although its process has died.
+
+        Says whether that one, or whichever was seen to run a moment ago, has ended: others look as well.
+        """
         head = await self._reader.get_head(await self._settled(owner, session_id))
-        turn = await self._lost_turns.find(head.id, head.key)
-        if turn is not None:
-            await self._interrupt(turn)
-        return turn is not None
+        lost, runs = await self._lost_turns.find(head.id, head.key)
+        if lost is not None:
+            await self._interrupt(lost)
+        return lost is not None or not runs
 
     async def interrupt_lost_turns(self) -> int:
         """End every such turn, of all sessions and owners, and those that hang; return how many there were.

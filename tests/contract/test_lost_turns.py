@@ -17,6 +17,7 @@ from runtime.store.commands import SessionKey
 from runtime.store.lost_turns import LEASE
 from runtime.store.store import Store, open_store
 from runtime.store.turn_commands import Ending, InterruptTurn, TurnWritten
+from tests.contract.delayed_database import delayed_store
 from tests.contract.instances import two_instances
 from tests.contract.running import (
     Clock,
@@ -123,11 +124,26 @@ async def test_a_turn_whose_process_died_is_interrupted_by_whoever_comes_next(
     assert (error["code"], error["error"]) == ("turn_interrupted", turn.error)
 
 
+async def test_a_turn_begins_though_somebody_else_interrupts_the_lost_one_meanwhile(
+    database_url: str,
+) -> None:
+    await leave_turn(database_url)
+    async with delayed_store(database_url) as (store, database):
+        looking = database.delay("before", "list_turns")
+        beginning = asyncio.create_task(ask(store))
+        await looking.reached.wait()
+        assert await store.interrupt_lost_turn("s")
+        looking.release.set()
+        await beginning
+        statuses = [turn.status for turn in (await store.list_turns("s")).turns]
+    assert statuses == ["running", "interrupted"]
+
+
 async def test_a_turn_that_had_said_nothing_leaves_no_message(database_url: str) -> None:
     turn_id = await leave_turn(database_url)
     async with open_store(database_url) as store:
         assert await store.interrupt_lost_turn("s")
-        assert not await store.interrupt_lost_turn("s"), "it is done"
+        assert await store.interrupt_lost_turn("s"), "it has ended"
         assert names(await follow_all(store, turn_id)) == ["turn", "error"]
         assert (await store.get_session("s")).message_count == 1
 
