@@ -61,9 +61,11 @@ class Reply(web.Response):
         """Send the reply, its head before its body."""
         if self._head is None or not isinstance(self.body, bytes):
             return await super().write_eof(data)
-        rest = self._head + self.body if len(self.body) <= LARGE else self.body
-        if rest is self.body and self._payload_writer is not None:
-            # Not copied: it waits in memory until its reader has taken it.
+        rest = self.body
+        if len(rest) <= LARGE:
+            rest = self._head + rest
+        elif self._payload_writer is not None:
+            # The body is not copied: it waits in memory until its reader has taken it.
             await self._payload_writer.write(self._head)
         await web.StreamResponse.write_eof(self, rest)
 

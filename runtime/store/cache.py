@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from sys import getsizeof
 from typing import cast
 
@@ -24,6 +25,7 @@ ENTRY_OVERHEAD, MESSAGE_OVERHEAD = 1000, 300
 # from here.
 Encoded = tuple[int, msgspec.Raw]
 Kept = tuple[int, msgspec.Raw | MessageColumns]
+_seq_of: Callable[[Kept], int] = itemgetter(0)
 
 
 class Entry:
@@ -32,7 +34,6 @@ class Entry:
     def __init__(self, head: Head, start: int) -> None:
         self.head = head
         self.start = start
-        self.seqs: list[int] = []
         self.messages: list[Kept] = []
         self.sizes: list[int] = []
         # From this place on some may still be as they were stored.
@@ -43,30 +44,29 @@ class Entry:
         """Add the messages that follow."""
         for seq, message in messages:
             size = _size(message)
-            self.seqs.append(seq)
             self.messages.append((seq, message))
             self.sizes.append(size)
             self.size += size
-        if len(self.seqs) > TAIL_LENGTH * 3 // 2:
-            self._trim(len(self.seqs) - TAIL_LENGTH)
+        if len(self.messages) > TAIL_LENGTH * 3 // 2:
+            self._trim(len(self.messages) - TAIL_LENGTH)
 
     def _trim(self, count: int) -> None:
-        self.start = self.seqs[count]
+        self.start = _seq_of(self.messages[count])
         self.size -= sum(self.sizes[:count])
-        del self.seqs[:count], self.messages[:count], self.sizes[:count]
+        del self.messages[:count], self.sizes[:count]
         self.unread = max(self.unread - count, 0)
 
     def after(self, seq: int, limit: int) -> tuple[list[Encoded], bool] | None:
         """The page after a message and whether more follow; None where it reaches back too far."""
         if seq + 1 < self.start:
             return None
-        first = bisect_right(self.seqs, seq)
-        return self._slice(first, first + limit), first + limit < len(self.seqs)
+        first = bisect_right(self.messages, seq, key=_seq_of)
+        return self._slice(first, first + limit), first + limit < len(self.messages)
 
     def before(self, seq: int, limit: int) -> tuple[list[Encoded], bool] | None:
         """The page that ends before a message, oldest first, and whether there are older ones."""
-        end = bisect_left(self.seqs, seq)
-        whole = len(self.seqs) == self.head.message_count
+        end = bisect_left(self.messages, seq, key=_seq_of)
+        whole = len(self.messages) == self.head.message_count
         if end < limit and not whole:
             return None
         first = max(0, end - limit)

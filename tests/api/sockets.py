@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, cast
 
 from runtime.api.connection import Connection
 from tests.api.reading import LONG
 from tests.api.serving import Client
+
+
+@asynccontextmanager
+async def connected(client: Client) -> AsyncIterator[tuple[StreamReader, StreamWriter]]:
+    """A connection, for as long as a test may take."""
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    try:
+        async with asyncio.timeout(LONG):
+            yield reader, writer
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 @contextmanager

@@ -6,9 +6,8 @@ import asyncio
 import json
 import logging
 import time
-from asyncio import StreamReader, StreamWriter
+from asyncio import StreamReader
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from itertools import count
 
 import pytest
@@ -21,7 +20,7 @@ from runtime.api.routes import Pace
 from runtime.errors import Overloaded
 from tests.api.reading import LONG, hearing
 from tests.api.serving import Client, append, make, serving
-from tests.api.sockets import connect, connections, is_answered, lazy_socket, send, until
+from tests.api.sockets import connect, connected, connections, is_answered, lazy_socket, send, until
 
 # Seconds that the head of a request may take here, and that a reader may take nothing.
 HEAD, PATIENCE = 0.3, 0.1
@@ -34,18 +33,6 @@ async def hasty(sqlite_url: str) -> AsyncIterator[Client]:
     """A client of a server that does not wait long."""
     async with serving(sqlite_url, read_timeout=HEAD, pace=Pace(patience=PATIENCE)) as client:
         yield client
-
-
-@asynccontextmanager
-async def connected(client: Client) -> AsyncIterator[tuple[StreamReader, StreamWriter]]:
-    reader, writer = await asyncio.open_connection(client.host, client.port)
-    try:
-        async with asyncio.timeout(LONG):
-            yield reader, writer
-    finally:
-        writer.close()
-        with suppress(ConnectionError):
-            await writer.wait_closed()
 
 
 async def read_reply(reader: StreamReader) -> tuple[int, dict[str, str], bytes]:

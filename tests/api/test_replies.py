@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from asyncio import StreamReader, StreamWriter
+from asyncio import StreamReader
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
@@ -17,6 +16,7 @@ import pytest
 from runtime.api.respond import ALWAYS
 from tests.api.reading import LONG
 from tests.api.serving import USER, Client, append, make, serving
+from tests.api.sockets import connected
 
 JSON, PROBLEM = "application/json", "application/problem+json"
 CREATE = '{"session_id": "%s"}'
@@ -56,18 +56,6 @@ async def client(sqlite_url: str) -> AsyncIterator[Client]:
         await make(client)
         await append(client, USER, {"role": "user", "content": "ü🙂\x00"})
         yield client
-
-
-@asynccontextmanager
-async def connected(client: Client) -> AsyncIterator[tuple[StreamReader, StreamWriter]]:
-    reader, writer = await asyncio.open_connection(client.host, client.port)
-    try:
-        async with asyncio.timeout(LONG):
-            yield reader, writer
-    finally:
-        writer.close()
-        with suppress(ConnectionError):
-            await writer.wait_closed()
 
 
 def request(method: str, path: str, body: str = "", *headers: str, version: str = "1.1") -> bytes:

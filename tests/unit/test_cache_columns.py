@@ -135,7 +135,7 @@ def test_r1_every_page_is_of_json_whatever_was_stored_read_and_trimmed(
             else:
                 read(entry, last, what, max(last + 3 - number, 0), limit)
             assert entry.size == ENTRY_OVERHEAD + sum(entry.sizes)
-            assert len(entry.sizes) == len(entry.seqs) <= SHORT_TAIL * 3 // 2
+            assert len(entry.sizes) == len(entry.messages) <= SHORT_TAIL * 3 // 2
 
 
 def read(entry: Entry, last: int, what: str, seq: int, limit: int) -> None:
