@@ -36,6 +36,11 @@ def _replace(place: object, name: str, function: Callable[..., Any]) -> None:
     setattr(place, name, function)
 
 
+def _without_keys(batch: Sequence[Pending]) -> list[Pending]:
+    """Those that a fault harms: a key lets a request be sent, or written, again without harm."""
+    return [pending for pending in batch if pending.request.idempotency is None]
+
+
 def acknowledge_before_commit() -> None:
     """Callers go on while their batch is still being written."""
     write, write_rows = Writer._write, Writer._write_rows
@@ -71,7 +76,7 @@ def write_twice() -> None:
 
     async def doubt(writer: Writer, batch: Sequence[Pending]) -> Plan:
         planned = await write(writer, batch)
-        if next(turns) % OFTEN == 0:
+        if _without_keys(batch) and next(turns) % OFTEN == 0:
             writer._on_commit(planned.changes)
             raise DatabaseUnavailable("planted: no answer to COMMIT")
         return planned
@@ -160,9 +165,10 @@ def refuse_what_is_stored() -> None:
     commit, turns = Writer._finish, count(1)
 
     def finish(writer: Writer, batch: Sequence[Pending], results: Sequence[Any]) -> None:
-        if next(turns) % OFTEN == 0:
-            batch[0].committing = False
-            batch[0].pass_deadline()
+        for pending in _without_keys(batch):
+            if next(turns) % OFTEN == 0:
+                pending.committing = False
+                pending.pass_deadline()
         commit(writer, batch, results)
 
     _replace(Writer, "_finish", finish)
