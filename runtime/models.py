@@ -10,6 +10,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 DEFAULT_AGENT = "orchestrator"
 
+# The largest number of a message or a handover that both databases can hold, the most entries of a page, and
+# the last of the pages that are numbered.
+MAX_SEQ, MAX_LIMIT, MAX_PAGE = 2**63 - 1, 1000, 2**31 - 1
 # The longest that an approval may wait, in seconds: ten years.
 MAX_EXPIRES_IN = 10 * 366 * 86_400
 
@@ -30,6 +33,9 @@ Key = Annotated[str, Meta(min_length=1, max_length=MAX_KEY, pattern=KEY_PATTERN)
 Text = Annotated[str, Meta(max_length=65_536)]
 Metadata = dict[str, Any]
 Time = Annotated[datetime, Meta(tz=True)]
+Seq = Annotated[int, Meta(ge=0, le=MAX_SEQ)]
+Limit = Annotated[int, Meta(ge=1, le=MAX_LIMIT)]
+PageNumber = Annotated[int, Meta(ge=1, le=MAX_PAGE)]
 TokenCount = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
 
 from aiohttp import web
-from msgspec import Meta, Struct, convert
+from msgspec import Struct, convert
 
 from runtime.api.request import write_options
 from runtime.api.respond import reply
 from runtime.api.routes import ENGINE, Call, Route
-from runtime.models import AgentSwitch, Key, Metadata, Text
+from runtime.models import AgentSwitch, Key, Limit, Metadata, Seq, Text
 
 
 class Handover(Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,8 +28,8 @@ class ContextChange(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SwitchesQuery(Struct, frozen=True):
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
-    before: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+    limit: Limit = 100
+    before: Seq | None = None
 
 
 class SwitchedReply(Struct, frozen=True):

@@ -9,11 +9,10 @@ from aiohttp import web
 from msgspec import Struct
 
 from runtime.api.event_shapes import SessionStream
-from runtime.api.messages import Seq
 from runtime.api.request import last_event_id
 from runtime.api.routes import EVENT_STREAM, Call, Route
 from runtime.api.streaming import stream
-from runtime.models import ChangedEvent, MessageEvent
+from runtime.models import ChangedEvent, MessageEvent, Seq
 
 
 class FollowQuery(Struct, frozen=True):

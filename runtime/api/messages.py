@@ -16,14 +16,9 @@ from runtime.api.request import must_exist, preferred_durability, write_options
 from runtime.api.respond import AcceptedReply, accepted, reply
 from runtime.api.routes import Call, Route
 from runtime.errors import InvalidInput
-from runtime.models import AgentSwitch, MessagePage, Role
+from runtime.models import AgentSwitch, Limit, MessagePage, PageNumber, Role, Seq
 from runtime.store.commands import Accepted, Outcome, Receipt
 from runtime.store.messages import MessageInput
-
-# The largest number that both databases can hold.
-Seq = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Limit = Annotated[int, Meta(ge=1, le=1000)]
-PageNumber = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 
 # The store parses messages itself, since it keeps the fields that no type names.
 NewMessages = Annotated[

@@ -13,7 +13,7 @@ from runtime.api.request import must_exist, write_options
 from runtime.api.respond import location, no_content, reply
 from runtime.api.routes import Call, Route
 from runtime.errors import InvalidInput, SessionExists
-from runtime.models import Cleaned, Key, Metadata, Session, SessionPage, Text
+from runtime.models import Cleaned, Key, Limit, Metadata, Session, SessionPage, Text
 
 # A century bounds what is meant as an age; it also keeps times within the calendar.
 Hours = Annotated[float, Meta(ge=0, le=876_600)]
@@ -53,7 +53,7 @@ class CleanupOrder(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ListQuery(Struct, frozen=True):
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 50
+    limit: Limit = 50
     cursor: str | None = None
     include_deleted: bool = False
     count: bool = False

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Annotated
 
 from aiohttp import web
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from runtime.agents.requests import TurnMessage
 from runtime.api.event_shapes import TurnStream
@@ -25,7 +24,7 @@ from runtime.errors import (
     TurnNotFound,
     TurnRunning,
 )
-from runtime.models import Key, Turn, TurnEvent
+from runtime.models import Key, Limit, Turn, TurnEvent
 from runtime.store.turn_feed import TurnFollower
 
 
@@ -37,7 +36,7 @@ class NewTurn(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TurnsQuery(Struct, frozen=True):
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    limit: Limit = 100
 
 
 class Turns(Struct, frozen=True):

@@ -46,7 +46,9 @@ logger = logging.getLogger("agent_runtime.db")
 OLDEST_SQLITE = (3, 38)
 # Another program may look into the file, and hold it for as long as this (seconds).
 BUSY_SECONDS = 1.0
-MAX_READERS = 4
+# A reader takes and gives up the interpreter's lock with each row: four of them list half the sessions that
+# two do, and these leave one free while the other is at something long.
+MAX_READERS = 2
 
 WRITER_PRAGMAS = (
     "PRAGMA journal_mode = WAL",

@@ -10,7 +10,16 @@ from typing import Any, get_args
 import msgspec
 
 from runtime.errors import InvalidInput
-from runtime.models import MAX_KEY, ApprovalStatus, Decision, Key, Role, TurnMessageType
+from runtime.models import (
+    MAX_KEY,
+    MAX_LIMIT,
+    MAX_SEQ,
+    ApprovalStatus,
+    Decision,
+    Key,
+    Role,
+    TurnMessageType,
+)
 from runtime.store.commands import JsonText
 
 # The most lists and objects within each other: Python reads back about twice as many.
@@ -104,6 +113,17 @@ def check_key(value: str, path: str) -> str:
         return msgspec.convert(value, Key)
     except msgspec.ValidationError as error:
         raise invalid_input(error, path) from None
+
+
+def check_limit(value: int, path: str) -> None:
+    """Raise InvalidInput for what a page cannot have as its length."""
+    check_number(value, path, 1, MAX_LIMIT)
+
+
+def check_seq(value: int | None, path: str) -> None:
+    """Raise InvalidInput for what cannot be a sequence number; None is none."""
+    if value is not None:
+        check_number(value, path, 0, MAX_SEQ)
 
 
 def check_number(value: float, path: str, least: float, most: float) -> None:

@@ -112,13 +112,13 @@ class Reader:
         position = await self._position_of(owner, cursor)
         rows = await self._database.fetch(f"list_{kind}", owner, *position, limit + 1)
         total = (await self._database.fetch(f"count_{kind}", owner))[0]["total"] if count else msgspec.UNSET
-        for row in rows:
-            self._note_version(SessionKey(owner, row["session_id"]), row["version"])
-        more = len(rows) > limit
-        last = rows[limit - 1] if more else None
+        sessions = [session_from(row) for row in rows[:limit]]
+        for session in sessions:
+            self._note_version(SessionKey(owner, session.session_id), session.version)
+        last = sessions[-1] if len(rows) > limit else None
         return SessionPage(
-            sessions=[session_from(row) for row in rows[:limit]],
-            next_cursor=None if last is None else _encode_cursor((last["last_activity"], last["session_id"])),
+            sessions=sessions,
+            next_cursor=None if last is None else _encode_cursor((last.last_activity, last.session_id)),
             total=total,
         )
 

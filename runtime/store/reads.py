@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from runtime.models import (
+    MAX_PAGE,
     AgentContext,
     AgentSwitch,
     Approval,
@@ -21,7 +22,7 @@ from runtime.models import (
 )
 from runtime.store.commands import SessionKey
 from runtime.store.feed import Feed, Follower
-from runtime.store.inputs import check_key
+from runtime.store.inputs import check_key, check_limit, check_number, check_seq
 from runtime.store.reader import Reader
 from runtime.store.writer import Writer
 
@@ -29,7 +30,8 @@ from runtime.store.writer import Writer
 class Reads:
     """Each read waits for what was accepted for its session (W6).
 
-    Raises SessionNotFound, and DatabaseUnavailable for what may be tried again.
+    Raises SessionNotFound, InvalidInput for a page that there cannot be, and DatabaseUnavailable for what
+    may be tried again.
     """
 
     _reader: Reader
@@ -50,6 +52,7 @@ class Reads:
         owner: str = "",
     ) -> SessionPage:
         """An owner's sessions, latest activity first; `cursor` is the `next_cursor` of the page before."""
+        check_limit(limit, "limit")
         await self._writer.settle(None)
         return await self._reader.list_sessions(
             owner, limit=limit, cursor=cursor, include_deleted=include_deleted, count=count
@@ -71,6 +74,9 @@ class Reads:
         owner: str = "",
     ) -> MessagePage:
         """A page of messages, oldest first: behind `after`, up to `before`, or the `last` ones."""
+        check_limit(limit if last is None else last, "limit" if last is None else "last")
+        check_seq(after, "after")
+        check_seq(before, "before")
         key = await self._settled(owner, session_id)
         return await self._reader.list_messages(
             key, after=after, before=before, last=last, limit=limit, role=role
@@ -80,6 +86,8 @@ class Reads:
         self, session_id: str, *, page: int, page_size: int, role: Role | None = None, owner: str = ""
     ) -> MessagePage:
         """The `page`-th page of `page_size` messages, from 1. Its cost grows with `page`."""
+        check_number(page, "page", 1, MAX_PAGE)
+        check_limit(page_size, "page_size")
         key = await self._settled(owner, session_id)
         return await self._reader.list_numbered_page(key, page=page, page_size=page_size, role=role)
 
@@ -95,6 +103,8 @@ class Reads:
         self, session_id: str, *, limit: int = 100, before: int | None = None, owner: str = ""
     ) -> SwitchPage:
         """Handovers, latest first: those before number `before`, where it is given."""
+        check_limit(limit, "limit")
+        check_seq(before, "before")
         key = await self._settled(owner, session_id)
         return await self._reader.list_switches(key, limit=limit, before=before)
 
@@ -119,6 +129,7 @@ class Reads:
     @contextlib.asynccontextmanager
     async def follow(self, session_id: str, *, after: int = 0, owner: str = "") -> AsyncIterator[Follower]:
         """Follow a session from behind message `after`: its messages without a gap, then what comes."""
+        check_seq(after, "after")
         follower = await self._feed.follow(await self._settled(owner, session_id), after)
         try:
             yield follower

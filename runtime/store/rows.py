@@ -33,19 +33,22 @@ def turn_row_from(row: Row) -> TurnRow:
 
 def session_from(row: Row) -> Session:
     """A row of `find_session` or of a list of sessions."""
+    # By their places: SQLite looks for each name among all of them, and a page has fifty rows.
+    (_, session_id, title, description, metadata, created_at, last_activity, *rest) = row
+    (is_active, deleted_at, version, last_seq, message_count, first_user_text, current_agent) = rest
     return Session(
-        session_id=row["session_id"],
-        title=decode_optional(row["title"] or row["first_user_text"]),
-        description=decode_optional(row["description"]),
-        metadata=decode(row["metadata"]),
-        created_at=row["created_at"],
-        last_activity=row["last_activity"],
-        is_active=bool(row["is_active"]) and row["deleted_at"] is None,
-        deleted_at=row["deleted_at"],
-        version=row["version"],
-        last_seq=row["last_seq"],
-        message_count=row["message_count"],
-        current_agent=row["current_agent"],
+        session_id=session_id,
+        title=decode_optional(title or first_user_text),
+        description=decode_optional(description),
+        metadata=decode(metadata),
+        created_at=created_at,
+        last_activity=last_activity,
+        is_active=bool(is_active) and deleted_at is None,
+        deleted_at=deleted_at,
+        version=version,
+        last_seq=last_seq,
+        message_count=message_count,
+        current_agent=current_agent,
     )
 
 

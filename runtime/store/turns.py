@@ -13,7 +13,7 @@ from runtime.models import Decision, TurnList
 from runtime.store.cleanup import forget_old
 from runtime.store.commands import SessionKey
 from runtime.store.feed import TurnListener
-from runtime.store.inputs import check_key, check_number, json_text, optional_text
+from runtime.store.inputs import check_key, check_limit, json_text, optional_text
 from runtime.store.lost_turns import LostTurn, LostTurns
 from runtime.store.messages import new_messages
 from runtime.store.reads import Reads
@@ -145,7 +145,7 @@ class Turns(Writes, Reads):
 
     async def list_turns(self, session_id: str, *, limit: int = 100, owner: str = "") -> TurnList:
         """The turns of a session, latest first."""
-        check_number(limit, "limit", 1, 1000)
+        check_limit(limit, "limit")
         key = await self._settled(owner, session_id)
         found = await self._turn_reader.list_turns(key, limit)
         # Only the last one can run.

@@ -32,7 +32,7 @@ from runtime.store.commands import (
     Truncated,
     fingerprint,
 )
-from runtime.store.inputs import check_key, check_number, json_list, json_text, optional_text
+from runtime.store.inputs import check_key, check_number, check_seq, json_list, json_text, optional_text
 from runtime.store.messages import new_messages
 from runtime.store.reader import Reader
 from runtime.store.turn_commands import StartTurn
@@ -163,7 +163,7 @@ class Writes:
         self, session_id: str, *, after: int, **options: Unpack[WriteOptions]
     ) -> Truncated:
         """Take away the messages that follow number `after`. Their numbers are not used again."""
-        check_number(after, "$.after", 0, 2**63 - 1)
+        check_seq(after, "$.after")
         command = commands.TruncateMessages(session_key(session_id, options), after)
         return await self._write(command, Truncated, options)
 

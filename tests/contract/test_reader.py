@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -113,3 +114,25 @@ async def test_a_cursor_that_is_none_is_refused(database_url: str, position: str
     async with open_store(database_url) as store:
         with pytest.raises(InvalidInput):
             await store.list_sessions(cursor=base64.urlsafe_b64encode(position.encode()).decode())
+
+
+PAGES: dict[str, Callable[[Store], Awaitable[object]]] = {
+    "limit": lambda store: store.list_messages("s", limit=0),
+    "last": lambda store: store.list_messages("s", last=1001),
+    "before": lambda store: store.list_messages("s", before=-1),
+    "after": lambda store: store.list_messages("s", after=2**63),
+    "page": lambda store: store.list_numbered_page("s", page=0, page_size=10),
+    "page_size": lambda store: store.list_numbered_page("s", page=1, page_size=0),
+    "limit of sessions": lambda store: store.list_sessions(limit=0),
+    "limit of handovers": lambda store: store.list_switches("s", limit=-1),
+    "limit of turns": lambda store: store.list_turns("s", limit=0),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+async def test_a_page_that_there_cannot_be_is_refused(database_url: str, name: str) -> None:
+    await fill(database_url, 3)
+    async with open_store(database_url) as store:
+        with pytest.raises(InvalidInput) as refused:
+            await PAGES[name](store)
+        assert refused.value.problems[0].path == name.split()[0]
