@@ -128,9 +128,9 @@ class Reader:
         if cursor is None:
             return END_OF_TIME, END_OF_IDS
         activity, session_id = _decode_cursor(cursor)
-        rows = await self._database.fetch("find_head", owner, session_id)
+        row = await self._heads.find((owner, session_id))
         # One that was erased since is not there to be passed by: others of that very time come again.
-        return activity, rows[0]["id"] if rows else END_OF_IDS
+        return activity, END_OF_IDS if row is None else row["id"]
 
     def _note_version(self, key: SessionKey, version: int | None) -> None:
         """R2: on SQLite memory is the truth, so no reader may have seen more than it tells the next one."""

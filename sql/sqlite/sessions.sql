@@ -12,15 +12,9 @@ SELECT s.id, s.owner, s.session_id, s.version, s.last_seq, s.message_count, s.to
                     ON n.owner = k.value ->> 0 AND n.session_id = k.value ->> 1)
  ORDER BY s.id;
 
--- name: find_head(owner, session_id)
--- One head, for a reader: nothing is locked.
-SELECT id, owner, session_id, version, last_seq, message_count, token_total,
-       last_activity, deleted_at, cut_version, changed_version, first_user_seq
-  FROM sessions
- WHERE owner = ?1 AND session_id = ?2;
-
 -- name: list_heads(keys)
--- Those of the sessions named by [[owner, session_id], …], for readers who share one look-up.
+-- Those of the sessions named by [[owner, session_id], …], for readers, who share one look-up: nothing is
+-- locked.
 SELECT s.id, s.owner, s.session_id, s.version, s.last_seq, s.message_count, s.token_total,
        s.last_activity, s.deleted_at, s.cut_version, s.changed_version, s.first_user_seq
   FROM json_each(?1) AS k

@@ -13,6 +13,7 @@ from runtime.store.store import Store, open_store
 from tests.bench.databases import Databases
 from tests.bench.limits import ONE_ROW, measure_one_row
 from tests.bench.measuring import take_turns
+from tests.bench.own_tables import appends_a_second
 from tests.bench.peers.environment import UNDOCUMENTED
 from tests.bench.report import Comparison, Goal, Report
 from tests.bench.rivals import Rivals, find_python, without_failed
@@ -22,6 +23,8 @@ from tests.bench.workers import Worker, open_worker
 KINDS = ("sqlite", "postgres")
 CALLERS = (1, 32, 256)
 OURS, DRIVER = "agent-runtime", f"the driver, {ONE_ROW}"
+# What no store on these tables can pass: nothing is checked, no caller is woken, nothing is kept in memory.
+LIMIT = "the driver on our tables, as many rows a commit as callers"
 # How many times the fastest peer, by callers.
 WANTED = {"sqlite": {32: 8, 256: 15}, "postgres": {32: 12, 256: 20}}
 # Transactions for so many messages by so many callers.
@@ -63,6 +66,7 @@ async def compare_rates(
                 OURS: partial(rate, ours, callers, seconds),
                 **({} if quick and callers == 1 else rivals.measures(callers, seconds)),
                 DRIVER: partial(commits_of_one_row, kind, driver, seconds),
+                LIMIT: partial(most_on_our_tables, databases, kind, callers, seconds),
             }
             results = without_failed(await take_turns(measures, rounds))
             title = f"durable appends, {callers} caller{'s' * (callers > 1)}, {kind}"
@@ -73,7 +77,7 @@ async def compare_rates(
 
 def goals(comparison: Comparison, wanted: float | None) -> Iterator[Goal]:
     """How many times the fastest peer, used as its documentation says, where that is wanted."""
-    peers = comparison.results.keys() - {OURS, DRIVER} - UNDOCUMENTED
+    peers = comparison.results.keys() - {OURS, DRIVER, LIMIT} - UNDOCUMENTED
     if wanted and peers:
         fastest = max(peers, key=comparison.median)
         yield Goal(f"{comparison.title}, times {fastest}", comparison.ratio(OURS, fastest), wanted)
@@ -86,6 +90,11 @@ async def rate(worker: Worker, callers: int, seconds: float) -> float:
 async def commits_of_one_row(kind: str, url: str, seconds: float) -> float:
     """One connection: what more callers would share."""
     return (await measure_one_row(kind, url, seconds))["rate"]
+
+
+async def most_on_our_tables(databases: Databases, kind: str, callers: int, seconds: float) -> float:
+    """One connection, in batches as large as ours can be."""
+    return await appends_a_second(kind, (await databases.make())[kind], callers, seconds)
 
 
 # In this process

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -30,9 +31,8 @@ async def insert_session(transaction: Transaction, number: int) -> None:
 
 async def session_ids(database: Database) -> list[int]:
     """The sessions that are committed."""
-    return [
-        row["id"] for number in range(1, 10) for row in await database.fetch("find_head", "", f"s{number}")
-    ]
+    keys = json.dumps([("", f"s{number}") for number in range(1, 10)])
+    return sorted(row["id"] for row in await database.fetch("list_heads", keys))
 
 
 def aiosqlite_threads() -> set[threading.Thread]:

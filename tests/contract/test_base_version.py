@@ -36,7 +36,7 @@ async def write(database: Database, *heads: list[object]) -> None:
 
 
 async def heads_in(database: Database) -> list[Row]:
-    return [(await database.fetch("find_head", "", f"s{number}"))[0] for number in SESSIONS]
+    return [(await database.fetch("list_heads", f'[["", "s{number}"]]'))[0] for number in SESSIONS]
 
 
 async def test_heads_at_their_base_version_are_written(filled: Database):

@@ -62,7 +62,7 @@ async def test_json_comes_back_to_the_letter(database: Database, content: str):
 async def test_a_time_comes_back_as_the_same_instant_in_utc(database: Database, time: datetime):
     async with database.transaction() as transaction:
         await transaction.execute_many("insert_session", [session_row(1, at=time)])
-    [row] = await database.fetch("find_head", "", "s1")
+    [row] = await database.fetch("list_heads", '[["", "s1"]]')
     assert row["last_activity"] == time
     assert row["last_activity"].utcoffset() == timedelta(0)
 
@@ -349,12 +349,12 @@ async def test_a_slow_statement_is_logged_by_name(database_url: str, caplog: pyt
     database = await open_database(database_url, slow_query_ms=0)
     async with database.transaction() as transaction:
         await insert_session(transaction, 1)
-    await database.fetch("find_head", "", "s1")
+    await database.fetch("list_heads", '[["", "s1"]]')
     await database.close()
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [text.rpartition(":")[0] for text in warnings] == [
         "slow statement insert_session",
-        "slow statement find_head",
+        "slow statement list_heads",
     ]
 
 

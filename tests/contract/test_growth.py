@@ -91,7 +91,6 @@ def calls(session_db_id: int, name: str) -> list[Call]:
     now = utc_now()
     keys = json.dumps([["", name]])
     return [
-        ("find_head", ["", name]),
         ("find_session", ["", name]),
         ("list_heads", [keys]),
         ("lock_heads", [keys]),

@@ -46,7 +46,7 @@ async def write(path: str) -> None:
 
 
 async def _begin(database: Database) -> int:
-    if not await database.fetch("find_head", "", "s1"):
+    if not await database.fetch("list_heads", '[["", "s1"]]'):
         async with database.transaction() as transaction:
             await insert_session(transaction, 1)
     last = await database.fetch("list_messages_before", 1, 2**62, 1)

@@ -168,7 +168,7 @@ async def test_a_transaction_that_is_cancelled_at_any_await_is_in_or_out(databas
     for k in count(1):
         cancelled = await is_cancelled(write(database, 2 * k), k, again)
         await wait_until(lambda: transactions(database_url) == 0)
-        stored = [bool(await database.fetch("find_head", "", f"s{n}")) for n in (2 * k, 2 * k + 1)]
+        stored = [bool(await database.fetch("list_heads", f'[["", "s{n}"]]')) for n in (2 * k, 2 * k + 1)]
         assert stored in ([False, False], [True, True])
         if not cancelled:
             break

@@ -29,7 +29,7 @@ def die_before_statement(number: int) -> None:
 
 async def main(url: str) -> None:
     database = await open_database(url)
-    await database.fetch("find_head", "", "nobody")
+    await database.fetch("list_heads", '[["", "nobody"]]')
     await database.close()
 
 
