@@ -16,7 +16,7 @@ from runtime.api.request import must_exist, preferred_durability, write_options
 from runtime.api.respond import AcceptedReply, accepted, reply
 from runtime.api.routes import Call, Route
 from runtime.errors import InvalidInput
-from runtime.models import AgentSwitch, Limit, MessagePage, PageNumber, Role, Seq
+from runtime.models import AgentSwitch, Durability, Limit, MessagePage, PageNumber, Role, Seq
 from runtime.store.commands import Accepted, Outcome, Receipt
 from runtime.store.messages import MessageInput
 
@@ -125,21 +125,18 @@ async def append_messages(call: Call[None, Any]) -> web.Response:
         messages = convert_body(batch, MessageList).messages
     else:
         messages, place, instead_of = [batch], "$", "$[0]"
+    asked = preferred_durability(call.request)
     with rooted(place, instead_of=instead_of):
         outcome = await call.store.append_messages(
-            call.session_id,
-            messages,
-            durability=preferred_durability(call.request),
-            **write_options(call.request),
+            call.session_id, messages, durability=asked, **write_options(call.request)
         )
-    return _written(call, outcome, AppendedReply, status=201)
+    return _written(outcome, AppendedReply, asked, status=201)
 
 
 def _written(
-    call: Call[Any, Any], outcome: Outcome | Accepted, kind: type[Struct], *, status: int = 200
+    outcome: Outcome | Accepted, kind: type[Struct], asked: Durability | None, *, status: int = 200
 ) -> web.Response:
-    """The reply to a write that may be buffered (W5)."""
-    asked = preferred_durability(call.request)
+    """The reply to a write that may be buffered (W5); `asked` is what the request itself chose."""
     if isinstance(outcome, Accepted):
         return accepted(outcome, asked=asked is not None)
     headers = {"Preference-Applied": "wait"} if asked == "committed" else None
@@ -184,29 +181,28 @@ def _as_page(page: MessagePage, *, back: bool) -> Page:
 
 async def replace_messages(call: Call[None, MessageList]) -> web.Response:
     """Make this the history, in one step. An unchanged beginning is kept as it is."""
+    asked = preferred_durability(call.request)
     with rooted("$.messages"):
         outcome = await call.store.replace_messages(
-            call.session_id,
-            call.body.messages,
-            durability=preferred_durability(call.request),
-            **write_options(call.request),
+            call.session_id, call.body.messages, durability=asked, **write_options(call.request)
         )
-    return _written(call, outcome, ReplacedReply)
+    return _written(outcome, ReplacedReply, asked)
 
 
 async def save_history(call: Call[None, Any]) -> web.Response:
     """Set the whole history of a session, which is made where it is missing."""
     bare = isinstance(call.body, list)
     messages = call.body if bare else convert_body(call.body, MessageList).messages
+    asked = preferred_durability(call.request)
     with rooted("$" if bare else "$.messages"):
         outcome = await call.store.replace_messages(
             call.session_id,
             messages,
             create=not must_exist(call.request),
-            durability=preferred_durability(call.request),
+            durability=asked,
             **write_options(call.request),
         )
-    return _written(call, outcome, SavedReply)
+    return _written(outcome, SavedReply, asked)
 
 
 async def truncate_messages(call: Call[CutQuery, None]) -> web.Response:

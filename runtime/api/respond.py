@@ -74,7 +74,7 @@ class Reply(web.Response):
         has_body = request.method != hdrs.METH_HEAD and isinstance(self.body, bytes)
         stays = request.version == HttpVersion11 and request.keep_alive and self.keep_alive is None
         # Of others aiohttp says what is wrong: they could end a header and begin another.
-        return has_body and stays and all(map(str.isprintable, self.headers.values()))
+        return has_body and stays and "".join(self.headers.values()).isprintable()
 
     def _encode_head(self) -> bytes:
         lines = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
