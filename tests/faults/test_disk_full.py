@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from runtime.store.writer import LONGEST_PAUSE
 from tests.faults.checker import check, count
 from tests.faults.conftest import Report
 from tests.faults.disks import ballast, check_protection, small_disk, write_protected
@@ -133,7 +134,8 @@ async def test_a_file_that_was_opened_read_only_is_written_once_it_can_be(sqlite
     check_protection(tmp_path)
     run_command("stats", env={"DB_URL": sqlite_url})  # from now on it has a WAL
     with write_protected([Path(sqlite_url.removeprefix("sqlite:///"))]):
-        server = start_server({"DB_URL": sqlite_url, "WRITE_TIMEOUT": "0.5"})
+        # Longer than the writer pauses: the next write may come at the beginning of a pause.
+        server = start_server({"DB_URL": sqlite_url, "WRITE_TIMEOUT": f"{LONGEST_PAUSE + 0.5}"})
         async with http_client(server.url) as client:
             with pytest.raises(AssertionError, match="not_stored"):
                 await client.post("/sessions", {})
