@@ -16,6 +16,7 @@ from runtime.db.database import Database, Row
 from runtime.errors import InvalidInput, SessionNotFound
 from runtime.metrics import Metrics
 from runtime.models import (
+    MAX_SEQ,
     AgentContext,
     AgentSwitch,
     Approval,
@@ -38,7 +39,7 @@ from runtime.store.rows import approval_row_from, context_from, head_from, sessi
 from runtime.store.state import Head, approval_from
 
 # Behind the last entry of any list.
-END_OF_TIME, END_OF_IDS = datetime(9999, 12, 31, tzinfo=UTC), 2**63 - 1
+END_OF_TIME, END_OF_IDS = datetime(9999, 12, 31, tzinfo=UTC), MAX_SEQ
 # How many rows are read at a time where all of them are asked for.
 CHUNK = 1000
 

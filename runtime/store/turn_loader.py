@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from runtime.db.database import Transaction
+from runtime.models import MAX_SEQ
 from runtime.store.batch import Known, OpenEnd
 from runtime.store.commands import Request, SessionKey, TruncateMessages
 from runtime.store.inputs import json_list
@@ -12,8 +13,6 @@ from runtime.store.rows import turn_row_from
 from runtime.store.turn_commands import AdvanceTurn, InterruptTurn, StartTurn, StopTurn
 
 _ABOUT_TURNS = (StartTurn, AdvanceTurn, StopTurn, InterruptTurn)
-# Behind the last message of any session.
-END = 2**63 - 1
 
 
 async def load_turns(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
@@ -46,7 +45,7 @@ def _ends(starting: set[SessionKey], requests: Sequence[Request], known: Known) 
     for request in requests:
         head = known.heads.get(request.key)
         if head is not None and request.key in starting:
-            yield head.id, END
+            yield head.id, MAX_SEQ
             if isinstance(request.command, TruncateMessages):
                 yield head.id, request.command.after
 

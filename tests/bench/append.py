@@ -13,6 +13,7 @@ from runtime.store.store import Store, open_store
 from tests.bench.databases import Databases
 from tests.bench.limits import ONE_ROW, measure_one_row
 from tests.bench.measuring import take_turns
+from tests.bench.ours import make_sessions
 from tests.bench.own_tables import appends_a_second
 from tests.bench.peers.environment import UNDOCUMENTED
 from tests.bench.report import Comparison, Goal, Report
@@ -104,8 +105,7 @@ async def look_inside(report: Report, databases: Databases, kind: str, rounds: i
     """Transactions, and the latency of a lone append, on one store."""
     metrics, driver = Metrics(), (await databases.make_empty())[kind]
     async with open_store((await databases.make())[kind], metrics=metrics) as store:
-        for session_id in SESSIONS:
-            await store.create_session(session_id)
+        await make_sessions(store)
         await count_transactions(report, kind, store, metrics, rounds)
         await compare_lone(report, kind, store, driver, rounds, seconds)
 

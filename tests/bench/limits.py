@@ -90,8 +90,20 @@ async def measure_writes(kind: str, url: str, way: str, batch: int, seconds: flo
 
 def make_rows(kind: str, first: int, batch: int) -> list[Row]:
     """Messages numbered from `first` on."""
-    rest = ("user", CONTENT, TIMES[kind], None, None, None, None, None, None)
-    return [(1, seq, *rest) for seq in range(first, first + batch)]
+    return [make_row(kind, 1, seq) for seq in range(first, first + batch)]
+
+
+def make_row(kind: str, session_db_id: int, seq: int) -> Row:
+    """A message as it is stored."""
+    return session_db_id, seq, "user", CONTENT, TIMES[kind], None, None, None, None, None, None
+
+
+def connect_sqlite(url: str) -> sqlite3.Connection:
+    """A connection that commits as durably as ours."""
+    connection = sqlite3.connect(sqlite_path(url), isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
 
 
 @asynccontextmanager
@@ -115,9 +127,7 @@ async def open_postgres(url: str) -> AsyncIterator[dict[str, Write]]:
 @asynccontextmanager
 async def open_sqlite(url: str) -> AsyncIterator[dict[str, Write]]:
     """The same of sqlite3. It blocks the event loop, in which nothing else has to run meanwhile."""
-    with closing(sqlite3.connect(sqlite_path(url), isolation_level=None)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+    with closing(connect_sqlite(url)) as connection:
         connection.execute(DROP)
         connection.execute(f"{CREATE} WITHOUT ROWID")
 

@@ -5,7 +5,6 @@ A batch in one transaction: messages spread over the sessions, and the head of e
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from itertools import cycle, islice
@@ -14,9 +13,9 @@ import asyncpg
 
 from runtime.db.queries import load_queries
 from runtime.store.store import open_store
-from tests.bench.limits import CONTENT, TIMES, Row
+from tests.bench.limits import CONTENT, TIMES, Row, connect_sqlite, make_row
+from tests.bench.ours import make_sessions
 from tests.bench.worker import SESSIONS, measure
-from tests.contract.obstacles import sqlite_path
 
 # The messages of a batch, and the heads, each a row of parameters.
 Batch = tuple[Sequence[Row], Sequence[Row]]
@@ -26,17 +25,11 @@ Write = Callable[[Batch], Awaitable[object]]
 
 async def appends_a_second(kind: str, url: str, batch: int, seconds: float) -> float:
     """How many messages are stored in a second, in batches of this size, each committed."""
-    await make_sessions(url)
+    async with open_store(url) as store:
+        await make_sessions(store)
     batches = make_batches(kind, batch)
     async with OPENERS[kind](url) as write:
         return batch * (await measure(lambda _: write(next(batches)), 1, seconds))["rate"]
-
-
-async def make_sessions(url: str) -> None:
-    """SESSIONS, whose ids are 1, 2, 3 …, each empty and at version 1."""
-    async with open_store(url) as store:
-        for session_id in SESSIONS:
-            await store.create_session(session_id)
 
 
 def make_batches(kind: str, size: int) -> Iterator[Batch]:
@@ -48,9 +41,7 @@ def make_batches(kind: str, size: int) -> Iterator[Batch]:
         messages: list[Row] = []
         for place in grown:
             lengths[place] += 1
-            messages.append(
-                (place + 1, lengths[place], "user", CONTENT, at, None, None, None, None, None, None)
-            )
+            messages.append(make_row(kind, place + 1, lengths[place]))
         heads: list[Row] = []
         for place in sorted(set(grown)):
             version, length = versions[place], lengths[place]
@@ -84,9 +75,8 @@ async def open_sqlite(url: str) -> AsyncIterator[Write]:
     """One connection of sqlite3. It blocks the event loop, in which nothing else has to run meanwhile."""
     queries = load_queries("sqlite")
     insert, update = queries["insert_message"].sql, queries["update_head"].sql
-    with closing(sqlite3.connect(sqlite_path(url), isolation_level=None)) as connection:
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-            connection.execute(f"PRAGMA {pragma}")
+    with closing(connect_sqlite(url)) as connection:
+        connection.execute("PRAGMA foreign_keys = ON")
 
         async def write(batch: Batch) -> None:
             messages, heads = batch

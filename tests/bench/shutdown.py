@@ -19,6 +19,7 @@ from runtime.store.store import open_store
 from tests.bench.databases import Databases
 from tests.bench.load import encode_request, send
 from tests.bench.measuring import Measure, take_turns
+from tests.bench.ours import make_sessions
 from tests.bench.over_http import CONNECTIONS, PATHS
 from tests.bench.report import Comparison, Goal, Report
 from tests.bench.worker import SESSIONS
@@ -36,8 +37,7 @@ async def run(databases: Databases, *, rounds: int, seconds: float, quick: bool)
     urls = await databases.make()
     for url in urls.values():
         async with open_store(url) as store:
-            for session_id in SESSIONS:
-                await store.create_session(session_id)
+            await make_sessions(store)
     measures: dict[str, Measure] = {kind: partial(stop_with_writes, url) for kind, url in urls.items()}
     title = f"from SIGTERM to the exit, {WRITES:,} writes pending"
     table = Comparison(title, "s", await take_turns(measures, rounds))
