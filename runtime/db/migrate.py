@@ -12,9 +12,11 @@ import glob
 import logging
 import os
 import socket
+import sqlite3
+import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +32,8 @@ logger = logging.getLogger("agent_runtime.db")
 
 # How long to wait for another process that is migrating the same Postgres, in seconds.
 LOCK_SECONDS = 60
+# How many rows are copied at first, and how long a portion should take, in seconds.
+FIRST_PORTION, PORTION_SECONDS = 100, 0.2
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,35 @@ async def _apply(url: DatabaseUrl) -> list[str]:
 
 def _apply_pending(url: DatabaseUrl) -> list[str]:
     with _yoyo(url) as (backend, migrations):
-        return [_run(backend.apply_one, each) for each in backend.to_apply(migrations)]
+        applied = []
+        for migration in backend.to_apply(migrations):
+            _run(lambda each: _copy_portions(url, each.id), migration)
+            applied.append(_run(backend.apply_one, migration))
+        return applied
+
+
+def _copy_portions(url: DatabaseUrl, migration_id: str) -> None:
+    """Do what precedes a migration in portions: a large table is copied in many transactions.
+
+    Each statement of portions/<id>.sql is repeated, with as many `:rows` as take about PORTION_SECONDS, until
+    it changes nothing. The statements of the migration before are repeated first: they make the tables that
+    are filled, also where this migration is in and only its mark was lost.
+    """
+    path = find_folder("migrations") / url.dialect / "portions" / f"{migration_id}.sql"
+    if not path.exists():
+        return
+    known = list_migrations(url.dialect)
+    before = known[[each.id for each in known].index(migration_id) - 1]
+    with closing(sqlite3.connect(url.address, isolation_level=None)) as connection:
+        connection.executescript(before.sql)
+        for statement in filter(str.strip, _read(path).split(";")):
+            rows = FIRST_PORTION
+            while (started := time.monotonic()) and connection.execute(
+                statement, {"rows": rows}
+            ).rowcount > 0:
+                fitting = rows * PORTION_SECONDS / max(time.monotonic() - started, 0.001)
+                rows = max(1, min(int(fitting), 2 * rows))
+                started = time.monotonic()
 
 
 def _roll_back_last(url: DatabaseUrl, count: int) -> list[str]:

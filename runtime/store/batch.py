@@ -123,7 +123,7 @@ class Batch:
 
     def add(self, request: Request, details: Details) -> WorkingSession:
         """A new session at version 0: the change that makes it raises that to 1."""
-        head = Head(next(self.new_ids), request.key, 0, 0, 0, 0, request.at, None, 0, 0, None)
+        head = Head(next(self.new_ids), request.key, 0, 0, 0, 0, request.at, None, 0, 0, 0, 0, None)
         session = self.sessions[request.key] = WorkingSession(head, details, base=None)
         return session
 

@@ -32,11 +32,11 @@ async def clean(
     deleted_since = _before(now, hard_delete_after_days * 86_400)
     sweep = _Sweep(database, writer, now)
     soft = await sweep.delete(
-        "list_idle_sessions", idle_since, lambda key: DeleteSession(key, idle_since=idle_since)
+        "list_idle_sessions", (idle_since, ""), lambda key: DeleteSession(key, idle_since=idle_since)
     )
     hard = await sweep.delete(
         "list_erasable_sessions",
-        deleted_since,
+        (deleted_since,),
         lambda key: DeleteSession(key, hard=True, deleted_since=deleted_since),
     )
     await forget_old(database, writer, now, events_kept)
@@ -74,11 +74,14 @@ class _Sweep:
         self._now = now
 
     async def delete(
-        self, statement: str, before: datetime, command: Callable[[SessionKey], DeleteSession]
+        self,
+        statement: str,
+        parameters: tuple[object, ...],
+        command: Callable[[SessionKey], DeleteSession],
     ) -> int:
         """Delete what the statement lists, chunk by chunk, until nothing is listed or nothing goes."""
         total = 0
-        while rows := await self._database.fetch(statement, before, CHUNK):
+        while rows := await self._database.fetch(statement, *parameters, CHUNK):
             keys = [SessionKey(row["owner"], row["session_id"]) for row in rows]
             requests = [Request(command(key), key, self._now) for key in keys]
             outcomes = await asyncio.gather(*map(self._writer.submit, requests))

@@ -32,7 +32,8 @@ class Head(Struct, frozen=True):
     """Where a session stands: the small row that is the lock and the authority.
 
     `cut_version` is the version that last took messages away: what a cache holds from before it may
-    be gone. `changed_version` is the one that last changed anything but added messages.
+    be gone. `changed_version` is the one that last changed anything but added messages. The messages after
+    `cut_after`, up to `cut_through`, are taken away, though their rows may be there until they are erased.
     `first_user_seq` is the message that an untitled session is called after.
     """
 
@@ -46,6 +47,8 @@ class Head(Struct, frozen=True):
     deleted_at: datetime | None
     cut_version: int
     changed_version: int
+    cut_after: int
+    cut_through: int
     first_user_seq: int | None
 
 

@@ -26,6 +26,7 @@ class WorkingSession:
         self.deleted_at = head.deleted_at
         self.cut_version = head.cut_version
         self.changed_version = head.changed_version
+        self.cut_after, self.cut_through = head.cut_after, head.cut_through
         self.first_user_seq = head.first_user_seq
         self.first_user_text: JsonText | None = details.first_user_text if details else None
         self.details = self.stored_details = details
@@ -115,6 +116,8 @@ class WorkingSession:
             deleted_at=self.deleted_at,
             cut_version=self.cut_version,
             changed_version=self.changed_version,
+            cut_after=self.cut_after,
+            cut_through=self.cut_through,
             first_user_seq=self.first_user_seq,
         )
 
@@ -169,7 +172,8 @@ class WorkingSession:
                 *(details.title, details.description, details.metadata, details.created_at),
                 *(head.last_activity, details.is_active, head.deleted_at),
                 *(head.version, head.last_seq, head.message_count, head.token_total),
-                *(head.cut_version, head.changed_version, head.first_user_seq, self.first_user_text),
+                *(head.cut_version, head.changed_version, head.cut_after, head.cut_through),
+                *(head.first_user_seq, self.first_user_text),
             )
         )
         rows["insert_agent_context"].append(
@@ -186,7 +190,13 @@ class WorkingSession:
             (
                 *(self.id, base.version),
                 *(self.version, self.last_seq, self.message_count, self.token_total),
-                *(self.last_activity, self.cut_version, self.changed_version),
+                *(
+                    self.last_activity,
+                    self.cut_version,
+                    self.changed_version,
+                    self.cut_after,
+                    self.cut_through,
+                ),
                 *(self.first_user_seq, self.first_user_text),
             )
         )

@@ -18,7 +18,7 @@ SELECT pg_advisory_lock(7091318039310988653);
 -- name: count_everything()
 -- For a person who asks: reads whole tables.
 SELECT (SELECT count(*) FROM sessions WHERE deleted_at IS NULL) AS sessions,
-       (SELECT count(*) FROM sessions WHERE deleted_at IS NOT NULL) AS deleted_sessions,
+       (SELECT count(*) FROM sessions WHERE deleted_at IS NOT NULL AND owner IS NOT NULL) AS deleted_sessions,
        (SELECT count(*) FROM messages) AS messages,
        (SELECT coalesce(sum(token_total), 0)::bigint FROM sessions) AS tokens,
        (SELECT count(*) FROM agent_switches) AS agent_switches,

@@ -70,14 +70,9 @@ SELECT m.session_db_id, m.seq, m.role, m.tool_call_id, m.tool_calls
   JOIN messages AS m
     ON m.session_db_id = (k.pair ->> 0)::bigint
    AND m.seq <= (k.pair ->> 1)::bigint
-   AND m.seq >= (SELECT max(seq)
-                   FROM (SELECT max(seq) AS seq
-                           FROM messages
-                          WHERE session_db_id = (k.pair ->> 0)::bigint AND role = 'user'
-                            AND seq <= (k.pair ->> 1)::bigint
-                         UNION ALL
-                         SELECT max(seq)
-                           FROM messages
-                          WHERE session_db_id = (k.pair ->> 0)::bigint AND role = 'assistant'
-                            AND seq <= (k.pair ->> 1)::bigint) AS spoken)
+   AND m.seq >= (SELECT seq
+                   FROM messages
+                  WHERE session_db_id = (k.pair ->> 0)::bigint AND role IN ('user', 'assistant') AND seq <= (k.pair ->> 1)::bigint
+                  ORDER BY seq DESC
+                  LIMIT 1)
  ORDER BY m.session_db_id, m.seq;

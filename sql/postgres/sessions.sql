@@ -5,7 +5,8 @@
 -- that two instances never wait for each other in a circle. Nothing is joined: after a wait only a
 -- locked row is read anew.
 SELECT s.id, s.owner, s.session_id, s.version, s.last_seq, s.message_count, s.token_total,
-       s.last_activity, s.deleted_at, s.cut_version, s.changed_version, s.first_user_seq
+       s.last_activity, s.deleted_at, s.cut_version, s.changed_version, s.cut_after, s.cut_through,
+       s.first_user_seq
   FROM sessions AS s
  WHERE s.id IN (SELECT n.id
                   FROM json_array_elements($1::json) AS k (pair)
@@ -17,7 +18,8 @@ SELECT s.id, s.owner, s.session_id, s.version, s.last_seq, s.message_count, s.to
 -- Those of the sessions named by [[owner, session_id], …], for readers, who share one look-up: nothing is
 -- locked.
 SELECT s.id, s.owner, s.session_id, s.version, s.last_seq, s.message_count, s.token_total,
-       s.last_activity, s.deleted_at, s.cut_version, s.changed_version, s.first_user_seq
+       s.last_activity, s.deleted_at, s.cut_version, s.changed_version, s.cut_after, s.cut_through,
+       s.first_user_seq
   FROM json_array_elements($1::json) AS k (pair)
   JOIN sessions AS s ON s.owner = k.pair ->> 0 AND s.session_id = k.pair ->> 1;
 
@@ -44,26 +46,29 @@ SELECT s.id, s.title, s.description, s.metadata, s.created_at, s.is_active, s.fi
 SELECT nextval('sessions_id_seq') AS id
   FROM generate_series(1, $1::bigint);
 
--- name: insert_session(id, owner, session_id, title, description, metadata, created_at, last_activity, is_active, deleted_at, version, last_seq, message_count, token_total, cut_version, changed_version, first_user_seq, first_user_text)
+-- name: insert_session(id, owner, session_id, title, description, metadata, created_at, last_activity, is_active, deleted_at, version, last_seq, message_count, token_total, cut_version, changed_version, cut_after, cut_through, first_user_seq, first_user_text)
 INSERT INTO sessions (id, owner, session_id, title, description, metadata, created_at,
                       last_activity, is_active, deleted_at, version, last_seq, message_count,
-                      token_total, cut_version, changed_version, first_user_seq, first_user_text)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18);
+                      token_total, cut_version, changed_version, cut_after, cut_through,
+                      first_user_seq, first_user_text)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20);
 
--- name: update_head(id, base_version, version, last_seq, message_count, token_total, last_activity, cut_version, changed_version, first_user_seq, first_user_text)
+-- name: update_head(id, base_version, version, last_seq, message_count, token_total, last_activity, cut_version, changed_version, cut_after, cut_through, first_user_seq, first_user_text)
 -- Only from the version that it was planned from. The text is written when the message that it comes from
 -- is another one; else it stays. Differs because one statement for all the heads of a batch, each parameter
 -- an array, takes half the time of one for each.
 UPDATE sessions AS s
    SET version = n.version, last_seq = n.last_seq, message_count = n.message_count,
        token_total = n.token_total, last_activity = n.last_activity, cut_version = n.cut_version,
-       changed_version = n.changed_version, first_user_seq = n.first_user_seq,
+       changed_version = n.changed_version, cut_after = n.cut_after,
+       cut_through = n.cut_through, first_user_seq = n.first_user_seq,
        first_user_text = CASE WHEN s.first_user_seq IS NOT DISTINCT FROM n.first_user_seq
                               THEN s.first_user_text ELSE n.first_user_text END
   FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
-              $7::timestamptz[], $8::bigint[], $9::bigint[], $10::bigint[], $11::json[])
+              $7::timestamptz[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[],
+              $12::bigint[], $13::json[])
        AS n (id, base_version, version, last_seq, message_count, token_total,
-             last_activity, cut_version, changed_version, first_user_seq, first_user_text)
+             last_activity, cut_version, changed_version, cut_after, cut_through, first_user_seq, first_user_text)
  WHERE s.id = n.id AND s.version = n.base_version;
 
 -- name: update_session(id, title, description, metadata, is_active, deleted_at)
@@ -112,18 +117,25 @@ SELECT count(*) AS total FROM sessions WHERE owner = $1 AND deleted_at IS NULL;
 -- name: count_sessions_and_deleted(owner)
 SELECT count(*) AS total FROM sessions WHERE owner = $1;
 
--- name: list_idle_sessions(idle_before, limit)
--- Sessions of any owner that nothing has happened in since, longest idle first.
-SELECT owner, session_id
-  FROM sessions
- WHERE deleted_at IS NULL AND last_activity < $1
- ORDER BY last_activity, id
- LIMIT $2;
+-- name: list_idle_sessions(idle_before, after_owner, limit)
+-- Sessions that nothing has happened in since, owner by owner: the index of their lists serves this as well, by a
+-- step to each next owner. An index over all owners would be moved by every append.
+WITH RECURSIVE owners (owner) AS (
+    SELECT min(owner) FROM sessions WHERE deleted_at IS NULL AND owner >= $2
+    UNION ALL
+    SELECT (SELECT min(n.owner) FROM sessions AS n WHERE n.deleted_at IS NULL AND n.owner > o.owner)
+      FROM owners AS o
+     WHERE o.owner IS NOT NULL
+)
+SELECT s.owner, s.session_id
+  FROM owners AS o
+  JOIN sessions AS s ON s.owner = o.owner AND s.deleted_at IS NULL AND s.last_activity < $1
+ LIMIT $3;
 
 -- name: list_erasable_sessions(deleted_before, limit)
 -- Sessions of any owner that were deleted before then, longest deleted first.
 SELECT owner, session_id
   FROM sessions
- WHERE deleted_at IS NOT NULL AND deleted_at < $1
+ WHERE owner IS NOT NULL AND deleted_at IS NOT NULL AND deleted_at < $1
  ORDER BY deleted_at, id
  LIMIT $2;

@@ -17,7 +17,7 @@ SELECT 1 WHERE 0;
 -- name: count_everything()
 -- For a person who asks: reads whole tables.
 SELECT (SELECT count(*) FROM sessions WHERE deleted_at IS NULL) AS sessions,
-       (SELECT count(*) FROM sessions WHERE deleted_at IS NOT NULL) AS deleted_sessions,
+       (SELECT count(*) FROM sessions WHERE deleted_at IS NOT NULL AND owner IS NOT NULL) AS deleted_sessions,
        (SELECT count(*) FROM messages) AS messages,
        (SELECT coalesce(sum(token_total), 0) FROM sessions) AS tokens,
        (SELECT count(*) FROM agent_switches) AS agent_switches,

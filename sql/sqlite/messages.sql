@@ -71,14 +71,9 @@ SELECT m.session_db_id, m.seq, m.role, m.tool_call_id, m.tool_calls
  CROSS JOIN messages AS m
     ON m.session_db_id = k.value ->> 0
    AND m.seq <= k.value ->> 1
-   AND m.seq >= (SELECT max(seq)
-                   FROM (SELECT max(seq) AS seq
-                           FROM messages
-                          WHERE session_db_id = k.value ->> 0 AND role = 'user'
-                            AND seq <= k.value ->> 1
-                         UNION ALL
-                         SELECT max(seq)
-                           FROM messages
-                          WHERE session_db_id = k.value ->> 0 AND role = 'assistant'
-                            AND seq <= k.value ->> 1) AS spoken)
+   AND m.seq >= (SELECT seq
+                   FROM messages
+                  WHERE session_db_id = k.value ->> 0 AND role IN ('user', 'assistant') AND seq <= k.value ->> 1
+                  ORDER BY seq DESC
+                  LIMIT 1)
  ORDER BY m.session_db_id, m.seq;

@@ -4,7 +4,8 @@
 -- The heads of the sessions named by [[owner, session_id], …]. Nothing is locked, because BEGIN
 -- IMMEDIATE has locked the whole file.
 SELECT s.id, s.owner, s.session_id, s.version, s.last_seq, s.message_count, s.token_total,
-       s.last_activity, s.deleted_at, s.cut_version, s.changed_version, s.first_user_seq
+       s.last_activity, s.deleted_at, s.cut_version, s.changed_version, s.cut_after, s.cut_through,
+       s.first_user_seq
   FROM sessions AS s
  WHERE s.id IN (SELECT n.id
                   FROM json_each(?1) AS k
@@ -16,7 +17,8 @@ SELECT s.id, s.owner, s.session_id, s.version, s.last_seq, s.message_count, s.to
 -- Those of the sessions named by [[owner, session_id], …], for readers, who share one look-up: nothing is
 -- locked.
 SELECT s.id, s.owner, s.session_id, s.version, s.last_seq, s.message_count, s.token_total,
-       s.last_activity, s.deleted_at, s.cut_version, s.changed_version, s.first_user_seq
+       s.last_activity, s.deleted_at, s.cut_version, s.changed_version, s.cut_after, s.cut_through,
+       s.first_user_seq
   FROM json_each(?1) AS k
   JOIN sessions AS s ON s.owner = k.value ->> 0 AND s.session_id = k.value ->> 1;
 
@@ -47,20 +49,22 @@ WITH RECURSIVE series (n) AS (
 SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'sessions'), 0) + n AS id
   FROM series;
 
--- name: insert_session(id, owner, session_id, title, description, metadata, created_at, last_activity, is_active, deleted_at, version, last_seq, message_count, token_total, cut_version, changed_version, first_user_seq, first_user_text)
+-- name: insert_session(id, owner, session_id, title, description, metadata, created_at, last_activity, is_active, deleted_at, version, last_seq, message_count, token_total, cut_version, changed_version, cut_after, cut_through, first_user_seq, first_user_text)
 INSERT INTO sessions (id, owner, session_id, title, description, metadata, created_at,
                       last_activity, is_active, deleted_at, version, last_seq, message_count,
-                      token_total, cut_version, changed_version, first_user_seq, first_user_text)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18);
+                      token_total, cut_version, changed_version, cut_after, cut_through,
+                      first_user_seq, first_user_text)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20);
 
--- name: update_head(id, base_version, version, last_seq, message_count, token_total, last_activity, cut_version, changed_version, first_user_seq, first_user_text)
+-- name: update_head(id, base_version, version, last_seq, message_count, token_total, last_activity, cut_version, changed_version, cut_after, cut_through, first_user_seq, first_user_text)
 -- Only from the version that it was planned from. The text is written when the message that it comes from
 -- is another one; else it stays.
 UPDATE sessions
    SET version = ?3, last_seq = ?4, message_count = ?5, token_total = ?6, last_activity = ?7,
-       cut_version = ?8, changed_version = ?9, first_user_seq = ?10,
-       first_user_text = CASE WHEN first_user_seq IS ?10
-                              THEN first_user_text ELSE ?11 END
+       cut_version = ?8, changed_version = ?9, cut_after = ?10, cut_through = ?11,
+       first_user_seq = ?12,
+       first_user_text = CASE WHEN first_user_seq IS ?12
+                              THEN first_user_text ELSE ?13 END
  WHERE id = ?1 AND version = ?2;
 
 -- name: update_session(id, title, description, metadata, is_active, deleted_at)
@@ -108,18 +112,25 @@ SELECT count(*) AS total FROM sessions WHERE owner = ?1 AND deleted_at IS NULL;
 -- name: count_sessions_and_deleted(owner)
 SELECT count(*) AS total FROM sessions WHERE owner = ?1;
 
--- name: list_idle_sessions(idle_before, limit)
--- Sessions of any owner that nothing has happened in since, longest idle first.
-SELECT owner, session_id
-  FROM sessions
- WHERE deleted_at IS NULL AND last_activity < ?1
- ORDER BY last_activity, id
- LIMIT ?2;
+-- name: list_idle_sessions(idle_before, after_owner, limit)
+-- Sessions that nothing has happened in since, owner by owner: the index of their lists serves this as well, by a
+-- step to each next owner. An index over all owners would be moved by every append.
+WITH RECURSIVE owners (owner) AS (
+    SELECT min(owner) FROM sessions WHERE deleted_at IS NULL AND owner >= ?2
+    UNION ALL
+    SELECT (SELECT min(n.owner) FROM sessions AS n WHERE n.deleted_at IS NULL AND n.owner > o.owner)
+      FROM owners AS o
+     WHERE o.owner IS NOT NULL
+)
+SELECT s.owner, s.session_id
+  FROM owners AS o
+  JOIN sessions AS s ON s.owner = o.owner AND s.deleted_at IS NULL AND s.last_activity < ?1
+ LIMIT ?3;
 
 -- name: list_erasable_sessions(deleted_before, limit)
 -- Sessions of any owner that were deleted before then, longest deleted first.
 SELECT owner, session_id
   FROM sessions
- WHERE deleted_at IS NOT NULL AND deleted_at < ?1
+ WHERE owner IS NOT NULL AND deleted_at IS NOT NULL AND deleted_at < ?1
  ORDER BY deleted_at, id
  LIMIT ?2;

@@ -16,7 +16,7 @@ FAR = 2**62
 
 def session_row(number: int, *, owner: str = "", at: datetime = NOON, metadata: str = "{}") -> list[object]:
     """The parameters of insert_session for the session `s<number>` with the id `number`."""
-    head = [1, 0, 0, 0, 0, 1, None, None]
+    head = [1, 0, 0, 0, 0, 1, 0, 0, None, None]
     return [number, owner, f"s{number}", None, None, metadata, at, at, True, None, *head]
 
 

@@ -328,7 +328,10 @@ async def test_r2_a_batch_too_large_for_a_notification_is_heard_of_all_the_same(
 
 
 def test_r2_a_notification_is_never_longer_than_postgres_takes() -> None:
-    key, head = SessionKey("", "s"), Head(2**62, SessionKey("", "s"), 2**62, 0, 0, 0, NOON, None, 0, 0, None)
+    key, head = (
+        SessionKey("", "s"),
+        Head(2**62, SessionKey("", "s"), 2**62, 0, 0, 0, NOON, None, 0, 0, 0, 0, None),
+    )
     change = SessionChange(key, head, head, [], frozenset(ALL_CHANGES), [])
     assert [len(notification("i" * 32, [change] * n)) <= MAX_NOTIFICATION for n in range(200)] == [True] * 200
     assert notification("i" * 32, [change] * 200) == '["' + "i" * 32 + '",null]'

@@ -19,6 +19,18 @@ from runtime.store.statements import STATEMENTS, Rows
 # These touch one row, always; the others as many as there are.
 ONE_ROW = ("insert_", "update_", "delete_session", "delete_approval")
 
+# The columns by which the rows of a session are told apart and compared, its id first.
+COMPARED = {
+    "messages": "session_db_id, seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count,"
+    " metadata, extra",
+    "agent_contexts": "*",
+    "agent_switches": "session_db_id, n, from_agent, to_agent, switched_at, reason, metadata",
+    "pending_approvals": "session_db_id, call_id, tool_name, arguments, reason, status, created_at,"
+    " expires_at, decided_at, modified_arguments, feedback",
+    "turns": "*",
+    "turn_events": "*",
+}
+
 Columns = dict[str, Any]
 
 
@@ -78,12 +90,14 @@ class Tables:
     def sessions(self) -> dict[SessionKey, Columns]:
         """Each session with all that belongs to it, by table."""
         rows = {row["id"]: dict(row) for row in self._select("sessions ORDER BY id")}
+        for row in rows.values():
+            # How it is stored, not what is stored.
+            del row["size"], row["cut_after"], row["cut_through"]
         keys = {id: SessionKey(row.pop("owner"), row.pop("session_id")) for id, row in rows.items()}
-        tables = ("messages", "agent_contexts", "agent_switches", "pending_approvals", "turns", "turn_events")
         found: dict[SessionKey, Columns]
-        found = {keys[id]: {"session": row, **{table: [] for table in tables}} for id, row in rows.items()}
-        for table in tables:
-            for row in self._select(f"{table} ORDER BY 1, 2, 3"):
+        found = {keys[id]: {"session": row, **{table: [] for table in COMPARED}} for id, row in rows.items()}
+        for table, columns in COMPARED.items():
+            for row in self._select(f"{table} ORDER BY 1, 2, 3", columns):
                 found[keys[row["session_db_id"]]][table].append(tuple(row)[1:])
         return found
 
@@ -94,8 +108,8 @@ class Tables:
             for row in self._select("idempotency_keys")
         }
 
-    def _select(self, table: str) -> Sequence[sqlite3.Row]:
-        return self._connection.execute(f"SELECT * FROM {table}").fetchall()
+    def _select(self, table: str, columns: str = "*") -> Sequence[sqlite3.Row]:
+        return self._connection.execute(f"SELECT {columns} FROM {table}").fetchall()
 
 
 def json_or_none(text: str | None) -> Any:

@@ -59,7 +59,7 @@ def test_r1_a_reader_sees_what_is_stored_whatever_happens_meanwhile(
 
 
 def head(key: str, version: int = 1, last_seq: int = 0, message_count: int = 0) -> Head:
-    return Head(1, SessionKey("", key), version, last_seq, message_count, 0, NOON, None, 0, 0, None)
+    return Head(1, SessionKey("", key), version, last_seq, message_count, 0, NOON, None, 0, 0, 0, 0, None)
 
 
 def messages(first: int, last: int) -> list[tuple[int, msgspec.Raw]]:

@@ -23,7 +23,7 @@ SHORT_TAIL = 6
 
 
 def head(last_seq: int, *, version: int = 1) -> Head:
-    return Head(1, KEY, version, last_seq, last_seq, 0, NOON, None, 0, 0, None)
+    return Head(1, KEY, version, last_seq, last_seq, 0, NOON, None, 0, 0, 0, 0, None)
 
 
 def columns(seq: int) -> MessageColumns:

@@ -32,7 +32,7 @@ ALLOWED = {
 ONLY = {
     "asyncpg": ("db.postgres",),
     "aiosqlite": ("db.sqlite",),
-    "sqlite3": ("db.sqlite", "db.sqlite_dialect", "db.sqlite_files", "db.sqlite_staging"),
+    "sqlite3": ("db.migrate", "db.sqlite", "db.sqlite_dialect", "db.sqlite_files", "db.sqlite_staging"),
     "yoyo": ("db.migrate",),
     "psycopg": ("db.migrate",),
     "aiohttp": ("api", "app", "agents", "access.issuer"),
