@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any, ClassVar, Self, get_args
 
 import msgspec
 
@@ -24,8 +24,6 @@ from runtime.store.commands import JsonText
 
 # The most lists and objects within each other: Python reads back about twice as many.
 MAX_NESTING = 500
-# The most lists and objects at one depth: a few megabytes of empty ones would hold everybody up for seconds.
-MAX_GROUPS = 100_000
 
 _GROUPS = (dict, list, tuple, set, frozenset)
 _LOOKED_AT = (*_GROUPS, float)
@@ -40,9 +38,54 @@ _VALUES = {
 }
 
 
+class JsonValue:
+    """A JSON value that is checked, as the text in which it is stored: its numbers as they came."""
+
+    __slots__ = ("text",)
+    schema: ClassVar[dict[str, Any]] = {"description": "Any value."}
+
+    def __init__(self, text: JsonText) -> None:
+        self.text = text
+
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """The text of a decoded value. Raises ValueError for what cannot be stored."""
+        try:
+            return cls(json_text(value))
+        except InvalidInput as error:
+            raise ValueError(error.problems[0].message) from None
+
+
+class JsonObject(JsonValue):
+    """A JSON object."""
+
+    __slots__ = ()
+    schema: ClassVar[dict[str, Any]] = {"type": "object"}
+
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """The text of a decoded object. Raises TypeError for another value, and ValueError."""
+        if not isinstance(value, dict):
+            raise TypeError(f"Expected `object`, got {json_type(value)}")
+        return super().parse(value)
+
+
+_TYPES: dict[type, str] = {
+    **{dict: "`object`", list: "`array`", str: "`str`", int: "`int`", bool: "`bool`"},
+    **{float: "`float`", msgspec.Raw: "`float`", type(None): "`null`"},
+}
+
+
+def json_type(value: Any) -> str:
+    """What a decoded value is, in the words of msgspec."""
+    return _TYPES[type(value)]
+
+
 def invalid_input(error: msgspec.ValidationError, path: str) -> InvalidInput:
     """The error of msgspec as one of ours, its place put under `path`."""
     message, _, place = str(error).partition(" - at `$")
+    # A number whose text is kept.
+    message = message.replace("got `raw`", "got `float`")
     # msgspec names the object around a field that is missing or unknown; we name the field.
     field = _FIELD.fullmatch(message)
     place = path + place.rstrip("`") + (f".{field[1]}" if field else "")
@@ -61,6 +104,8 @@ def _what_is_right(place: str) -> str:
 
 def json_text(value: Any, path: str = "$") -> JsonText:
     """The JSON text of a value. Raises InvalidInput for what JSON or a database has no room for."""
+    if isinstance(value, JsonValue):
+        return value.text
     try:
         text = _encode(value).decode()
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
@@ -84,8 +129,6 @@ def _check_values(value: Any, path: str) -> None:
         groups = [part for part in level if isinstance(part, _GROUPS)]
         if groups and depth >= MAX_NESTING:
             raise InvalidInput(path, f"cannot be stored: nested more than {MAX_NESTING} deep")
-        if len(groups) > MAX_GROUPS:
-            raise InvalidInput(path, f"cannot be stored: over {MAX_GROUPS} lists and objects at one depth")
         level = [child for group in groups for child in _children(group) if isinstance(child, _LOOKED_AT)]
         depth += 1
 

@@ -32,7 +32,15 @@ from runtime.store.commands import (
     Truncated,
     fingerprint,
 )
-from runtime.store.inputs import check_key, check_number, check_seq, json_list, json_text, optional_text
+from runtime.store.inputs import (
+    JsonObject,
+    check_key,
+    check_number,
+    check_seq,
+    json_list,
+    json_text,
+    optional_text,
+)
 from runtime.store.messages import new_messages
 from runtime.store.reader import Reader
 from runtime.store.turn_commands import StartTurn
@@ -71,7 +79,7 @@ class Writes:
         *,
         title: str | None = None,
         description: str | None = None,
-        metadata: Metadata | None = None,
+        metadata: Metadata | JsonObject | None = None,
         agent: str | None = None,
         messages: Sequence[Any] = (),
         if_missing: bool = False,
@@ -100,7 +108,7 @@ class Writes:
         *,
         title: str | UnsetType | None = UNSET,
         description: str | UnsetType | None = UNSET,
-        metadata: Metadata | UnsetType | None = UNSET,
+        metadata: Metadata | JsonObject | UnsetType | None = UNSET,
         is_active: bool | UnsetType = UNSET,
         **options: Unpack[WriteOptions],
     ) -> SessionWritten:
@@ -173,7 +181,7 @@ class Writes:
         agent: str,
         *,
         reason: str | None = None,
-        metadata: Metadata | None = None,
+        metadata: Metadata | JsonObject | None = None,
         **options: Unpack[WriteOptions],
     ) -> Switched:
         """Hand the conversation over; to the agent that holds it already changes nothing."""
@@ -186,7 +194,7 @@ class Writes:
         return await self._write(command, Switched, options)
 
     async def update_context(
-        self, session_id: str, metadata: Metadata, **options: Unpack[WriteOptions]
+        self, session_id: str, metadata: Metadata | JsonObject, **options: Unpack[WriteOptions]
     ) -> ContextWritten:
         """Set the metadata of the agent context."""
         command = commands.UpdateContext(session_key(session_id, options), json_text(metadata, "$.metadata"))
