@@ -116,9 +116,9 @@ class Engine:
     async def _start(self, session_id: str, message: TurnMessage, options: WriteOptions) -> TurnWritten:
         match message:
             case UserMessage(content):
-                return await self._store.start_turn(session_id, messages=content.items, **options)
+                return await self._store.start_turn(session_id, messages=content, **options)
             case SwitchAgentMessage(agent, content):
-                said = () if content is None else content.items
+                said = content or ()
                 self._check_agent(agent)
                 return await self._store.start_turn(session_id, messages=said, agent=agent, **options)
             case ToolResultMessage():

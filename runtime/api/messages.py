@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
@@ -15,7 +16,15 @@ from runtime.api.respond import AcceptedReply, accepted, reply
 from runtime.api.routes import Call, Route
 from runtime.errors import InvalidInput
 from runtime.models import AgentSwitch, Durability, Limit, MessagePage, PageNumber, Role, Seq
-from runtime.store.commands import Accepted, NewMessage, Outcome, Receipt
+from runtime.store.commands import (
+    MANY_MESSAGES,
+    Accepted,
+    NewMessage,
+    Outcome,
+    Receipt,
+    encode_receipts,
+    put_receipts,
+)
 from runtime.store.inputs import invalid_input
 from runtime.store.messages import MessageBatch, MessageInput, new_message, new_messages
 
@@ -136,19 +145,28 @@ async def append_messages(call: Call[None, MessageOrBatch]) -> web.Response:
     """Append one message, or several: all or none."""
     asked = preferred_durability(call.request)
     outcome = await call.store.append_messages(
-        call.session_id, call.body.items, durability=asked, **write_options(call.request)
+        call.session_id, call.body, durability=asked, **write_options(call.request)
     )
-    return _written(outcome, AppendedReply, asked, status=201)
+    return await _written(outcome, AppendedReply, asked, status=201)
 
 
-def _written(
+async def _written(
     outcome: Outcome | Accepted, kind: type[Struct], asked: Durability | None, *, status: int = 200
 ) -> web.Response:
     """The reply to a write that may be buffered (W5); `asked` is what the request itself chose."""
     if isinstance(outcome, Accepted):
         return accepted(outcome, asked=asked is not None)
     headers = {"Preference-Applied": "wait"} if asked == "committed" else None
-    body = convert(outcome, kind, from_attributes=True)
+    fields = {name: getattr(outcome, name) for name in kind.__struct_fields__ if name != "status"}
+    receipts = fields.get("messages", ())
+    if len(receipts) <= MANY_MESSAGES:
+        body = msgspec.json.encode(kind(**fields))
+    else:
+        portions = []
+        for portion in encode_receipts(receipts):
+            portions.append(portion)
+            await asyncio.sleep(0)  # Others get their turn.
+        body = put_receipts(msgspec.json.encode(kind(**{**fields, "messages": []})), portions)
     return reply(body, outcome.version, status=status, replayed=outcome.replayed, headers=headers)
 
 
@@ -191,9 +209,9 @@ async def replace_messages(call: Call[None, MessageList]) -> web.Response:
     """Make this the history, in one step. An unchanged beginning is kept as it is."""
     asked = preferred_durability(call.request)
     outcome = await call.store.replace_messages(
-        call.session_id, call.body.messages.items, durability=asked, **write_options(call.request)
+        call.session_id, call.body.messages, durability=asked, **write_options(call.request)
     )
-    return _written(outcome, ReplacedReply, asked)
+    return await _written(outcome, ReplacedReply, asked)
 
 
 async def save_history(call: Call[None, WholeHistory]) -> web.Response:
@@ -201,12 +219,12 @@ async def save_history(call: Call[None, WholeHistory]) -> web.Response:
     asked = preferred_durability(call.request)
     outcome = await call.store.replace_messages(
         call.session_id,
-        call.body.items,
+        call.body,
         create=not must_exist(call.request),
         durability=asked,
         **write_options(call.request),
     )
-    return _written(outcome, SavedReply, asked)
+    return await _written(outcome, SavedReply, asked)
 
 
 async def truncate_messages(call: Call[CutQuery, None]) -> web.Response:

@@ -97,7 +97,7 @@ async def _create(
         description=body.description,
         metadata=body.metadata,
         agent=body.agent,
-        messages=() if body.messages is UNSET else body.messages.items,
+        messages=body.messages or (),
         if_missing=if_missing,
         **write_options(call.request),
     )

@@ -26,7 +26,6 @@ from runtime.store.commands import JsonText
 MAX_NESTING = 500
 
 _GROUPS = (dict, list, tuple, set, frozenset)
-_LOOKED_AT = (*_GROUPS, float)
 
 _encode = msgspec.json.Encoder().encode
 _FIELD = re.compile("Object (?:missing required|contains unknown) field `(.*)`", re.DOTALL)
@@ -111,26 +110,33 @@ def json_text(value: Any, path: str = "$") -> JsonText:
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
         raise InvalidInput(path, f"cannot be stored: {error}") from None
     # What the encoder lets pass can be told from the text, nearly always.
-    if not isinstance(value, str) and _may_be_wrong(text):
-        _check_values(value, path)
+    if "null" in text and not _is_finite(value):
+        raise InvalidInput(path, "cannot be stored: a number that is not finite")
+    if text.count("[") + text.count("{") > MAX_NESTING and _is_too_deep(value):
+        raise InvalidInput(path, f"cannot be stored: nested more than {MAX_NESTING} deep")
     return text
 
 
-def _may_be_wrong(text: JsonText) -> bool:
-    return "null" in text or text.count("[") + text.count("{") > MAX_NESTING
-
-
-def _check_values(value: Any, path: str) -> None:
-    """NaN and the infinities would silently become null; nesting that just goes in might not come out."""
-    level, depth = [value], 0
+def _is_finite(value: Any) -> bool:
+    """Whether it has no NaN and no infinity: they would silently become null."""
+    level = [value]
     while level:
         if any(isinstance(part, float) and not math.isfinite(part) for part in level):
-            raise InvalidInput(path, "cannot be stored: a number that is not finite")
+            return False
         groups = [part for part in level if isinstance(part, _GROUPS)]
-        if groups and depth >= MAX_NESTING:
-            raise InvalidInput(path, f"cannot be stored: nested more than {MAX_NESTING} deep")
-        level = [child for group in groups for child in _children(group) if isinstance(child, _LOOKED_AT)]
+        level = [child for group in groups for child in _children(group)]
+    return True
+
+
+def _is_too_deep(value: Any) -> bool:
+    """Whether it is nested so deep that it might not come out again."""
+    level, depth = [value] if isinstance(value, _GROUPS) else [], 0
+    while level:
+        if depth == MAX_NESTING:
+            return True
+        level = [child for group in level for child in _children(group) if isinstance(child, _GROUPS)]
         depth += 1
+    return False
 
 
 def _children(group: Any) -> Iterable[Any]:

@@ -12,7 +12,7 @@ from runtime.store.commands import Request, SessionKey
 from runtime.store.inputs import json_list
 from runtime.store.rows import approval_row_from, details_from, head_from
 from runtime.store.rules.open_calls import calls_in
-from runtime.store.state import Head
+from runtime.store.state import Head, MessageColumns
 from runtime.store.turn_commands import AdvanceTurn, StartTurn
 from runtime.store.turn_loader import load_turns
 
@@ -24,6 +24,8 @@ _NEED_DETAILS = (
     commands.UpdateContext,
     StartTurn,
 )
+# How many messages of a history are read at a time.
+HISTORY_PORTION = 2000
 _NAME_AN_APPROVAL = (commands.CreateApproval, commands.DecideApproval, commands.DeleteApproval)
 
 
@@ -149,8 +151,21 @@ async def _load_histories(tx: Transaction, requests: Sequence[Request], known: K
         if isinstance(request.command, commands.ReplaceMessages) and head is not None:
             lengths[head.id] = max(lengths.get(head.id, 0), len(request.command.messages))
     for session_db_id, length in lengths.items():
-        rows = await tx.fetch("list_messages_after", session_db_id, 0, length)
-        known.histories[session_db_id] = [tuple(row) for row in rows]
+        known.histories[session_db_id] = await _load_history(tx, session_db_id, length)
+
+
+async def _load_history(tx: Transaction, session_db_id: int, length: int) -> list[MessageColumns]:
+    """The first messages of a session, read in portions: others get their turn in between."""
+    history: list[MessageColumns] = []
+    after = 0
+    while len(history) < length:
+        limit = min(length - len(history), HISTORY_PORTION)
+        rows = await tx.fetch("list_messages_after", session_db_id, after, limit)
+        history += map(tuple, rows)
+        if len(rows) < limit:
+            break
+        after = history[-1][0]
+    return history
 
 
 async def _load_cuts(tx: Transaction, requests: Sequence[Request], known: Known) -> None:

@@ -67,13 +67,13 @@ class MessageBatch:
         return cls(new_messages(value, "$.messages"))
 
 
-def new_messages(values: Sequence[Any], path: str = "$") -> tuple[NewMessage, ...]:
-    """Parse messages as they came, decoded from JSON. Those that are parsed already stay as they are.
+def new_messages(values: Sequence[Any] | MessageBatch, path: str = "$") -> tuple[NewMessage, ...]:
+    """Parse messages as they came, decoded from JSON, unless they are parsed already.
 
     Raises InvalidInput with the place under `path`, such as `$[3].role`.
     """
-    if values and {*map(type, values)} == {NewMessage}:
-        return tuple(values)
+    if isinstance(values, MessageBatch):
+        return tuple(values.items)
     return tuple([new_message(value, f"{path}[{index}]") for index, value in enumerate(values)])
 
 

@@ -15,7 +15,7 @@ from runtime.store.commands import SessionKey
 from runtime.store.feed import TurnListener
 from runtime.store.inputs import JsonValue, check_key, check_limit, json_text, optional_text
 from runtime.store.lost_turns import LostTurn, LostTurns
-from runtime.store.messages import new_messages
+from runtime.store.messages import MessageBatch, new_messages
 from runtime.store.reads import Reads
 from runtime.store.state import Head, TurnPiece, TurnRow
 from runtime.store.turn_commands import (
@@ -85,7 +85,7 @@ class Turns(Writes, Reads):
         self,
         session_id: str,
         *,
-        messages: Sequence[Any] = (),
+        messages: Sequence[Any] | MessageBatch = (),
         agent: str | None = None,
         result: ToolResult | None = None,
         verdict: Verdict | None = None,
