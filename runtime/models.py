@@ -39,13 +39,20 @@ PageNumber = Annotated[int, Meta(ge=1, le=MAX_PAGE)]
 TokenCount = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
-class Session(Struct, frozen=True):
+# A value as the JSON text that is stored: replies give it back as it is.
+EncodedValue = msgspec.Raw
+EncodedObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
+# Any number that JSON has is a float for Python: one that is too large is infinite, and 9 µs are saved.
+decode_json = msgspec.json.Decoder(float_hook=float).decode
+
+
+class Session(Struct, frozen=True, rename={"encoded_metadata": "metadata"}):
     """A conversation. `last_seq` is the highest sequence number ever given in it."""
 
     session_id: str
     title: str | None
     description: str | None
-    metadata: Metadata
+    encoded_metadata: EncodedObject
     created_at: datetime
     last_activity: datetime
     is_active: bool
@@ -54,6 +61,16 @@ class Session(Struct, frozen=True):
     last_seq: int
     message_count: int
     current_agent: str
+
+    @property
+    def metadata(self) -> Metadata:
+        """The metadata decoded."""
+        return _object(self.encoded_metadata)
+
+
+def _object(encoded: msgspec.Raw) -> Metadata:
+    value: Metadata = decode_json(encoded)
+    return value
 
 
 class Token(Struct, frozen=True):
@@ -133,7 +150,7 @@ class MessagePage(Struct, frozen=True):
     @property
     def messages(self) -> list[dict[str, Any]]:
         """The messages decoded, one dict each."""
-        return [msgspec.json.decode(raw) for raw in self.encoded]
+        return [decode_json(raw) for raw in self.encoded]
 
 
 class History(Struct, frozen=True):
@@ -153,10 +170,10 @@ class History(Struct, frozen=True):
     @property
     def messages(self) -> list[dict[str, Any]]:
         """The messages decoded, one dict each."""
-        return [msgspec.json.decode(raw) for raw in self.encoded]
+        return [decode_json(raw) for raw in self.encoded]
 
 
-class AgentContext(Struct, frozen=True):
+class AgentContext(Struct, frozen=True, rename={"encoded_metadata": "metadata"}):
     """Which agent holds a session. `version` is the session's."""
 
     session_id: str
@@ -165,10 +182,15 @@ class AgentContext(Struct, frozen=True):
     switch_count: int
     created_at: datetime
     updated_at: datetime
-    metadata: Metadata
+    encoded_metadata: EncodedObject
+
+    @property
+    def metadata(self) -> Metadata:
+        """The metadata decoded."""
+        return _object(self.encoded_metadata)
 
 
-class AgentSwitch(Struct, frozen=True):
+class AgentSwitch(Struct, frozen=True, rename={"encoded_metadata": "metadata"}):
     """One handover. `id` counts within the session, from 1."""
 
     id: int
@@ -176,7 +198,12 @@ class AgentSwitch(Struct, frozen=True):
     to_agent: str
     switched_at: datetime
     reason: str | None
-    metadata: Metadata
+    encoded_metadata: EncodedObject
+
+    @property
+    def metadata(self) -> Metadata:
+        """The metadata decoded."""
+        return _object(self.encoded_metadata)
 
 
 class SwitchPage(Struct, frozen=True):
@@ -187,20 +214,33 @@ class SwitchPage(Struct, frozen=True):
     switches: list[AgentSwitch]
 
 
-class Approval(Struct, frozen=True):
+_ARGUMENTS = {"encoded_arguments": "arguments", "encoded_modified_arguments": "modified_arguments"}
+
+
+class Approval(Struct, frozen=True, rename=_ARGUMENTS):
     """A tool call that waits, or waited, for a person."""
 
     call_id: str
     session_id: str
     tool_name: str
-    arguments: Any
+    encoded_arguments: EncodedValue
     reason: str | None
     status: ApprovalStatus
     created_at: datetime
     expires_at: datetime | None
     decided_at: datetime | None
-    modified_arguments: Any
+    encoded_modified_arguments: EncodedValue
     feedback: str | None
+
+    @property
+    def arguments(self) -> Any:
+        """The arguments decoded."""
+        return decode_json(self.encoded_arguments)
+
+    @property
+    def modified_arguments(self) -> Any:
+        """The arguments that an approver put in their place, decoded; None where there are none."""
+        return decode_json(self.encoded_modified_arguments)
 
     def at(self, now: datetime) -> Approval:
         """The approval as it stands at a time: one left pending expires without a write."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from msgspec import structs
+from msgspec import Raw, structs
 
 from runtime.models import AgentContext, AgentSwitch, Approval, Session, Turn, TurnStatus
 from runtime.store.commands import Lease, NewMessage, Receipt, SessionKey, SessionWritten
@@ -99,7 +99,7 @@ class Conversation:
             session_id=self.key.session_id,
             title=value(called),
             description=value(self.description),
-            metadata=value(self.metadata),
+            encoded_metadata=Raw(self.metadata),
             created_at=self.created_at,
             last_activity=self.last_activity,
             is_active=self.is_active and self.deleted_at is None,
@@ -118,7 +118,7 @@ class Conversation:
             switch_count=len(self.switches),
             created_at=self.created_at,
             updated_at=self.context_updated_at or self.created_at,
-            metadata=value(self.context_metadata),
+            encoded_metadata=Raw(self.context_metadata),
         )
 
     def tokens(self) -> int:

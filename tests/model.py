@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import singledispatchmethod
 
-from msgspec import UNSET, structs
+from msgspec import UNSET, Raw, structs
 
 from runtime.models import AgentSwitch, Approval
 from runtime.store.commands import (
@@ -249,7 +249,7 @@ class Model:
                     to_agent=command.agent,
                     switched_at=request.at,
                     reason=value(command.reason),
-                    metadata=value(command.metadata),
+                    encoded_metadata=Raw(command.metadata),
                 )
             )
             self._changed(session, request, "agent")
@@ -282,13 +282,13 @@ class Model:
             call_id=command.call_id,
             session_id=request.key.session_id,
             tool_name=value(command.tool_name),
-            arguments=value(command.arguments),
+            encoded_arguments=Raw(command.arguments),
             reason=value(command.reason),
             status="pending",
             created_at=request.at,
             expires_at=None if seconds is None else request.at + timedelta(seconds=seconds),
             decided_at=None,
-            modified_arguments=None,
+            encoded_modified_arguments=Raw("null"),
             feedback=None,
         )
         return self._keep_approval(session, request, approval)
@@ -311,7 +311,8 @@ class Model:
             )
         if approval.expires_at is not None and request.at >= approval.expires_at:
             raise Refusal("approval_expired")
-        decided = {"decided_at": request.at, "modified_arguments": modified}
+        encoded = Raw(command.modified_arguments or "null")
+        decided = {"decided_at": request.at, "encoded_modified_arguments": encoded}
         return self._keep_approval(
             session,
             request,

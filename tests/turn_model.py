@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from msgspec import structs
+from msgspec import Raw, structs
 
 from runtime.models import AgentSwitch, Approval
 from runtime.store.commands import NewMessage, Request
@@ -110,7 +110,8 @@ def decide(session: Conversation, verdict: Verdict, calls: dict[str, str], at: d
         if not waits(approval, at):
             raise Refusal("approval_expired")
         decided = {"status": status, "decided_at": at, "feedback": value(verdict.feedback)}
-        return structs.replace(approval, modified_arguments=modified, **decided)
+        encoded = Raw(verdict.modified_arguments or "null")
+        return structs.replace(approval, encoded_modified_arguments=encoded, **decided)
     same = (status, modified) == (approval.status, approval.modified_arguments)
     if not same or status != "rejected" or verdict.call_id not in calls:
         raise Refusal("approval_decided")
@@ -171,7 +172,7 @@ def hand_over(session: Conversation, turn: StoredTurn, agent: str, reason: Any, 
         return False
     session.agent = turn.agent = agent
     session.context_updated_at = at
-    session.switches.append(AgentSwitch(len(session.switches) + 1, before, agent, at, reason, {}))
+    session.switches.append(AgentSwitch(len(session.switches) + 1, before, agent, at, reason, Raw("{}")))
     said = f"{before} hands over to {agent}" + (f": {reason}" if reason else "")
     switched = {"from_agent": before, "to_agent": agent, "reason": reason}
     data = {"type": "agent_switched", "content": said, "metadata": switched, "is_final": False}
@@ -209,13 +210,13 @@ def step(session: Conversation, turn: StoredTurn, command: AdvanceTurn, at: date
             call_id=asked.call_id,
             session_id=session.key.session_id,
             tool_name=value(asked.tool_name),
-            arguments=value(asked.arguments),
+            encoded_arguments=Raw(asked.arguments),
             reason=value(asked.reason),
             status="pending",
             created_at=at,
             expires_at=None if asked.expires_in is None else at + timedelta(seconds=asked.expires_in),
             decided_at=None,
-            modified_arguments=None,
+            encoded_modified_arguments=Raw("null"),
             feedback=None,
         )
         session.approvals[asked.call_id] = approval

@@ -14,6 +14,7 @@ from msgspec import UNSET
 from runtime.agents.calls import CallRefused, check_arguments
 from runtime.agents.chat_completions import ChatCompletions
 from runtime.agents.echo import EchoModel
+from runtime.agents.fragments import MAX_CHARACTERS
 from runtime.agents.history import find_caller
 from runtime.agents.model import Model, new_call_id
 from runtime.agents.patience import unbroken
@@ -29,11 +30,12 @@ from runtime.agents.turn import TurnRun
 from runtime.config import PREFIX, Settings
 from runtime.errors import AgentRuntimeError, InvalidInput, ShuttingDown, TurnRunning
 from runtime.metrics import Metrics
+from runtime.models import decode_json
 from runtime.store.commands import SessionKey
-from runtime.store.inputs import json_text
+from runtime.store.inputs import JsonValue
 from runtime.store.store import Store
 from runtime.store.turn_commands import ToolResult, TurnWritten
-from runtime.store.turns import tool_result, verdict
+from runtime.store.turns import ToolOutput, tool_result, verdict
 from runtime.store.writes import WriteOptions
 
 logger = logging.getLogger("agent_runtime.turns")
@@ -114,10 +116,9 @@ class Engine:
     async def _start(self, session_id: str, message: TurnMessage, options: WriteOptions) -> TurnWritten:
         match message:
             case UserMessage(content):
-                said = [{"role": "user", "content": content}]
-                return await self._store.start_turn(session_id, messages=said, **options)
+                return await self._store.start_turn(session_id, messages=content, **options)
             case SwitchAgentMessage(agent, content):
-                said = [] if content is None else [{"role": "user", "content": content}]
+                said = content or ()
                 self._check_agent(agent)
                 return await self._store.start_turn(session_id, messages=said, agent=agent, **options)
             case ToolResultMessage():
@@ -136,14 +137,14 @@ class Engine:
             raise InvalidInput("$.message.agent_type", f"Expected one of {known}")
 
     async def _check_decision(self, session_id: str, message: DecisionMessage, owner: str) -> None:
-        if (message.decision == "edit") != (message.modified_arguments is not None):
-            raise InvalidInput("$.message.modified_arguments", "must be given with `edit`, and only then")
-        if message.decision == "edit":
-            path = "$.message.modified_arguments"
-            await self.check_edit(session_id, message.call_id, message.modified_arguments, path, owner)
+        arguments, path = message.modified_arguments, "$.message.modified_arguments"
+        if (message.decision == "edit") != (arguments is not None):
+            raise InvalidInput(path, "must be given with `edit`, and only then")
+        if arguments is not None:
+            await self.check_edit(session_id, message.call_id, arguments, path, owner)
 
     async def check_edit(
-        self, session_id: str, call_id: str, arguments: object, path: str, owner: str
+        self, session_id: str, call_id: str, arguments: JsonValue, path: str, owner: str
     ) -> None:
         """Whether an approver may put these arguments in place of a model's: those that the agent could not
         have sent itself are refused. Calls that no turn made are not looked at. Raises InvalidInput."""
@@ -151,8 +152,14 @@ class Engine:
         agent = await find_caller(self._store, session_id, owner, call_id)
         if approval is None or agent not in self.registry.agents:
             return
+        # What a model may say in one answer bounds its arguments, and the time to check them.
+        if len(arguments.text) > MAX_CHARACTERS:
+            raise InvalidInput(path, f"must have at most {MAX_CHARACTERS} characters as JSON")
         try:
-            check_arguments(self.registry, agent, approval.tool_name, arguments)
+            # In a thread: a schema is checked value by value.
+            await asyncio.to_thread(
+                check_arguments, self.registry, agent, approval.tool_name, decode_json(arguments.text)
+            )
         except CallRefused as refusal:
             raise InvalidInput(path, str(refusal)) from None
 
@@ -207,10 +214,8 @@ def _result(message: ToolResultMessage) -> ToolResult:
     result = UNSET if message.result is None and error is not UNSET else message.result
     if (result is UNSET) == (error is UNSET):
         raise InvalidInput("$.message", "must have either `result` or `error`")
-    if error is UNSET:
-        return tool_result(message.call_id, result, tool_name=message.tool_name)
-    text = error if isinstance(error, str) else json_text(error, "$.message.error")
-    return tool_result(message.call_id, f"Error: {text}", tool_name=message.tool_name, failed=True)
+    output = (result or ToolOutput.parse(None)) if error is UNSET else error
+    return tool_result(message.call_id, output, tool_name=message.tool_name, failed=error is not UNSET)
 
 
 def make_model(settings: Settings) -> Model:

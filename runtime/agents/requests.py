@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any, ClassVar, Self
 
-from msgspec import UNSET, Meta, Struct
+from msgspec import UNSET, Struct, UnsetType
 
+from runtime.errors import InvalidInput
 from runtime.models import Decision, Key, Text
+from runtime.store.inputs import JsonValue, json_type
+from runtime.store.messages import MessageBatch, new_message
+from runtime.store.turns import ToolOutput
 
-Content = Annotated[str, Meta(min_length=1)] | Annotated[list[dict[str, Any]], Meta(min_length=1)]
+
+class Content(MessageBatch):
+    """What the user says, as the one message that it becomes."""
+
+    __slots__ = ()
+    schema: ClassVar[dict[str, Any]] = {
+        "anyOf": [
+            {"type": "string", "minLength": 1},
+            {"type": "array", "items": {"type": "object"}, "minItems": 1},
+        ]
+    }
+
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """Parse a text or a list of parts. Raises TypeError or ValueError for others, and InvalidInput."""
+        if not isinstance(value, str | list):
+            raise TypeError(f"Expected `str | array`, got {json_type(value)}")
+        if not value:
+            kind = "str" if isinstance(value, str) else "array"
+            raise ValueError(f"Expected `{kind}` of length >= 1")
+        if isinstance(value, list) and (wrong := {*map(type, value)} - {dict}):
+            place = next(index for index, part in enumerate(value) if type(part) in wrong)
+            found = json_type(value[place])
+            raise InvalidInput(f"$.message.content[{place}]", f"Expected `object`, got {found}")
+        return cls([new_message({"role": "user", "content": value}, "$.message")])
 
 
 class UserMessage(Struct, frozen=True, forbid_unknown_fields=True, tag="user_message"):
@@ -22,8 +50,8 @@ class ToolResultMessage(Struct, frozen=True, forbid_unknown_fields=True, tag="to
 
     call_id: Key
     tool_name: Text | None = None
-    result: Any = UNSET
-    error: Any = UNSET
+    result: ToolOutput | UnsetType | None = UNSET
+    error: ToolOutput | UnsetType | None = UNSET
 
 
 class SwitchAgentMessage(Struct, frozen=True, forbid_unknown_fields=True, tag="switch_agent"):
@@ -38,7 +66,7 @@ class DecisionMessage(Struct, frozen=True, forbid_unknown_fields=True, tag="hitl
 
     call_id: Key
     decision: Decision
-    modified_arguments: Any = None
+    modified_arguments: JsonValue | None = None
     feedback: Text | None = None
 
 

@@ -10,7 +10,8 @@ from msgspec import Struct, convert
 from runtime.api.request import write_options
 from runtime.api.respond import reply
 from runtime.api.routes import ENGINE, Call, Route
-from runtime.models import AgentSwitch, Key, Limit, Metadata, Seq, Text
+from runtime.models import AgentSwitch, EncodedObject, Key, Limit, Seq, Text
+from runtime.store.inputs import JsonObject
 
 
 class Handover(Struct, frozen=True, forbid_unknown_fields=True):
@@ -18,13 +19,13 @@ class Handover(Struct, frozen=True, forbid_unknown_fields=True):
 
     agent: Key
     reason: Text | None = None
-    metadata: Metadata | None = None
+    metadata: JsonObject | None = None
 
 
 class ContextChange(Struct, frozen=True, forbid_unknown_fields=True):
     """The metadata that the agent context shall have."""
 
-    metadata: Metadata
+    metadata: JsonObject
 
 
 class SwitchesQuery(Struct, frozen=True):
@@ -58,7 +59,7 @@ class Switches(Struct, frozen=True):
     switches: list[AgentSwitch]
 
 
-class Context(Struct, frozen=True):
+class Context(Struct, frozen=True, rename={"encoded_metadata": "metadata"}):
     """Which agent holds a session."""
 
     session_id: str
@@ -66,7 +67,7 @@ class Context(Struct, frozen=True):
     switch_count: int
     created_at: datetime
     updated_at: datetime
-    metadata: Metadata
+    encoded_metadata: EncodedObject
 
 
 class AgentSummary(Struct, frozen=True):

@@ -17,6 +17,7 @@ from runtime.api.body import READ_TIMEOUT
 from runtime.api.intake import Intake
 from runtime.api.middleware import AROUND, around_every_request
 from runtime.api.openapi import describe
+from runtime.api.parser_process import PARSER, BodyParser
 from runtime.api.routes import DOCUMENT, ENGINE, METRICS, PACE, STORE, USUAL_PACE, Pace, add_routes
 from runtime.config import Settings
 from runtime.metrics import Metrics
@@ -61,6 +62,12 @@ def create_app(
     limits = ClientLimits(settings.client_requests, settings.client_streams, settings.client_bytes)
     app[ADMISSION] = Admission(gate, Intake(settings.write_timeout / 2), Shares(limits))
     app[READ_TIMEOUT] = settings.read_timeout
+    app[PARSER] = BodyParser()
+    app.on_cleanup.append(_close_parser)
     app[DOCUMENT] = _document
     add_routes(app.router, ROUTES, app[ADMISSION])
     return app
+
+
+async def _close_parser(app: web.Application) -> None:
+    await app[PARSER].close()

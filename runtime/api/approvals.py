@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from aiohttp import web
 from msgspec import Meta, Struct
@@ -18,6 +18,7 @@ from runtime.errors import (
     InvalidInput,
 )
 from runtime.models import MAX_EXPIRES_IN, Approval, ApprovalStatus, Decision, Key, Text
+from runtime.store.inputs import JsonValue
 
 Seconds = Annotated[float, Meta(gt=0, le=MAX_EXPIRES_IN)]
 
@@ -27,7 +28,7 @@ class NewApproval(Struct, frozen=True, forbid_unknown_fields=True):
 
     call_id: Key
     tool_name: Annotated[Text, Meta(min_length=1)]
-    arguments: Any
+    arguments: JsonValue
     reason: Text | None = None
     expires_in: Seconds | None = None
 
@@ -36,7 +37,7 @@ class Verdict(Struct, frozen=True, forbid_unknown_fields=True):
     """What a person decided. `edit` gives the arguments to go on with."""
 
     decision: Decision
-    modified_arguments: Any = None
+    modified_arguments: JsonValue | None = None
     feedback: Text | None = None
 
 

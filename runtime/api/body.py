@@ -6,21 +6,14 @@ Everything raises InvalidInput, which names the place, or HttpError.
 from __future__ import annotations
 
 import asyncio
-import gc
-import json
-import math
-import re
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn, TypeVar, cast
+from typing import TypeVar
 
-import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from runtime.api.admission import HOLDING
+from runtime.api.parser_process import PARSER
 from runtime.api.problems import HttpError
-from runtime.errors import InvalidInput
-from runtime.store.inputs import invalid_input
 
 T = TypeVar("T")
 
@@ -28,23 +21,10 @@ T = TypeVar("T")
 READ_TIMEOUT = web.AppKey("read_timeout", float)
 
 JSON_TYPES = frozenset({"application/json", "application/json; charset=utf-8"})
-SURROGATE = re.compile("[\ud800-\udfff]")
-# A body of more bytes may be millions of small lists, which take seconds to be walked over.
-LARGE = 256 * 1024
 
 
-def convert_body(value: Any, wanted: type[T]) -> T:
-    """A decoded body as its type."""
-    if wanted is Any:
-        return cast(T, value)  # msgspec would copy it, whole.
-    try:
-        return msgspec.convert(value, wanted)
-    except msgspec.ValidationError as error:
-        raise invalid_input(error, "$") from None
-
-
-async def read_json(request: web.Request, *, required: bool) -> Any:
-    """The body, decoded; None for an empty one, unless it is `required`."""
+async def read_body(request: web.Request, wanted: type[T], *, required: bool) -> T | None:
+    """The body as its type; None for an empty one, unless it is `required`."""
     body = await _read(request)
     if not body:
         if required:
@@ -52,12 +32,7 @@ async def read_json(request: web.Request, *, required: bool) -> Any:
         return None
     _check_content_type(request)
     _check_not_encoded(request)
-    try:
-        return _decode(body)
-    except RecursionError:
-        raise InvalidInput("$", "is nested too deep") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        _refuse(body, error)
+    return await request.app[PARSER].parse(body, wanted)
 
 
 async def _read(request: web.Request) -> bytes:
@@ -115,64 +90,3 @@ def _check_not_encoded(request: web.Request) -> None:
     # A few kilobytes could unpack to gigabytes (RFC 9110, 15.5.16).
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise HttpError(415, "unsupported_media_type", "the body must not have a Content-Encoding")
-
-
-def _decode(body: bytes) -> Any:
-    if len(body) <= LARGE:
-        return msgspec.json.decode(body)
-    # The collector would walk over all of it again and again, and stop everybody meanwhile.
-    gc.disable()
-    try:
-        return msgspec.json.decode(body)
-    finally:
-        gc.enable()
-
-
-def _refuse(body: bytes, error: Exception) -> NoReturn:
-    """Say what is wrong with a body that could not be decoded."""
-    if isinstance(error, msgspec.ValidationError):
-        place = _find(body, _is_out_of_range) or "$"
-        raise InvalidInput(place, "has a number that is out of range") from None
-    if path := _find(body, _is_surrogate):
-        raise InvalidInput(path, "has a lone surrogate, which is not text and cannot be stored") from None
-    raise HttpError(400, "invalid_json", f"the body is not JSON: {error}") from None
-
-
-def _find(body: bytes, is_wrong: Callable[[Any], bool]) -> str | None:
-    """Where a body that Python takes for JSON has the first value, or name, that is wrong.
-
-    It is not looked for in a large one.
-    """
-    if len(body) > LARGE:
-        return None
-    try:
-        value = json.loads(body.decode(), parse_constant=_refuse_constant)
-        return next(_places(value, "$", is_wrong), None)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _is_surrogate(value: Any) -> bool:
-    return isinstance(value, str) and SURROGATE.search(value) is not None
-
-
-def _is_out_of_range(value: Any) -> bool:
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    return isinstance(value, int) and not -(2**63) <= value < 2**64
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(name)
-
-
-def _places(value: Any, path: str, is_wrong: Callable[[Any], bool]) -> Iterator[str]:
-    if is_wrong(value):
-        yield path
-    elif isinstance(value, dict):
-        for name, field in value.items():
-            # A name that is wrong cannot be repeated in the reply, which is UTF-8.
-            yield from (path,) if is_wrong(name) else _places(field, f"{path}.{name}", is_wrong)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _places(item, f"{path}[{index}]", is_wrong)

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
 from aiohttp import web
-from msgspec import UNSET, Meta, Struct, UnsetType, convert
+from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError, convert
 
-from runtime.api.body import convert_body
 from runtime.api.request import must_exist, preferred_durability, write_options
 from runtime.api.respond import AcceptedReply, accepted, reply
 from runtime.api.routes import Call, Route
 from runtime.errors import InvalidInput
 from runtime.models import AgentSwitch, Durability, Limit, MessagePage, PageNumber, Role, Seq
-from runtime.store.commands import Accepted, Outcome, Receipt
-from runtime.store.messages import MessageInput
+from runtime.store.commands import (
+    MANY_MESSAGES,
+    Accepted,
+    NewMessage,
+    Outcome,
+    Receipt,
+    encode_receipts,
+    put_receipts,
+)
+from runtime.store.inputs import invalid_input
+from runtime.store.messages import MessageBatch, MessageInput, new_message, new_messages
 
-# The store parses messages itself, since it keeps the fields that no type names.
-NewMessages = Annotated[
-    list[Any], Meta(extra_json_schema={"items": {"$ref": "#/components/schemas/MessageInput"}})
-]
 StoredMessages = Annotated[
     list[msgspec.Raw], Meta(extra_json_schema={"items": {"$ref": "#/components/schemas/Message"}})
 ]
@@ -32,7 +36,7 @@ StoredMessages = Annotated[
 class MessageList(Struct, frozen=True, forbid_unknown_fields=True):
     """Messages, all or none."""
 
-    messages: NewMessages
+    messages: MessageBatch
 
 
 class PageQuery(Struct, frozen=True):
@@ -106,41 +110,63 @@ class HistoryReply(Struct, frozen=True):
     agent_history: list[AgentSwitch]
 
 
-@contextmanager
-def rooted(place: str, *, instead_of: str = "$") -> Iterator[None]:
-    """Name the places in a list of messages as the sender of the whole body sees them."""
+class MessageOrBatch(MessageBatch):
+    """A message by itself, or a list of messages in an object."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """Parse a decoded body. Raises InvalidInput."""
+        if isinstance(value, dict) and "messages" in value and "role" not in value:
+            return cls(_listed(value))
+        return cls([new_message(value)])
+
+
+class WholeHistory(MessageBatch):
+    """A list of messages, bare or in an object."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """Parse a decoded body. Raises InvalidInput."""
+        return cls(new_messages(value) if isinstance(value, list) else _listed(value))
+
+
+def _listed(value: Any) -> Sequence[NewMessage]:
     try:
-        yield
-    except InvalidInput as error:
-        problem = error.problems[0]
-        if not problem.path.startswith("$["):
-            raise
-        raise InvalidInput(place + problem.path.removeprefix(instead_of), problem.message) from None
+        return convert(value, MessageList, dec_hook=lambda kind, part: kind.parse(part)).messages.items
+    except ValidationError as error:
+        raise invalid_input(error, "$") from None
 
 
-async def append_messages(call: Call[None, Any]) -> web.Response:
+async def append_messages(call: Call[None, MessageOrBatch]) -> web.Response:
     """Append one message, or several: all or none."""
-    batch, place, instead_of = call.body, "$.messages", "$"
-    if isinstance(batch, dict) and "messages" in batch and "role" not in batch:
-        messages = convert_body(batch, MessageList).messages
-    else:
-        messages, place, instead_of = [batch], "$", "$[0]"
     asked = preferred_durability(call.request)
-    with rooted(place, instead_of=instead_of):
-        outcome = await call.store.append_messages(
-            call.session_id, messages, durability=asked, **write_options(call.request)
-        )
-    return _written(outcome, AppendedReply, asked, status=201)
+    outcome = await call.store.append_messages(
+        call.session_id, call.body, durability=asked, **write_options(call.request)
+    )
+    return await _written(outcome, AppendedReply, asked, status=201)
 
 
-def _written(
+async def _written(
     outcome: Outcome | Accepted, kind: type[Struct], asked: Durability | None, *, status: int = 200
 ) -> web.Response:
     """The reply to a write that may be buffered (W5); `asked` is what the request itself chose."""
     if isinstance(outcome, Accepted):
         return accepted(outcome, asked=asked is not None)
     headers = {"Preference-Applied": "wait"} if asked == "committed" else None
-    body = convert(outcome, kind, from_attributes=True)
+    fields = {name: getattr(outcome, name) for name in kind.__struct_fields__ if name != "status"}
+    receipts = fields.get("messages", ())
+    if len(receipts) <= MANY_MESSAGES:
+        body = msgspec.json.encode(kind(**fields))
+    else:
+        portions = []
+        for portion in encode_receipts(receipts):
+            portions.append(portion)
+            await asyncio.sleep(0)  # Others get their turn.
+        body = put_receipts(msgspec.json.encode(kind(**{**fields, "messages": []})), portions)
     return reply(body, outcome.version, status=status, replayed=outcome.replayed, headers=headers)
 
 
@@ -182,27 +208,23 @@ def _as_page(page: MessagePage, *, back: bool) -> Page:
 async def replace_messages(call: Call[None, MessageList]) -> web.Response:
     """Make this the history, in one step. An unchanged beginning is kept as it is."""
     asked = preferred_durability(call.request)
-    with rooted("$.messages"):
-        outcome = await call.store.replace_messages(
-            call.session_id, call.body.messages, durability=asked, **write_options(call.request)
-        )
-    return _written(outcome, ReplacedReply, asked)
+    outcome = await call.store.replace_messages(
+        call.session_id, call.body.messages, durability=asked, **write_options(call.request)
+    )
+    return await _written(outcome, ReplacedReply, asked)
 
 
-async def save_history(call: Call[None, Any]) -> web.Response:
+async def save_history(call: Call[None, WholeHistory]) -> web.Response:
     """Set the whole history of a session, which is made where it is missing."""
-    bare = isinstance(call.body, list)
-    messages = call.body if bare else convert_body(call.body, MessageList).messages
     asked = preferred_durability(call.request)
-    with rooted("$" if bare else "$.messages"):
-        outcome = await call.store.replace_messages(
-            call.session_id,
-            messages,
-            create=not must_exist(call.request),
-            durability=asked,
-            **write_options(call.request),
-        )
-    return _written(outcome, SavedReply, asked)
+    outcome = await call.store.replace_messages(
+        call.session_id,
+        call.body,
+        create=not must_exist(call.request),
+        durability=asked,
+        **write_options(call.request),
+    )
+    return await _written(outcome, SavedReply, asked)
 
 
 async def truncate_messages(call: Call[CutQuery, None]) -> web.Response:

@@ -8,13 +8,11 @@ from collections.abc import Iterable, Iterator
 from types import NoneType
 from typing import Any, get_args
 
-import msgspec
-
 from runtime import __version__
 from runtime.agents.requests import DecisionMessage, ToolResultMessage
 from runtime.api.approvals import Verdict
 from runtime.api.event_shapes import EVENT_DATA, EVENT_IDS
-from runtime.api.openapi_replies import REFERENCE, describe_failures, describe_reply, schema_of
+from runtime.api.openapi_replies import describe_failures, describe_reply, schema_of, schemas_of
 from runtime.api.problems import ProblemDetails
 from runtime.api.routes import Route
 from runtime.models import KEY_PATTERN, Key
@@ -111,7 +109,7 @@ def _portable(node: Any) -> Any:
 
 def _components(routes: tuple[Route, ...]) -> dict[str, Any]:
     types = [*REFERENCED, *(kind for route in routes for kind in _types(route))]
-    _, components = msgspec.json.schema_components(types, ref_template=REFERENCE)
+    _, components = schemas_of(types)
     for kind, condition in CONDITIONS.items():
         components[kind.__name__].update(condition)
     return components
@@ -125,7 +123,7 @@ def _types(route: Route) -> Iterator[Any]:
 def _bodies(route: Route) -> tuple[Any, ...]:
     """The types that the body may have; none where no body is looked at."""
     body = route.parsed[1]
-    if body is Any:
+    if route.forms:
         return route.forms
     return () if body is NoneType else get_args(body) or (body,)
 
@@ -167,7 +165,7 @@ def _query_parameters(route: Route) -> Iterator[dict[str, Any]]:
     query = route.parsed[0]
     if query is NoneType:
         return
-    _, components = msgspec.json.schema_components((query,), ref_template=REFERENCE)
+    _, components = schemas_of((query,))
     described = components[query.__name__]
     for name, schema in described["properties"].items():
         required = name in described["required"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from types import NoneType
 from typing import Any
@@ -53,7 +53,17 @@ PREFERENCE = {
 
 def schema_of(kind: Any) -> dict[str, Any]:
     """The schema of a type; that of a struct is a reference."""
-    (schema,), _ = msgspec.json.schema_components((kind,), ref_template=REFERENCE)
+    return schemas_of((kind,))[0][0]
+
+
+def schemas_of(kinds: Iterable[Any]) -> tuple[tuple[dict[str, Any], ...], dict[str, Any]]:
+    """The schemas of types, and the components that they refer to."""
+    return msgspec.json.schema_components(kinds, schema_hook=_part_schema, ref_template=REFERENCE)
+
+
+def _part_schema(part: Any) -> dict[str, Any]:
+    """The schema of a part of a body that parses itself."""
+    schema: dict[str, Any] = part.schema
     return schema
 
 

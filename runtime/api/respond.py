@@ -99,11 +99,15 @@ def reply(
     replayed: bool = False,
     headers: dict[str, str] | None = None,
 ) -> web.Response:
-    """A JSON reply. `version` is the session's, for the ETag; `replayed` answers a repeat (W12)."""
+    """A JSON reply, of a value or of what is encoded already.
+
+    `version` is the session's, for the ETag; `replayed` answers a repeat (W12).
+    """
     sent = {hdrs.CONTENT_TYPE: "application/json", **session_headers(version, replayed=replayed)}
     if headers:
         sent.update(headers)
-    return Reply(body=_encode(value), status=status, headers=sent)
+    body = value if isinstance(value, bytes) else _encode(value)
+    return Reply(body=body, status=status, headers=sent)
 
 
 def no_content(version: int, *, replayed: bool = False) -> web.Response:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from runtime.access.shares import Holding
 from runtime.agents.engine import Engine
 from runtime.api.admission import Admission
-from runtime.api.body import convert_body, read_json
+from runtime.api.body import read_body
 from runtime.api.request import owner_of, parse_query, path_key
 from runtime.api.respond import LARGE, stamp
 from runtime.errors import AgentRuntimeError
@@ -73,7 +73,7 @@ class Route(Struct, frozen=True):
 
     `replies` gives the type of the body for each status, None where there is none. `errors` are those
     of the store that are its own. `writes` takes `Idempotency-Key` and `If-Match`, `buffers`
-    also `Prefer`. `forms` are the bodies that a handler of `Call[…, Any]` tells apart by itself. A `public`
+    also `Prefer`. `forms` are those that a body has which parses itself. A `public`
     one answers anybody, an `admin` one does what concerns all owners.
     """
 
@@ -139,7 +139,7 @@ def _bind(route: Route, admission: Admission) -> Callable[[web.Request], Awaitab
             query = None if query_type is nothing else parse_query(request, query_type)
             body = None
             if body_type is not nothing:
-                body = convert_body(await read_json(request, required=required), body_type)
+                body = await read_body(request, body_type, required=required)
             response = await handler(Call(request, keys, query, body))
             # Only what was read: 429 says that nothing was done.
             if scope == "read" and isinstance(response, web.Response):

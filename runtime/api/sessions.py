@@ -8,12 +8,13 @@ from typing import Annotated, Any
 from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType, convert, structs
 
-from runtime.api.messages import NewMessages
 from runtime.api.request import must_exist, write_options
 from runtime.api.respond import location, no_content, reply
 from runtime.api.routes import Call, Route
 from runtime.errors import InvalidInput, SessionExists
-from runtime.models import Cleaned, Key, Limit, Metadata, Session, SessionPage, Text
+from runtime.models import Cleaned, Key, Limit, Session, SessionPage, Text
+from runtime.store.inputs import JsonObject
+from runtime.store.messages import MessageBatch
 
 # A century bounds what is meant as an age; it also keeps times within the calendar.
 Hours = Annotated[float, Meta(ge=0, le=876_600)]
@@ -25,9 +26,9 @@ class NewSession(Struct, frozen=True, forbid_unknown_fields=True):
 
     title: Text | None = None
     description: Text | None = None
-    metadata: Metadata | None = None
+    metadata: JsonObject | None = None
     agent: Key | None = None
-    messages: NewMessages = []
+    messages: MessageBatch | UnsetType = UNSET
 
 
 class NewNamedSession(NewSession, frozen=True, forbid_unknown_fields=True):
@@ -41,7 +42,7 @@ class SessionChange(Struct, frozen=True, forbid_unknown_fields=True):
 
     title: Text | UnsetType | None = UNSET
     description: Text | UnsetType | None = UNSET
-    metadata: Metadata | UnsetType | None = UNSET
+    metadata: JsonObject | UnsetType | None = UNSET
     is_active: bool | UnsetType = UNSET
 
 
@@ -96,7 +97,7 @@ async def _create(
         description=body.description,
         metadata=body.metadata,
         agent=body.agent,
-        messages=body.messages,
+        messages=body.messages or (),
         if_missing=if_missing,
         **write_options(call.request),
     )

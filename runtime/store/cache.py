@@ -122,10 +122,12 @@ class Cache:
             self._drop(change.key)
             return
         last_seq = change.base.last_seq if change.base is not None else 0
-        entry = self.get(change.key)
-        if entry is None or not _continues(entry, change):
-            entry = Entry(change.head, last_seq + 1)
-        self._store(change.head, entry, [(columns[1], columns) for columns in change.added])
+        entry, added = self.get(change.key), change.added
+        if entry is None or not _continues(entry, change) or len(added) > TAIL_LENGTH:
+            # Of very many no more than the tail is looked at.
+            added = added[-TAIL_LENGTH:]
+            entry = Entry(change.head, added[0][1] if added else last_seq + 1)
+        self._store(change.head, entry, [(columns[1], columns) for columns in added])
 
     def put_head(self, head: Head, epoch: int) -> None:
         """Keep a head that was read at `epoch`, unless something was committed since: it may be old."""

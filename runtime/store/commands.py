@@ -8,6 +8,7 @@ Free text and structures stand in it as the JSON text that is stored.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from sys import getsizeof
 from typing import Literal
@@ -21,6 +22,8 @@ JsonText = str
 
 # What is counted for a command beside its texts, in bytes (W9): its session's key as well.
 COMMAND_OVERHEAD = 768
+# More messages than this are worked on in portions, or in a thread: it takes some ms.
+MANY_MESSAGES = 2000
 
 
 class SessionKey(Struct, frozen=True, order=True):
@@ -30,7 +33,7 @@ class SessionKey(Struct, frozen=True, order=True):
     session_id: str
 
 
-class NewMessage(Struct, frozen=True):
+class NewMessage(Struct, frozen=True, gc=False):
     """A message to store. `title` is what it would be called by, `size` its texts in bytes."""
 
     role: Role
@@ -154,6 +157,12 @@ class ForgetOld(Command, frozen=True):
     events_before: datetime
 
 
+def messages_of(command: Command) -> tuple[NewMessage, ...]:
+    """The messages that a command would store."""
+    messages: tuple[NewMessage, ...] = getattr(command, "messages", ())
+    return messages
+
+
 def weight(command: Command) -> int:
     """About how many bytes a command holds while it waits (W9)."""
     _, *fields = structs.astuple(command)  # The key is counted in the overhead.
@@ -172,7 +181,14 @@ def _size(value: object) -> int:
 
 def fingerprint(command: Command) -> str:
     """What tells one request from another: 128 bits, as 32 hexadecimal digits."""
-    return hashlib.blake2b(msgspec.msgpack.encode(command), digest_size=16).hexdigest()
+    messages = messages_of(command)
+    if len(messages) <= MANY_MESSAGES:
+        return hashlib.blake2b(msgspec.msgpack.encode(command), digest_size=16).hexdigest()
+    # Portion by portion: to encode all of them at once would hold everybody up.
+    digest = hashlib.blake2b(msgspec.msgpack.encode(structs.replace(command, messages=())), digest_size=16)
+    for start in range(0, len(messages), MANY_MESSAGES):
+        digest.update(msgspec.msgpack.encode(messages[start : start + MANY_MESSAGES]))
+    return digest.hexdigest()
 
 
 class IdempotencyKey(Struct, frozen=True):
@@ -193,7 +209,7 @@ class Request(Struct, frozen=True):
     """A command as it is submitted, with all that `plan` may not make for itself.
 
     `key` names the session also where the command left its id to be made; `lease` is for a turn that
-    is to be started.
+    is to be started; `size` is the weight of the command.
     """
 
     command: Command
@@ -202,6 +218,7 @@ class Request(Struct, frozen=True):
     if_match: int | None = None
     idempotency: IdempotencyKey | None = None
     lease: Lease | None = None
+    size: int = COMMAND_OVERHEAD
 
 
 class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -213,11 +230,24 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     replayed: bool = False
 
 
-class Receipt(Struct, frozen=True):
+class Receipt(Struct, frozen=True, gc=False):
     """Where a message was stored."""
 
     seq: int
     timestamp: datetime
+
+
+def encode_receipts(receipts: Sequence[Receipt]) -> Iterator[bytes]:
+    """The JSON of very many receipts, in portions: what stands between the brackets of the list."""
+    for start in range(0, len(receipts), MANY_MESSAGES):
+        yield b"," * bool(start) + msgspec.json.encode(receipts[start : start + MANY_MESSAGES])[1:-1]
+
+
+def put_receipts(encoded: bytes, portions: Iterable[bytes]) -> bytes:
+    """The JSON of an object whose list of messages is empty, with the receipts put in."""
+    # In the JSON of a text the quotes would be escaped.
+    before, found, after = encoded.partition(b'"messages":[')
+    return b"".join([before, found, *portions, after])
 
 
 class SessionWritten(Outcome, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any, ClassVar, Self, get_args
 
 import msgspec
 
@@ -24,11 +24,8 @@ from runtime.store.commands import JsonText
 
 # The most lists and objects within each other: Python reads back about twice as many.
 MAX_NESTING = 500
-# The most lists and objects at one depth: a few megabytes of empty ones would hold everybody up for seconds.
-MAX_GROUPS = 100_000
 
 _GROUPS = (dict, list, tuple, set, frozenset)
-_LOOKED_AT = (*_GROUPS, float)
 
 _encode = msgspec.json.Encoder().encode
 _FIELD = re.compile("Object (?:missing required|contains unknown) field `(.*)`", re.DOTALL)
@@ -40,9 +37,54 @@ _VALUES = {
 }
 
 
+class JsonValue:
+    """A JSON value that is checked, as the text in which it is stored: its numbers as they came."""
+
+    __slots__ = ("text",)
+    schema: ClassVar[dict[str, Any]] = {"description": "Any value."}
+
+    def __init__(self, text: JsonText) -> None:
+        self.text = text
+
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """The text of a decoded value. Raises ValueError for what cannot be stored."""
+        try:
+            return cls(json_text(value))
+        except InvalidInput as error:
+            raise ValueError(error.problems[0].message) from None
+
+
+class JsonObject(JsonValue):
+    """A JSON object."""
+
+    __slots__ = ()
+    schema: ClassVar[dict[str, Any]] = {"type": "object"}
+
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """The text of a decoded object. Raises TypeError for another value, and ValueError."""
+        if not isinstance(value, dict):
+            raise TypeError(f"Expected `object`, got {json_type(value)}")
+        return super().parse(value)
+
+
+_TYPES: dict[type, str] = {
+    **{dict: "`object`", list: "`array`", str: "`str`", int: "`int`", bool: "`bool`"},
+    **{float: "`float`", msgspec.Raw: "`float`", type(None): "`null`"},
+}
+
+
+def json_type(value: Any) -> str:
+    """What a decoded value is, in the words of msgspec."""
+    return _TYPES[type(value)]
+
+
 def invalid_input(error: msgspec.ValidationError, path: str) -> InvalidInput:
     """The error of msgspec as one of ours, its place put under `path`."""
     message, _, place = str(error).partition(" - at `$")
+    # A number whose text is kept.
+    message = message.replace("got `raw`", "got `float`")
     # msgspec names the object around a field that is missing or unknown; we name the field.
     field = _FIELD.fullmatch(message)
     place = path + place.rstrip("`") + (f".{field[1]}" if field else "")
@@ -61,33 +103,40 @@ def _what_is_right(place: str) -> str:
 
 def json_text(value: Any, path: str = "$") -> JsonText:
     """The JSON text of a value. Raises InvalidInput for what JSON or a database has no room for."""
+    if isinstance(value, JsonValue):
+        return value.text
     try:
         text = _encode(value).decode()
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
         raise InvalidInput(path, f"cannot be stored: {error}") from None
     # What the encoder lets pass can be told from the text, nearly always.
-    if not isinstance(value, str) and _may_be_wrong(text):
-        _check_values(value, path)
+    if "null" in text and not _is_finite(value):
+        raise InvalidInput(path, "cannot be stored: a number that is not finite")
+    if text.count("[") + text.count("{") > MAX_NESTING and _is_too_deep(value):
+        raise InvalidInput(path, f"cannot be stored: nested more than {MAX_NESTING} deep")
     return text
 
 
-def _may_be_wrong(text: JsonText) -> bool:
-    return "null" in text or text.count("[") + text.count("{") > MAX_NESTING
-
-
-def _check_values(value: Any, path: str) -> None:
-    """NaN and the infinities would silently become null; nesting that just goes in might not come out."""
-    level, depth = [value], 0
+def _is_finite(value: Any) -> bool:
+    """Whether it has no NaN and no infinity: they would silently become null."""
+    level = [value]
     while level:
         if any(isinstance(part, float) and not math.isfinite(part) for part in level):
-            raise InvalidInput(path, "cannot be stored: a number that is not finite")
+            return False
         groups = [part for part in level if isinstance(part, _GROUPS)]
-        if groups and depth >= MAX_NESTING:
-            raise InvalidInput(path, f"cannot be stored: nested more than {MAX_NESTING} deep")
-        if len(groups) > MAX_GROUPS:
-            raise InvalidInput(path, f"cannot be stored: over {MAX_GROUPS} lists and objects at one depth")
-        level = [child for group in groups for child in _children(group) if isinstance(child, _LOOKED_AT)]
+        level = [child for group in groups for child in _children(group)]
+    return True
+
+
+def _is_too_deep(value: Any) -> bool:
+    """Whether it is nested so deep that it might not come out again."""
+    level, depth = [value] if isinstance(value, _GROUPS) else [], 0
+    while level:
+        if depth == MAX_NESTING:
+            return True
+        level = [child for group in level for child in _children(group) if isinstance(child, _GROUPS)]
         depth += 1
+    return False
 
 
 def _children(group: Any) -> Iterable[Any]:

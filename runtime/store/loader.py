@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from runtime.db.database import Transaction
+from runtime.db.database import Row, Transaction
 from runtime.store import commands
 from runtime.store.batch import Known, StoredReply
 from runtime.store.cache import Cache
-from runtime.store.commands import Request, SessionKey
+from runtime.store.commands import NewMessage, Request, SessionKey
 from runtime.store.inputs import json_list
 from runtime.store.rows import approval_row_from, details_from, head_from
+from runtime.store.rules.messages import is_same
 from runtime.store.rules.open_calls import calls_in
-from runtime.store.state import Head
+from runtime.store.state import Head, MessageColumns
 from runtime.store.turn_commands import AdvanceTurn, StartTurn
 from runtime.store.turn_loader import load_turns
 
@@ -24,6 +25,8 @@ _NEED_DETAILS = (
     commands.UpdateContext,
     StartTurn,
 )
+# How many messages of a history are read at a time: first, after a portion of more characters, and at most.
+FIRST_PORTION, PORTION_LENGTH, LARGEST_PORTION = 10, 1_000_000, 2000
 _NAME_AN_APPROVAL = (commands.CreateApproval, commands.DecideApproval, commands.DeleteApproval)
 
 
@@ -143,14 +146,41 @@ async def _load_replies(tx: Transaction, requests: Sequence[Request], known: Kno
 
 
 async def _load_histories(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
-    lengths: dict[int, int] = {}
+    replacing: dict[int, list[Sequence[NewMessage]]] = {}
     for request in requests:
         head = known.heads.get(request.key)
         if isinstance(request.command, commands.ReplaceMessages) and head is not None:
-            lengths[head.id] = max(lengths.get(head.id, 0), len(request.command.messages))
-    for session_db_id, length in lengths.items():
-        rows = await tx.fetch("list_messages_after", session_db_id, 0, length)
-        known.histories[session_db_id] = [tuple(row) for row in rows]
+            replacing.setdefault(head.id, []).append(request.command.messages)
+    for session_db_id, wanted in replacing.items():
+        known.histories[session_db_id] = await _load_history(tx, session_db_id, wanted)
+
+
+async def _load_history(
+    tx: Transaction, session_db_id: int, wanted: Sequence[Sequence[NewMessage]]
+) -> list[MessageColumns]:
+    """The first messages of a session, up to one that differs from every history that is wanted.
+
+    They are read in portions, so that neither those that follow nor the time to read them matter.
+    """
+    history: list[MessageColumns] = []
+    limit = FIRST_PORTION
+    while wanted:
+        rows = await tx.fetch("list_messages_after", session_db_id, history[-1][0] if history else 0, limit)
+        start = len(history)
+        history += map(tuple, rows)
+        if len(rows) < limit:
+            break
+        wanted = [
+            messages
+            for messages in wanted
+            if len(messages) > len(history) and all(map(is_same, history[start:], messages[start:]))
+        ]
+        limit = min(2 * limit, LARGEST_PORTION) if sum(map(_length, rows)) < PORTION_LENGTH else FIRST_PORTION
+    return history
+
+
+def _length(row: Row) -> int:
+    return sum(len(column) for column in row if isinstance(column, str))
 
 
 async def _load_cuts(tx: Transaction, requests: Sequence[Request], known: Known) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from sys import getsizeof
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import msgspec
 from msgspec import Struct
@@ -14,7 +14,7 @@ from runtime.db.database import Row
 from runtime.errors import InvalidInput
 from runtime.models import Metadata, Role, Time, TokenCount
 from runtime.store.commands import JsonText, NewMessage
-from runtime.store.inputs import invalid_input, json_text
+from runtime.store.inputs import invalid_input, json_text, json_type
 from runtime.store.state import encode_text
 
 TITLE_LENGTH = 80
@@ -47,15 +47,38 @@ _OURS = frozenset({"token_count", "metadata"})
 _encode = msgspec.json.Encoder().encode
 
 
-def new_messages(values: Sequence[Any], path: str = "$") -> tuple[NewMessage, ...]:
-    """Parse messages as they came, decoded from JSON.
+class MessageBatch:
+    """The messages of a request, parsed."""
+
+    __slots__ = ("items",)
+    schema: ClassVar[dict[str, Any]] = {
+        "type": "array",
+        "items": {"$ref": "#/components/schemas/MessageInput"},
+    }
+
+    def __init__(self, items: Sequence[NewMessage]) -> None:
+        self.items = items
+
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """Parse the value of a field `messages`. Raises TypeError for what is no list, and InvalidInput."""
+        if not isinstance(value, list):
+            raise TypeError(f"Expected `array`, got {json_type(value)}")
+        return cls(new_messages(value, "$.messages"))
+
+
+def new_messages(values: Sequence[Any] | MessageBatch, path: str = "$") -> tuple[NewMessage, ...]:
+    """Parse messages as they came, decoded from JSON, unless they are parsed already.
 
     Raises InvalidInput with the place under `path`, such as `$[3].role`.
     """
-    return tuple([_new_message(value, f"{path}[{index}]") for index, value in enumerate(values)])
+    if isinstance(values, MessageBatch):
+        return tuple(values.items)
+    return tuple([new_message(value, f"{path}[{index}]") for index, value in enumerate(values)])
 
 
-def _new_message(value: Any, path: str) -> NewMessage:
+def new_message(value: Any, path: str = "$") -> NewMessage:
+    """Parse a message as it came, decoded from JSON. Raises InvalidInput with the place under `path`."""
     try:
         fields = msgspec.convert(value, MessageInput)
     except msgspec.ValidationError as error:

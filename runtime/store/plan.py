@@ -14,6 +14,7 @@ from msgspec import Struct, structs
 from runtime.errors import KeyReused, RequestError
 from runtime.store.batch import Batch, Known, SessionChange, StoredReply
 from runtime.store.commands import (
+    MANY_MESSAGES,
     Appended,
     ApprovalDeleted,
     ApprovalWritten,
@@ -26,6 +27,8 @@ from runtime.store.commands import (
     SessionWritten,
     Switched,
     Truncated,
+    encode_receipts,
+    put_receipts,
 )
 from runtime.store.rules import RULES
 from runtime.store.statements import Rows
@@ -95,7 +98,11 @@ _OUTCOMES: dict[str, type[Outcome]] = {
 
 def encode_reply(outcome: Outcome) -> JsonText:
     """An outcome as it is kept under an idempotency key."""
-    return msgspec.json.encode((type(outcome).__name__, outcome)).decode()
+    name = type(outcome).__name__
+    if isinstance(outcome, Appended | Replaced) and len(outcome.messages) > MANY_MESSAGES:
+        encoded = msgspec.json.encode((name, structs.replace(outcome, messages=[])))
+        return put_receipts(encoded, encode_receipts(outcome.messages)).decode()
+    return msgspec.json.encode((name, outcome)).decode()
 
 
 def decode_reply(reply: JsonText) -> Outcome:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from runtime.errors import AgentRuntimeError, DeadlinePassed, Overloaded, Unconfirmed
-from runtime.store.commands import Outcome, Request, SessionKey, weight
+from runtime.store.commands import Outcome, Request, SessionKey
 
 # A batch takes at most this much, so that its transaction stays short.
 MAX_BATCH_COMMANDS, MAX_BATCH_BYTES = 2_000, 16 * 1024 * 1024
@@ -105,7 +105,7 @@ class WriteQueue:
             self._flush_timer = loop.call_later(self.limits.flush_interval, self.due.set)
 
     def _add(self, request: Request, now: float, deadline: float | None) -> Pending:
-        size = weight(request.command)
+        size = request.size
         full = self.count >= MAX_PENDING_COMMANDS or self.bytes + size > self.limits.max_pending_bytes
         if full and self.count:  # W9
             raise Overloaded("too many writes are waiting already; try again later")

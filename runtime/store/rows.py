@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from msgspec import Raw
+
 from runtime.db.database import Row
 from runtime.models import AgentContext, AgentSwitch, Session
 from runtime.store.commands import SessionKey
-from runtime.store.state import ApprovalRow, Details, Head, TurnRow, decode, decode_optional
+from runtime.store.state import ApprovalRow, Details, Head, TurnRow, decode_optional
 
 
 def head_from(row: Row) -> Head:
@@ -40,7 +42,7 @@ def session_from(row: Row) -> Session:
         session_id=session_id,
         title=decode_optional(title or first_user_text),
         description=decode_optional(description),
-        metadata=decode(metadata),
+        encoded_metadata=Raw(metadata),
         created_at=created_at,
         last_activity=last_activity,
         is_active=bool(is_active) and deleted_at is None,
@@ -61,7 +63,7 @@ def context_from(session_id: str, version: int, row: Row) -> AgentContext:
         switch_count=row["switch_count"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
-        metadata=decode(row["metadata"]),
+        encoded_metadata=Raw(row["metadata"]),
     )
 
 
@@ -73,5 +75,5 @@ def switch_from(row: Row) -> AgentSwitch:
         to_agent=row["to_agent"],
         switched_at=row["switched_at"],
         reason=decode_optional(row["reason"]),
-        metadata=decode(row["metadata"]),
+        encoded_metadata=Raw(row["metadata"]),
     )

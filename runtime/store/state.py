@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from runtime.models import Approval, ApprovalStatus, Turn, TurnStatus
+from runtime.models import Approval, ApprovalStatus, Turn, TurnStatus, decode_json
 from runtime.store.commands import JsonText, SessionKey
 
 # The columns of a message row: session_db_id, then those of `encode_message`.
 MessageColumns = tuple[Any, ...]
 
-decode = msgspec.json.Decoder().decode
+decode = decode_json
 _encode = msgspec.json.Encoder().encode
 
 
@@ -142,12 +142,12 @@ def approval_from(session_id: str, row: ApprovalRow) -> Approval:
         call_id=row.call_id,
         session_id=session_id,
         tool_name=decode(row.tool_name),
-        arguments=decode(row.arguments),
+        encoded_arguments=msgspec.Raw(row.arguments),
         reason=decode_optional(row.reason),
         status=row.status,
         created_at=row.created_at,
         expires_at=row.expires_at,
         decided_at=row.decided_at,
-        modified_arguments=decode_optional(row.modified_arguments),
+        encoded_modified_arguments=msgspec.Raw(row.modified_arguments or "null"),
         feedback=decode_optional(row.feedback),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 from runtime.errors import RequestError, TurnRunning
 from runtime.metrics import Metrics
@@ -13,9 +13,9 @@ from runtime.models import Decision, TurnList
 from runtime.store.cleanup import forget_old
 from runtime.store.commands import SessionKey
 from runtime.store.feed import TurnListener
-from runtime.store.inputs import check_key, check_limit, json_text, optional_text
+from runtime.store.inputs import JsonValue, check_key, check_limit, json_text, optional_text
 from runtime.store.lost_turns import LostTurn, LostTurns
-from runtime.store.messages import new_messages
+from runtime.store.messages import MessageBatch, new_messages
 from runtime.store.reads import Reads
 from runtime.store.state import Head, TurnPiece, TurnRow
 from runtime.store.turn_commands import (
@@ -32,14 +32,25 @@ from runtime.store.turn_reader import TurnReader
 from runtime.store.writes import WriteOptions, Writes, session_key
 
 
+class ToolOutput(JsonValue):
+    """What a tool came to, as the JSON of a text: a text as it is, anything else as JSON."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """The text of a decoded value. Raises ValueError for what cannot be stored."""
+        plain = super().parse(value)
+        return plain if isinstance(value, str) else cls(json_text(plain.text))
+
+
 def tool_result(
-    call_id: str, content: Any, *, tool_name: str | None = None, failed: bool = False
+    call_id: str, output: ToolOutput, *, tool_name: str | None = None, failed: bool = False
 ) -> ToolResult:
-    """What a tool came to: a text as it is, anything else as JSON. Raises InvalidInput."""
-    text = content if isinstance(content, str) else json_text(content, "$.message.result")
+    """What a tool came to; one that `failed`, marked as an error. Raises InvalidInput."""
     return ToolResult(
         check_key(call_id, "$.message.call_id"),
-        json_text(text, "$.message.result"),
+        f'"Error: {output.text[1:]}' if failed else output.text,
         optional_text(tool_name, "$.message.tool_name"),
         failed,
     )
@@ -74,7 +85,7 @@ class Turns(Writes, Reads):
         self,
         session_id: str,
         *,
-        messages: Sequence[Any] = (),
+        messages: Sequence[Any] | MessageBatch = (),
         agent: str | None = None,
         result: ToolResult | None = None,
         verdict: Verdict | None = None,

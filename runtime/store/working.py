@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from msgspec import structs
+from msgspec import Raw, structs
 
 from runtime.models import AgentContext, Session
 from runtime.store.commands import Change, JsonText, NewMessage, Receipt
-from runtime.store.state import ApprovalRow, Details, Head, MessageColumns, decode, decode_optional
+from runtime.store.state import ApprovalRow, Details, Head, MessageColumns, decode_optional
 from runtime.store.statements import Rows
 from runtime.store.working_turn import WorkingTurn
 
@@ -128,7 +128,7 @@ class WorkingSession:
             session_id=self.key.session_id,
             title=decode_optional(details.title or self.first_user_text),
             description=decode_optional(details.description),
-            metadata=decode(details.metadata),
+            encoded_metadata=Raw(details.metadata),
             created_at=details.created_at,
             last_activity=self.last_activity,
             is_active=details.is_active and self.deleted_at is None,
@@ -149,7 +149,7 @@ class WorkingSession:
             switch_count=details.switch_count,
             created_at=details.context_created_at,
             updated_at=details.context_updated_at,
-            metadata=decode(details.context_metadata),
+            encoded_metadata=Raw(details.context_metadata),
         )
 
     def write(self, rows: Rows) -> None:

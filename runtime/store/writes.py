@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, TypedDict, TypeVar, Unpack
@@ -14,6 +15,7 @@ from runtime.models import DEFAULT_AGENT, MAX_EXPIRES_IN, Cleaned, Decision, Dur
 from runtime.store import commands
 from runtime.store.cleanup import clean
 from runtime.store.commands import (
+    MANY_MESSAGES,
     Accepted,
     Appended,
     ApprovalDeleted,
@@ -31,9 +33,19 @@ from runtime.store.commands import (
     Switched,
     Truncated,
     fingerprint,
+    messages_of,
+    weight,
 )
-from runtime.store.inputs import check_key, check_number, check_seq, json_list, json_text, optional_text
-from runtime.store.messages import new_messages
+from runtime.store.inputs import (
+    JsonObject,
+    check_key,
+    check_number,
+    check_seq,
+    json_list,
+    json_text,
+    optional_text,
+)
+from runtime.store.messages import MessageBatch, new_messages
 from runtime.store.reader import Reader
 from runtime.store.turn_commands import StartTurn
 from runtime.store.writer import Writer
@@ -71,9 +83,9 @@ class Writes:
         *,
         title: str | None = None,
         description: str | None = None,
-        metadata: Metadata | None = None,
+        metadata: Metadata | JsonObject | None = None,
         agent: str | None = None,
-        messages: Sequence[Any] = (),
+        messages: Sequence[Any] | MessageBatch = (),
         if_missing: bool = False,
         **options: Unpack[WriteOptions],
     ) -> SessionWritten:
@@ -100,7 +112,7 @@ class Writes:
         *,
         title: str | UnsetType | None = UNSET,
         description: str | UnsetType | None = UNSET,
-        metadata: Metadata | UnsetType | None = UNSET,
+        metadata: Metadata | JsonObject | UnsetType | None = UNSET,
         is_active: bool | UnsetType = UNSET,
         **options: Unpack[WriteOptions],
     ) -> SessionWritten:
@@ -130,7 +142,7 @@ class Writes:
     async def append_messages(
         self,
         session_id: str,
-        messages: Sequence[Any],
+        messages: Sequence[Any] | MessageBatch,
         *,
         durability: Durability | None = None,
         **options: Unpack[WriteOptions],
@@ -144,7 +156,7 @@ class Writes:
     async def replace_messages(
         self,
         session_id: str,
-        messages: Sequence[Any],
+        messages: Sequence[Any] | MessageBatch,
         *,
         create: bool = False,
         durability: Durability | None = None,
@@ -173,7 +185,7 @@ class Writes:
         agent: str,
         *,
         reason: str | None = None,
-        metadata: Metadata | None = None,
+        metadata: Metadata | JsonObject | None = None,
         **options: Unpack[WriteOptions],
     ) -> Switched:
         """Hand the conversation over; to the agent that holds it already changes nothing."""
@@ -186,7 +198,7 @@ class Writes:
         return await self._write(command, Switched, options)
 
     async def update_context(
-        self, session_id: str, metadata: Metadata, **options: Unpack[WriteOptions]
+        self, session_id: str, metadata: Metadata | JsonObject, **options: Unpack[WriteOptions]
     ) -> ContextWritten:
         """Set the metadata of the agent context."""
         command = commands.UpdateContext(session_key(session_id, options), json_text(metadata, "$.metadata"))
@@ -261,21 +273,22 @@ class Writes:
         )
 
     async def _write(self, command: Command, kind: type[OutcomeT], options: WriteOptions) -> OutcomeT:
-        outcome = await self._writer.submit(self._request(command, options))
+        outcome = await self._writer.submit(await self._request(command, options))
         assert isinstance(outcome, kind), f"a {type(command).__name__} ended in {outcome!r}"
         return outcome
 
-    def _request(self, command: Command, options: WriteOptions) -> Request:
+    async def _request(self, command: Command, options: WriteOptions) -> Request:
         at = self._clock()
         key = command.key if command.key.session_id else SessionKey(command.key.owner, self._make_id(at))
         name = options.get("idempotency_key")
         if name is not None:
             check_key(name, "idempotency_key")
-        idempotency = None if name is None else IdempotencyKey(name, fingerprint(command))
+        size, digest = await _measure(command, keyed=name is not None)
+        idempotency = None if name is None else IdempotencyKey(name, digest)
         lease = None
         if isinstance(command, StartTurn):
             lease = Lease(self._make_id(at), self._database.instance)
-        return Request(command, key, at, options.get("if_match"), idempotency, lease)
+        return Request(command, key, at, options.get("if_match"), idempotency, lease, size)
 
     def _is_buffered(self, durability: Durability | None, options: WriteOptions) -> bool:
         """W5. A version can only be compared in the transaction: who names one waits for the answer."""
@@ -284,7 +297,7 @@ class Writes:
 
     async def _accept(self, command: Command, count: int, options: WriteOptions) -> Accepted:
         """Acknowledge before storing (W5), where nothing that is known speaks against it."""
-        request = self._request(command, options)
+        request = await self._request(command, options)
         if await self._is_stored(request):
             return Accepted(request.key.session_id, count, replayed=True)
         if self._writer.queue.find_accepted(request.key) is None:
@@ -324,6 +337,17 @@ class Writes:
             return False
         _check_same(request.idempotency, earlier.request.idempotency.fingerprint)
         return earlier.deadline is None
+
+
+async def _measure(command: Command, *, keyed: bool) -> tuple[int, str]:
+    """The weight of a command and, where it is `keyed`, its fingerprint."""
+
+    def measure() -> tuple[int, str]:
+        return weight(command), fingerprint(command) if keyed else ""
+
+    if len(messages_of(command)) <= MANY_MESSAGES:
+        return measure()
+    return await asyncio.to_thread(measure)
 
 
 def _check_same(key: IdempotencyKey, fingerprint: str) -> None:

@@ -14,7 +14,7 @@ from runtime.agents import recorder as recorder_module
 from runtime.agents.configuration import load_registry
 from runtime.agents.engine import Engine, make_model
 from runtime.agents.model import Answer, Model, Question, ToolCall
-from runtime.agents.requests import SwitchAgentMessage, UserMessage
+from runtime.agents.requests import Content, SwitchAgentMessage, UserMessage
 from runtime.config import Settings
 from runtime.errors import ShuttingDown, TurnRunning
 from runtime.metrics import Metrics
@@ -59,7 +59,7 @@ async def hear_until(follower: TurnFollower, text: str) -> None:
 
 async def start(engine: Engine, content: str = "hi") -> str:
     """The id of a new turn."""
-    return (await engine.start("s", UserMessage(content))).turn.turn_id
+    return (await engine.start("s", UserMessage(Content.parse(content)))).turn.turn_id
 
 
 async def contents(store: Store) -> list[Any]:
@@ -132,9 +132,9 @@ async def test_a_turn_whose_process_died_is_counted_once_whoever_finds_it(databa
 async def test_no_connection_is_held_while_the_model_is_silent(database_url: str) -> None:
     gate = asyncio.Semaphore(0)
     async with asking(database_url, [says("Hello", gate=gate)] * 20) as (store, engine):
-        turns = [await engine.start(f"s{n}", UserMessage("hi")) for n in range(20)]
+        turns = [await engine.start(f"s{n}", UserMessage(Content.parse("hi"))) for n in range(20)]
         with pytest.raises(TurnRunning):
-            await engine.start("s0", UserMessage("ho"))
+            await engine.start("s0", UserMessage(Content.parse("ho")))
         assert await store.check_health() == {"database": "ok", "migrations": "ok", "writer": "ok"}
         for _ in range(40):
             gate.release()
@@ -224,9 +224,9 @@ async def test_a_turn_that_ends_before_it_is_stopped_is_counted_too(database_url
 
 async def test_a_repeat_after_the_end_is_not_run_again(database_url: str) -> None:
     async with asking(database_url, [says("Once.")]) as (store, engine):
-        first = await engine.start("s", UserMessage("hi"), idempotency_key="k")
+        first = await engine.start("s", UserMessage(Content.parse("hi")), idempotency_key="k")
         await follow_all(store, first.turn.turn_id)
-        again = await engine.start("s", UserMessage("hi"), idempotency_key="k")
+        again = await engine.start("s", UserMessage(Content.parse("hi")), idempotency_key="k")
         assert (again.replayed, again.turn.turn_id) == (True, first.turn.turn_id)
         assert await contents(store) == ["hi", "Once."]
 
@@ -236,7 +236,7 @@ async def test_the_repeat_of_a_finished_start_is_not_counted(database_url: str) 
     async with open_store(database_url, metrics=metrics) as store, running(store, Curt(), metrics) as engine:
         for _ in range(3):
             ended = await engine.start("s", SwitchAgentMessage("ask"), idempotency_key="switch")
-            asked = await engine.start("t", UserMessage("hi"), idempotency_key="ask")
+            asked = await engine.start("t", UserMessage(Content.parse("hi")), idempotency_key="ask")
             async with store.follow_turn("t", asked.turn.turn_id) as follower:
                 await hear_all(follower)
     assert (ended.replayed, asked.replayed) == (True, True)
@@ -284,7 +284,7 @@ async def test_what_was_said_is_kept_where_the_answer_cannot_be_stored(
     async with open_store(database_url) as store:
         gated = Gated(store)
         async with running(cast(Store, gated), model) as engine:
-            turn = await engine.start("s", SwitchAgentMessage("coder", "Write."))
+            turn = await engine.start("s", SwitchAgentMessage("coder", Content.parse("Write.")))
             await gated.wait_for_commands(1)
             gated.gate.clear()
             model.go_on.set()

@@ -10,18 +10,24 @@ from typing import Any, get_args
 import msgspec
 from msgspec import inspect
 
+from runtime.agents.requests import Content
 from runtime.api.routes import Route
-from runtime.store.messages import MessageInput
+from runtime.store.inputs import JsonValue
+from runtime.store.messages import MessageBatch, MessageInput
 from tests.faults.corpus import value_around
 
-# The store parses these itself, and the type says so in its schema alone.
-NAMED = {"#/components/schemas/MessageInput": MessageInput}
+# The parts of bodies that parse themselves, and what each is given: a kind stands before its base.
+PARTS: dict[type, Any] = {
+    Content: str | list[dict[str, Any]],
+    MessageBatch: list[MessageInput],
+    JsonValue: Any,
+}
 
 
 def bodies_of(route: Route) -> tuple[Any, ...]:
     """The types that the body of a request may have."""
     body = route.parsed[1]
-    if body is Any:
+    if route.forms:
         return route.forms
     return tuple(kind for kind in get_args(body) or (body,) if kind is not NoneType)
 
@@ -49,8 +55,8 @@ class Filler:
 
     def _fill(self, info: Any) -> Any:
         match info:
-            case inspect.Metadata(type=inner, extra_json_schema={"items": {"$ref": name}}) if name in NAMED:
-                return [self.fill(NAMED[name]) for _ in range(2)]
+            case inspect.CustomType(cls=kind):
+                return self.fill(next(given for part, given in PARTS.items() if issubclass(kind, part)))
             case inspect.Metadata(type=inner):
                 return self._fill(inner)
             case inspect.StructType():

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 from msgspec import inspect
 
+from runtime.agents.requests import Content
 from runtime.api.application import ROUTES
 from runtime.api.routes import Route
+from runtime.store.messages import MessageBatch
 
 Json = Any
 Ids = Mapping[str, str]
@@ -97,9 +99,11 @@ def _values(kind: inspect.Type, name: str, ids: Ids) -> Iterator[Json]:
             yield "2026-01-01T00:00:00Z"
         case inspect.LiteralType(values=values):
             yield from values
-        case inspect.AnyType():
-            yield MESSAGE if name == "messages" else {"a": 1}
-        case inspect.DictType():
+        case inspect.CustomType(cls=part) if issubclass(part, Content):
+            yield from ("x", [{"a": 1}])
+        case inspect.CustomType(cls=part) if issubclass(part, MessageBatch):
+            yield [MESSAGE]
+        case inspect.CustomType() | inspect.DictType() | inspect.AnyType():
             yield {"a": 1}
         case inspect.ListType(item_type=item):
             yield [next(_values(item, name, ids))]

@@ -127,7 +127,7 @@ def columns(session: Conversation) -> Columns:
                 *(context.switch_count, session.context_metadata),
             )
         ],
-        "agent_switches": [structs.astuple(switch) for switch in session.switches],
+        "agent_switches": [(*structs.astuple(switch)[:-1], switch.metadata) for switch in session.switches],
         "pending_approvals": [approval_columns(each) for _, each in sorted(session.approvals.items())],
         "turns": [turn_columns(n, each) for n, each in enumerate(session.turns, 1)],
         "turn_events": [
@@ -167,6 +167,8 @@ def message_columns(stored: Any) -> tuple[Any, ...]:
 def approval_columns(approval: Approval) -> tuple[Any, ...]:
     fields = structs.asdict(approval)
     del fields["session_id"]
+    fields["encoded_arguments"] = approval.arguments
+    fields["encoded_modified_arguments"] = approval.modified_arguments
     return tuple(fields.values())
 
 

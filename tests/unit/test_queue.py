@@ -35,7 +35,7 @@ def request(text: str = "{}", session_id: str = "s", key: str | None = None) -> 
     session = SessionKey("", session_id)
     command = UpdateContext(session, text)
     idempotency = None if key is None else IdempotencyKey(key, fingerprint(command))
-    return Request(command, session, NOON, idempotency=idempotency)
+    return Request(command, session, NOON, idempotency=idempotency, size=weight(command))
 
 
 def in_virtual_time(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:

@@ -57,13 +57,14 @@ def _same_beginning(
     history += [columns[1:] for columns in session.added]
     same = 0
     for columns, message in zip(history, messages, strict=False):
-        if not _is_same(columns, message):
+        if not is_same(columns, message):
             break
         same += 1
     return history[:same]
 
 
-def _is_same(columns: MessageColumns, message: NewMessage) -> bool:
+def is_same(columns: MessageColumns, message: NewMessage) -> bool:
+    """Whether a stored message, its columns without the session's, is what a message would be stored as."""
     _, role, content, timestamp, *others = columns
     return (
         content == message.content
