@@ -23,7 +23,7 @@ from runtime.store.working_turn import TEXT
 BUFFER = 64 * 1024
 
 # An event is known by its number, a piece of text also by the characters of it up to its end.
-EVENT_ID = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
+EVENT_ID = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 Position = tuple[int, int]
 

@@ -149,7 +149,7 @@ async def test_a_turn_is_followed_live_at_another_instance(postgres_url: str) ->
 async def test_last_event_ids_that_no_event_has(database_url: str) -> None:
     async with talking(database_url, [says("Hello")]) as (client, _):
         turn = turn_id(await ask(client, user("hi")))
-        for event_id in ("x", "-1", "1.5", "5", "9" * 19, "1-", "4-1", "2-3-4", " 1x"):
+        for event_id in ("x", "-1", "1.5", "5", "9" * 19, "1-", "4-1", "2-3-4", " 1x", "٣", "2-١", "１"):
             async with follow(client, turn, event_id) as response:
                 await check_problem(response, 422, "invalid_input", "Last-Event-ID")
 
