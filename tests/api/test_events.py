@@ -119,7 +119,7 @@ async def test_a_reader_that_stalls_is_cut_off(database_url: str) -> None:
         for _ in range(16):
             await append(client, {**USER, "content": "x" * 1_000_000})
         with hearing("agent_runtime.http", "stalled") as cut_off:
-            async with stalled_reader(client, f"GET {EVENTS} HTTP/1.1\r\nHost: x\r\n\r\n"):
+            async with stalled_reader(client, f"GET {EVENTS} HTTP/1.1\r\nHost: localhost\r\n\r\n"):
                 async with asyncio.timeout(LONG):
                     await cut_off.wait()
 

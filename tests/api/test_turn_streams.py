@@ -29,7 +29,7 @@ from tests.api.serving import check, check_problem, serving
 from tests.model_server import calls, says
 
 BODY = '{"session_id":"s","message":{"type":"user_message","content":"hi"}}'
-HEAD = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}"
+HEAD = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}"
 QUESTION = f"POST {STREAM} HTTP/1.1\r\n{HEAD}\r\n\r\n{BODY}"
 TEXT = 'grün 😀 "quoted"\n'
 
