@@ -66,6 +66,8 @@ class TurnFollower:
         """The turn may have gone on."""
         ours = [piece for piece in pieces or () if piece.turn_n == self._turn_n]
         if "deleted" in what:
+            # A turn that ran has ended with its session: how is to be read, where it is still there.
+            self._fall_behind()
             self.end()
         elif pieces is None or self._held > BUFFER:
             self._fall_behind()

@@ -25,7 +25,7 @@ from tests.api.asking import (
     user,
 )
 from tests.api.reading import LONG, hearing, next_event, stalled_reader
-from tests.api.serving import check, check_problem, serving
+from tests.api.serving import check, check_problem, serving, texts
 from tests.model_server import calls, says
 
 BODY = '{"session_id":"s","message":{"type":"user_message","content":"hi"}}'
@@ -206,5 +206,8 @@ async def test_the_end_of_the_session_ends_the_stream_and_the_question(database_
         await read_until(stream, "a")
         await check(await client.delete("/sessions/s"), 204)
         async with asyncio.timeout(LONG):
-            await stream.read()
+            last = (await read_all(stream))[-1]
             await model.wait_until_left()
+        assert (last.name, last.data["code"]) == ("error", "turn_interrupted")
+        await check(await client.post("/sessions/s/restore"))
+        assert await texts(client) == ["hi", "a"]
