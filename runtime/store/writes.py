@@ -35,6 +35,7 @@ from runtime.store.commands import (
 from runtime.store.inputs import check_key, check_number, check_seq, json_list, json_text, optional_text
 from runtime.store.messages import new_messages
 from runtime.store.reader import Reader
+from runtime.store.steady_clock import SteadyClock
 from runtime.store.turn_commands import StartTurn
 from runtime.store.writer import Writer
 
@@ -63,6 +64,7 @@ class Writes:
     _durability: Durability
     _events_kept: float
     _clock: Callable[[], datetime]
+    _steady: SteadyClock
     _make_id: Callable[[datetime], str]
 
     async def create_session(
@@ -255,6 +257,7 @@ class Writes:
             self._database,
             self._writer,
             self._clock(),
+            self._steady,
             max_age_hours,
             hard_delete_after_days,
             self._events_kept,
