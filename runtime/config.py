@@ -28,6 +28,13 @@ DatabaseUrl = Annotated[
     str, Meta(description="sqlite:///path/of/a/file.db or postgresql://user@host/database")
 ]
 Host = Annotated[str, Meta(min_length=1, description="a host name or address to listen on")]
+HostNames = Annotated[
+    str,
+    Meta(
+        pattern=r"^([\w.-]+( *, *[\w.-]+)*)?$",
+        description="host names or IPv4 addresses with commas between them, without ports",
+    ),
+]
 Port = Annotated[int, Meta(ge=0, le=65_535, description="a port number up to 65535; 0 takes a free one")]
 Connections = Annotated[int, Meta(ge=1, le=1000, description="a number of connections from 1 to 1000")]
 CacheBytes = Annotated[int, Meta(ge=0, le=2**50, description="a whole number of bytes; 0 keeps nothing")]
@@ -68,6 +75,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     db_url: DatabaseUrl = "sqlite:///data/agent_runtime.db"
     host: Host = "127.0.0.1"
     port: Port = 8001
+    allowed_hosts: HostNames = ""
     durability: DurabilityName = "committed"
     flush_interval: Seconds = 5.0
     max_pending_bytes: Bytes = 64 * MIB

@@ -304,10 +304,18 @@ class MessageEvent(Struct, frozen=True):
 
 
 class ChangedEvent(Struct, frozen=True):
-    """Anything else that changed in a session. After a gap `what` names all that may have."""
+    """Anything else that changed in a session. After a gap `what` names all that may have.
+
+    `reset` is alone in it, and comes before every message of the session: the one that the reader asked to go
+    on behind is not there, since the session was erased and made anew.
+    """
 
     version: int
     what: list[str]
+
+    @property
+    def is_reset(self) -> bool:
+        return "reset" in self.what
 
 
 def utc_now() -> datetime:

@@ -44,7 +44,16 @@ from runtime.store.commands import (
 )
 from runtime.store.turn_commands import AdvanceTurn, InterruptTurn, StartTurn, StopTurn
 from tests.conversation import Conversation, Refusal, add, cut, is_same, value, written
-from tests.turn_model import advance, begin, forget_events, interrupt, last_turn, stop, turn_written
+from tests.turn_model import (
+    advance,
+    begin,
+    end_with_session,
+    forget_events,
+    interrupt,
+    last_turn,
+    stop,
+    turn_written,
+)
 
 # What changes no version.
 SPEECH = "speech"
@@ -162,10 +171,13 @@ class Model:
         if command.hard:
             del self.sessions[request.key]
         else:
+            ended = end_with_session(session, request)
             session.version += 1
             session.changed_version = session.version
             session.deleted_at = request.at
             self.log.append((session.number, "deleted"))
+            if ended:
+                self.log.append((session.number, "turns"))
         return SessionDeleted(session_id=request.key.session_id, version=session.version)
 
     def _may_go(self, command: DeleteSession, request: Request) -> bool:

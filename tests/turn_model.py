@@ -19,6 +19,7 @@ PAST_TENSE = {"approve": "approved", "edit": "edited", "reject": "rejected"}
 LONG = 2000
 # The instance that looks after turns. All others are dead.
 HERE = "here"
+DELETED = "the session was deleted while the turn ran; what was said is kept"
 DIED = "the turn was cut off: nobody runs it any more; what was said is kept"
 
 
@@ -265,12 +266,24 @@ def interrupt(session: Conversation, turn: StoredTurn, beat: int, request: Reque
     """End it, if it stands still."""
     if turn.status != "running" or turn.beat != beat:
         raise Refusal("turn_lost")
+    cut_off(session, turn, DIED, request)
+
+
+def end_with_session(session: Conversation, request: Request) -> bool:
+    """End the turn that runs in a session that is deleted; whether one did."""
+    runs = bool(session.turns) and session.turns[-1].status == "running"
+    if runs:
+        cut_off(session, session.turns[-1], DELETED, request)
+    return runs
+
+
+def cut_off(session: Conversation, turn: StoredTurn, why: str, request: Request) -> None:
     if text := "".join(reversed(list(unfinished(turn)))):
         metadata = {"turn_id": turn.lease.turn_id, "agent": turn.agent, "interrupted": True}
         message = NewMessage("assistant", written(text), metadata=written(metadata))
         add(session, (message,), request.at)
         tell(turn, "message", {"type": "assistant_message", "content": text, "is_final": True})
-    end(turn, Ending("interrupted", written(DIED), "turn_interrupted"), request.at)
+    end(turn, Ending("interrupted", written(why), "turn_interrupted"), request.at)
 
 
 def unfinished(turn: StoredTurn) -> Iterator[str]:

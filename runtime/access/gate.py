@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import re
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import lru_cache
@@ -40,7 +40,10 @@ HOW_TO = (
 
 
 class Gate:
-    """Says who asks. `open` is whether it lets in those who do not say."""
+    """Says who asks. `open` is whether it lets in those who do not say.
+
+    An open server is asked by a name of this machine alone, or by one of `hosts`.
+    """
 
     def __init__(
         self,
@@ -49,9 +52,11 @@ class Gate:
         internal_key: str = "",
         issuer: Issuer | None = None,
         open: bool = False,
+        hosts: Collection[str] = (),
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.open = open
+        self._hosts = frozenset(map(_name_in, hosts))
         self._tokens = tokens
         self._internal_key = internal_key.encode()
         self._issuer = issuer
@@ -68,11 +73,19 @@ class Gate:
             return await self._prove(authorization)
         if not self.open:
             raise Unauthorized("a token is needed: Authorization: Bearer …", given=False)
-        # A page of another site, in a browser on this machine, may send but must not be heard; also where
-        # the name of its site was made to mean this machine, for then the browser takes us for the site.
+        self._check_host(headers.get("Host", ""))
+        # A page of another site, in a browser on this machine, may send but must not be heard.
         if _is_of_another_site(headers):
             raise Forbidden("a page of another site may not ask here")
         return ANYBODY
+
+    def _check_host(self, host: str) -> None:
+        """Raise Forbidden where a request names another machine: the name of a page's site may have been made
+        to mean this one (DNS rebinding), and then the browser takes us for the site."""
+        if not _is_local(host) and _name_in(host) not in self._hosts:
+            name = _name_in(host)[:255]
+            right = f"ask for localhost, or list the name in {PREFIX}ALLOWED_HOSTS"
+            raise Forbidden(f"an open server does not answer to the name {name!r}: {right}")
 
     async def still_admits(self, identity: Identity) -> bool:
         """Whether one who was let in would be let in again now."""
@@ -110,22 +123,29 @@ def _only(headers: MultiMapping[str], name: str) -> str | None:
 
 
 def _is_of_another_site(headers: MultiMapping[str]) -> bool:
-    host, origin = headers.get("Host", ""), headers.get("Origin")
-    if _names_site(host) or headers.get("Sec-Fetch-Site") == "cross-site":
+    if headers.get("Sec-Fetch-Site") == "cross-site":
         return True
     # Of a page that stands on no site at all the origin is "null".
-    return origin is not None and origin.partition("://")[2] != host
+    origin = headers.get("Origin")
+    return origin is not None and origin.partition("://")[2] != headers.get("Host", "")
+
+
+def _name_in(host: str) -> str:
+    """The name or address in a header Host, without the port."""
+    return PORT.sub("", host).strip("[]").rstrip(".").lower()
 
 
 @lru_cache
-def _names_site(host: str) -> bool:
-    """Whether a header Host has a name that stands in the public DNS: no address, and nothing local."""
-    name = PORT.sub("", host).strip("[]").rstrip(".").lower()
+def _is_local(host: str) -> bool:
+    """Whether a header Host means this machine, whatever a name server says."""
+    name = _name_in(host)
     try:
-        ipaddress.ip_address(name)
+        address = ipaddress.ip_address(name)
     except ValueError:
-        return "." in name and not name.endswith(".localhost")
-    return False
+        # A browser always sends a name.
+        return name in ("", "localhost") or name.endswith(".localhost")
+    # An IPv4 address may be written as one of IPv6.
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 @asynccontextmanager
@@ -140,7 +160,13 @@ async def open_gate(settings: Settings, tokens: Tokens) -> AsyncIterator[Gate]:
             f"{PREFIX}HOST is {settings.host!r}, which other machines reach, and nothing says who may come "
             f"in: {HOW_TO}; or listen on 127.0.0.1"
         )
-    gate = Gate(tokens, internal_key=settings.internal_api_key, issuer=_issuer(settings), open=not configured)
+    gate = Gate(
+        tokens,
+        internal_key=settings.internal_api_key,
+        issuer=_issuer(settings),
+        open=not configured,
+        hosts=[settings.host, *re.split(" *, *", settings.allowed_hosts)],
+    )
     if configured:
         yield gate
         return

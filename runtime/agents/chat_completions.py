@@ -29,6 +29,10 @@ from runtime.errors import (
 logger = logging.getLogger("agent_runtime.model")
 
 MAX_EVENT_BYTES = 1024 * 1024
+# Of one answer, with all that stands around it: a few hundred bytes for each token.
+MAX_STREAM_BYTES = 256 * 1024 * 1024
+# How much is read without a pause in which others are served, in bytes.
+SLICE = 16 * 1024
 # Refusals that may not be there the next time; 5xx is the server's own trouble, and so is like them.
 PASSING = {408, 409, 425, 429}
 
@@ -218,11 +222,17 @@ class ChatCompletions:
     async def _gather(self, content: aiohttp.StreamReader, fragments: Fragments) -> bool:
         """Gather what comes; whether the server said that it was all."""
         parser = EventStreamParser(MAX_EVENT_BYTES)
+        left = MAX_STREAM_BYTES
         async for piece in content.iter_any():
-            for data in parser.feed(piece):
-                if data.strip() == "[DONE]":
-                    return True
-                self._take(data, fragments)
+            left -= len(piece)
+            if left < 0:
+                raise ModelGarbled(f"the language model sent more than {MAX_STREAM_BYTES} bytes in an answer")
+            for start in range(0, len(piece), SLICE):
+                for data in parser.feed(piece[start : start + SLICE]):
+                    if data.strip() == "[DONE]":
+                        return True
+                    self._take(data, fragments)
+                await asyncio.sleep(0)
         return False
 
     def _take(self, data: str, fragments: Fragments) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -14,8 +15,18 @@ from runtime.agents.model import Answer, ToolCall, new_call_id
 from runtime.errors import ModelGarbled
 from runtime.models import KEY_PATTERN, TokenCount
 
+# The most of one answer: characters of all that it says, each of at most four bytes; tool calls; characters
+# in the name of a tool.
 MAX_CHARACTERS = 1_000_000
 MAX_CALLS = 128
+MAX_NAME = 1000
+# Choices and pieces of tool calls in one event. Servers send one of each, or all the calls at once.
+MAX_PIECES = 8 * MAX_CALLS
+# Events, and pieces of tool calls, that add nothing to the answer. Each token of a model's thinking is one of
+# these: models think some 100,000 tokens at most.
+MAX_EMPTY = 250_000
+# A longer chunk is decoded by the standard library: msgspec takes 1.5 s for a megabyte of long floats.
+LONG_CHUNK = 4096
 FINISH_REASONS = {"stop", "tool_calls", "length", "content_filter", "function_call"}
 KEY = re.compile(KEY_PATTERN)
 
@@ -73,6 +84,8 @@ def decode_chunk(data: str) -> Chunk:
 
 
 def _decode(data: str) -> Chunk:
+    if len(data) > LONG_CHUNK:
+        return msgspec.convert(json.loads(data), Chunk)
     try:
         return _decoder.decode(data)
     except msgspec.ValidationError:
@@ -87,34 +100,83 @@ def mend(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
+class _Brackets:
+    """Finds where a JSON object that comes in pieces ends. Each character is looked at once."""
+
+    SIGNS = re.compile(r'["\\{}\[\]]')
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._quoted = self._escaped = False
+
+    def end_in(self, text: str) -> bool:
+        """Whether the first bracket of all is closed in the next piece, if brackets are all that counts."""
+        # What stands behind a backslash is no sign; it may be the first character of the next piece.
+        free_from = int(self._escaped and bool(text))
+        for match in self.SIGNS.finditer(text):
+            sign = match[0]
+            if match.start() < free_from:
+                continue
+            if self._quoted and sign == "\\":
+                free_from = match.start() + 2
+            elif sign == '"':
+                self._quoted = not self._quoted
+            elif not self._quoted and sign != "\\":
+                self._depth += 1 if sign in "{[" else -1
+                if self._depth <= 0:
+                    return True
+        self._escaped = free_from > len(text) or (self._escaped and not text)
+        return False
+
+
 class _Call:
     """A tool call so far."""
 
     def __init__(self) -> None:
         self.id = ""
         self.name = ""
-        self.arguments: list[str] = []
+        self._arguments = io.StringIO()
+        # How much of the arguments was looked at, and whether that is a JSON object: None before its end.
+        self._looked_at = 0
+        self._brackets = _Brackets()
+        self._whole: bool | None = None
+
+    @property
+    def arguments(self) -> str:
+        return self._arguments.getvalue()
 
     def take(self, fragment: CallFragment) -> int:
-        """Add a piece; by how many characters the call has grown."""
+        """Add a piece; by how many characters the call has grown. Raises ModelGarbled."""
         function = fragment.function or FunctionFragment()
         id = "" if self.id else fragment.id or ""
         # Some servers repeat the whole name in each fragment.
         name = "" if function.name == self.name else function.name or ""
+        if len(self.name) + len(name) > MAX_NAME:
+            raise ModelGarbled(f"the language model named a tool with more than {MAX_NAME} characters")
         arguments = _text_of(function.arguments)
         self.id += id
         self.name += name
-        self.arguments.append(arguments)
+        self._arguments.write(arguments)
         return len(id) + len(name) + len(arguments)
 
     def is_whole(self) -> bool:
         """Whether the arguments so far are a JSON object with nothing missing."""
-        # Parsed only where it may end: there may be many fragments, and a name in each.
-        ended = next(filter(str.strip, reversed(self.arguments)), "").rstrip().endswith("}")
-        try:
-            return ended and isinstance(json.loads("".join(self.arguments)), dict)
-        except (ValueError, RecursionError):
-            return False
+        # It is asked of each of many fragments: what was looked at once is not parsed again.
+        self._arguments.seek(self._looked_at)
+        new = self._arguments.read()
+        self._looked_at += len(new)
+        if self._whole:
+            self._whole = not new.strip()
+        elif self._whole is None and self._brackets.end_in(new):
+            self._whole = _is_object(self.arguments)
+        return bool(self._whole)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _text_of(arguments: str | dict[str, Any] | None) -> str:
@@ -150,15 +212,20 @@ def _is_another(call: _Call, fragment: CallFragment) -> bool:
     return bool(named and (fragment.id != call.id if fragment.id else call.is_whole()))
 
 
+def _check_pieces(count: int) -> None:
+    if count > MAX_PIECES:
+        raise ModelGarbled(f"the language model sent an event of more than {MAX_PIECES} pieces")
+
+
 class Fragments:
     """Gathers one answer; text is handed to `say` as it comes. `make_id` names calls that came without."""
 
     def __init__(self, say: Callable[[str], None], make_id: Callable[[], str] | None = None) -> None:
         self._say = say
         self._make_id = make_id or new_call_id
-        self._text: list[str] = []
+        self._text = io.StringIO()
         self._half = ""
-        self._size = 0
+        self._size = self._empty = 0
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
         self._usage: dict[str, Any] = {}
@@ -167,20 +234,34 @@ class Fragments:
     @property
     def begun(self) -> bool:
         """Whether the first token is there: from then on a new try would say everything twice."""
-        return bool(self._text or self._half or self._calls)
+        return bool(self._text.tell() or self._half or self._calls)
 
     def take(self, chunk: Chunk) -> None:
-        """Add a chunk. Raises ModelGarbled where the answer becomes too large."""
+        """Add a chunk. Raises ModelGarbled where the answer, or what comes beside it, becomes too large."""
         self._usage = chunk.usage if isinstance(chunk.usage, dict) else self._usage
+        size, choices = self._size, chunk.choices or ()
+        _check_pieces(len(choices))
         # Where there are several answers, the first is the one.
-        for choice in (choice for choice in chunk.choices or () if not choice.index):
+        for choice in (choice for choice in choices if not choice.index):
             self._take_delta(choice.delta or Delta())
             self.finish_reason = choice.finish_reason or self.finish_reason
+        if self._size == size:
+            self._count_empty()
 
     def _take_delta(self, delta: Delta) -> None:
         self._take_text(_text_in(delta.content) + (delta.refusal or ""))
-        for fragment in delta.tool_calls or ():
-            self._grow(self._call_of(fragment).take(fragment))
+        fragments = delta.tool_calls or ()
+        _check_pieces(len(fragments))
+        for fragment in fragments:
+            grown = self._call_of(fragment).take(fragment)
+            self._grow(grown)
+            if not grown:
+                self._count_empty()
+
+    def _count_empty(self) -> None:
+        self._empty += 1
+        if self._empty > MAX_EMPTY:
+            raise ModelGarbled(f"the language model sent more than {MAX_EMPTY} pieces with nothing in them")
 
     def _grow(self, characters: int) -> None:
         self._size += characters
@@ -196,7 +277,7 @@ class Fragments:
 
     def _speak(self, text: str) -> None:
         if text:
-            self._text.append(text)
+            self._text.write(text)
             self._say(text)
 
     def _call_of(self, fragment: CallFragment) -> _Call:
@@ -230,7 +311,7 @@ class Fragments:
         self._speak(mend(self._half))
         self._half = ""
         return Answer(
-            text="".join(self._text),
+            text=self._text.getvalue(),
             calls=tuple(self._finished_calls()),
             finish_reason=self.finish_reason if self.finish_reason in FINISH_REASONS else "stop",
             input_tokens=_tokens(self._usage, "prompt_tokens"),
@@ -246,4 +327,4 @@ class Fragments:
             usable = len(call.id) <= 255 and KEY.search(call.id) and call.id not in taken
             id = call.id if usable else self._make_id()
             taken.add(id)
-            yield ToolCall(id, mend(call.name), mend("".join(call.arguments)))
+            yield ToolCall(id, mend(call.name), mend(call.arguments))

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
 from runtime.agents.patience import insist, unbroken
-from runtime.errors import AgentRuntimeError
 from runtime.models import Turn
 from runtime.store.commands import SessionKey
 from runtime.store.store import Store
@@ -21,6 +21,8 @@ from runtime.store.turn_commands import AdvanceTurn, TurnWritten
 # every word of a slow model, waits for none.
 PAUSE = 0.05
 WRITING_TO_PAUSE = 2.0
+# In so many characters what is joined is cut again: the rows of events grow by such pieces.
+PIECE = 500
 # A sign of life, also while the model is silent: well within the lease.
 RENEWAL = 5.0
 
@@ -43,8 +45,9 @@ class Recorder:
         self._on_stop = on_stop
         self._on_loss = on_loss
         self.ended: Turn | None = None
-        self._texts: list[str] = []
-        self._said: list[str] = []
+        # What the model has said since the last step, and how much of it is stored.
+        self._said = io.StringIO()
+        self._stored = 0
         self._news = asyncio.Event()
         self._closed = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -52,13 +55,12 @@ class Recorder:
     @property
     def said(self) -> str:
         """What the model has said since the last step."""
-        return "".join(self._said)
+        return self._said.getvalue()
 
     def say(self, text: str) -> None:
         """Take a piece of what the model says."""
         if text:
-            self._said.append(text)
-            self._texts.append(msgspec.json.encode(text).decode()[1:-1])
+            self._said.write(text)
             self._news.set()
 
     def look(self) -> None:
@@ -101,19 +103,21 @@ class Recorder:
 
     async def _write(self, step: dict[str, Any]) -> TurnWritten:
         async with self._writing:
-            texts, self._texts = tuple(self._texts), []
+            self._said.seek(self._stored)
+            text = self._said.read()
             command = AdvanceTurn(
-                self._key, self._turn_id, self._store.instance, self._beat, texts=texts, **step
+                *(self._key, self._turn_id, self._store.instance, self._beat),
+                texts=tuple(_pieces(text)),
+                **step,
             )
-            try:
-                written = await insist(lambda: self._store.advance_turn(command), self._turn_id)
-            except AgentRuntimeError:
-                # It was not stored: it belongs to what the end of the turn tells.
-                self._texts[:0] = texts
-                raise
+            # Where it fails nothing is stored: the text belongs to what the end of the turn tells.
+            written = await insist(lambda: self._store.advance_turn(command), self._turn_id)
+            self._stored += len(text)
             self._beat = written.beat
             if step:
-                self._said.clear()
+                self._said.seek(self._stored)
+                rest, self._said, self._stored = self._said.read(), io.StringIO(), 0
+                self._said.write(rest)
             if command.ending is not None:
                 self.ended = written.turn
                 self.close()
@@ -125,3 +129,9 @@ class Recorder:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await event.wait()
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """The text cut, as it stands between the quotes of JSON strings."""
+    for start in range(0, len(text), PIECE):
+        yield msgspec.json.encode(text[start : start + PIECE]).decode()[1:-1]

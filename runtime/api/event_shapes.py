@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from runtime.models import ChangedEvent, Message
 
@@ -96,9 +96,10 @@ class MessageSent(Struct, frozen=True, tag_field="event", tag="message"):
     data: Annotated[str, _json_of(Message)]
 
 
-class ChangeSent(Struct, frozen=True, tag_field="event", tag="changed"):
-    """Anything else that changed in a session."""
+class ChangeSent(Struct, frozen=True, kw_only=True, tag_field="event", tag="changed"):
+    """Anything else that changed in a session. Only `reset` has an id, 0."""
 
+    id: Literal["0"] | UnsetType = UNSET
     data: Annotated[str, _json_of(ChangedEvent)]
 
 

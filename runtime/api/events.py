@@ -20,7 +20,10 @@ class FollowQuery(Struct, frozen=True):
 
 
 async def follow_session(call: Call[FollowQuery, None]) -> web.StreamResponse:
-    """The messages from a number on, and then live, with every other change."""
+    """The messages from a number on, and then live, with every other change.
+
+    A number that the session has not come to is of an erased one: then `reset`, and all messages.
+    """
     resumed = last_event_id(call.request)
     after = call.query.after if resumed is None else resumed
     async with call.store.follow(call.session_id, after=after, owner=call.owner) as follower:
@@ -35,7 +38,10 @@ def encode_events(events: Sequence[MessageEvent | ChangedEvent]) -> bytes:
 def _encode_event(event: MessageEvent | ChangedEvent) -> bytes:
     if isinstance(event, MessageEvent):
         return b"id: %d\nevent: message\ndata: %b\n\n" % (event.seq, bytes(event.encoded))
-    return b"event: changed\ndata: %b\n\n" % msgspec.json.encode(event)
+    # With the id that begins anew: a reader that breaks off before the first message would come back with the
+    # old one.
+    id = b"id: 0\n" if event.is_reset else b""
+    return id + b"event: changed\ndata: %b\n\n" % msgspec.json.encode(event)
 
 
 ROUTES = (

@@ -214,6 +214,8 @@ def _yoyo_url(url: DatabaseUrl) -> str:
 
     # By keywords: of a URL's path yoyo would take a percent-encoded name as it stands.
     words = {word: value for word, value in conninfo_to_dict(url.address).items() if value is not None}
+    # As every connection of ours: a migration must not conflict with servers that write meanwhile.
+    words["options"] = f"{words.get('options', '')} -c default_transaction_isolation=read\\ committed"
     return f"postgresql+psycopg:///?{urlencode(words)}"
 
 

@@ -37,10 +37,15 @@ FIRST_CONNECT_SECONDS = 10.0
 ROLLBACK_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
 
+ISOLATION = "read committed"
 SESSION = {
     "TimeZone": "UTC",
     # W5: what is acknowledged survives, whatever the server's own default is.
     "synchronous_commit": "on",
+    # A batch locks its heads and reads what they are after the wait: a snapshot from before it, which a role
+    # or a database may have as its default, would make each wait a conflict. Whether transactions may write
+    # at all is left to the server: operators set that default where a disk is full.
+    "default_transaction_isolation": ISOLATION,
     # A line that goes dead without a word must not hold its locks until TCP notices, hours later.
     "idle_in_transaction_session_timeout": "5s",
     # Every join in sql/ looks a few rows up by key. The planner takes a JSON array for a hundred rows and

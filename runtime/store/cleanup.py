@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from runtime.db.database import Database
 from runtime.models import Cleaned
 from runtime.store.commands import DeleteSession, ForgetOld, Request, SessionDeleted, SessionKey
+from runtime.store.steady_clock import SteadyClock
 from runtime.store.writer import Writer
 
 # How many sessions share a transaction.
@@ -23,13 +24,18 @@ async def clean(
     database: Database,
     writer: Writer,
     now: datetime,
+    clock: SteadyClock,
     max_age_hours: float,
     hard_delete_after_days: float,
     events_kept: float,
 ) -> Cleaned:
-    """Clean up sessions of every owner, and forget what is old."""
-    idle_since = _before(now, max_age_hours * 3600)
-    deleted_since = _before(now, hard_delete_after_days * 86_400)
+    """Clean up sessions of every owner, and forget what is old.
+
+    Sessions are deleted also by a process that has just started, such as the command: they can be restored.
+    """
+    steady = clock.look()
+    idle_since = _before(steady, max_age_hours * 3600)
+    deleted_since = _before(steady, hard_delete_after_days * 86_400)
     sweep = _Sweep(database, writer, now)
     soft = await sweep.delete(
         "list_idle_sessions", (idle_since, ""), lambda key: DeleteSession(key, idle_since=idle_since)
@@ -39,15 +45,24 @@ async def clean(
         (deleted_since,),
         lambda key: DeleteSession(key, hard=True, deleted_since=deleted_since),
     )
-    await forget_old(database, writer, now, events_kept)
+    await forget_old(database, writer, now, clock, events_kept)
     return Cleaned(soft_deleted=soft, hard_deleted=hard)
 
 
-async def forget_old(database: Database, writer: Writer, now: datetime, events_kept: float) -> None:
+async def forget_old(
+    database: Database, writer: Writer, now: datetime, clock: SteadyClock, events_kept: float
+) -> None:
     """Forget idempotency keys older than a day, and the events of turns that ended `events_kept` seconds
-    ago or earlier."""
+    ago or earlier.
+
+    Neither can be restored: a process that has just started forgets nothing until its clock has been steady
+    for a while.
+    """
+    steady = clock.look()
+    if not clock.settled:
+        return
     nobody = SessionKey("", "")
-    command = ForgetOld(nobody, now - KEPT, _before(now, events_kept))
+    command = ForgetOld(nobody, steady - KEPT, _before(steady, events_kept))
     while await _is_old(database, command):
         await writer.submit(Request(command, nobody, now))
 

@@ -7,17 +7,20 @@ so one that is slow holds up nobody and costs no memory.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol, get_args
 
 import msgspec
 
-from runtime.models import ChangedEvent, MessageEvent
+from runtime.models import ChangedEvent, MessageEvent, Seq
 from runtime.store.batch import SessionChange
 from runtime.store.commands import Change, SessionKey
 from runtime.store.reader import Reader
 from runtime.store.state import Head, TurnPiece
+
+logger = logging.getLogger("agent_runtime.feed")
 
 # How many messages a follower gets at a time.
 PAGE = 100
@@ -27,9 +30,12 @@ MAX_NOTIFICATION = 7900
 # Anything may have changed, but for the end of the session, which ends the stream.
 ALL_CHANGES: tuple[Change, ...] = tuple(sorted({*get_args(Change)} - {"deleted"}))
 
+CHANGES: frozenset[str] = frozenset(get_args(Change))
+
 # What a notification says of a session: its db id, the version that had last changed anything but added
 # messages before, its new version, and what changed in it.
-Changed = tuple[int, int, int, list[str]]
+Changed = tuple[Seq, Seq, Seq, list[str]]
+_decode_notification = msgspec.json.Decoder(tuple[str, list[Changed] | None]).decode
 
 
 class TurnListener(Protocol):
@@ -51,6 +57,7 @@ class Feed:
         self._followers: defaultdict[int, set[Follower]] = defaultdict(set)
         self._listeners: defaultdict[int, set[TurnListener]] = defaultdict(set)
         self._ended = False
+        self._warned = False
 
     async def follow(self, key: SessionKey, after: int) -> Follower:
         """Follow a session from behind message `after`. Raises SessionNotFound."""
@@ -90,17 +97,28 @@ class Feed:
                 listener.hear(change.what, change.pieces)
 
     def hear(self, notification: str) -> None:
-        """Tell of a batch that another instance committed (R2)."""
-        instance, changes = msgspec.json.decode(notification, type=tuple[str, list[Changed] | None])
+        """Tell of a batch that another instance committed (R2). Anything else on the channel is ignored."""
+        try:
+            instance, changes = _decode_notification(notification)
+        except (msgspec.DecodeError, RecursionError):
+            self._warn()
+            return
         if instance == self._instance:
             return
         if changes is None:
             self.catch_up()
-        else:
-            self._tell(changes)
-            for session_db_id, _, _, what in changes:
-                for listener in self._listeners.get(session_db_id, ()):
-                    listener.hear(what, None)
+            return
+        changes = list(map(_with_known_names, changes))
+        self._tell(changes)
+        for session_db_id, _, _, what in changes:
+            for listener in self._listeners.get(session_db_id, ()):
+                listener.hear(what, None)
+
+    def _warn(self) -> None:
+        """Log the first notification that no instance sent: others may be sent without end."""
+        if not self._warned:
+            logger.warning("ignoring notifications that are not from an instance of this program")
+        self._warned = True
 
     def _tell(self, changes: Iterable[Changed]) -> None:
         for session_db_id, changed_before, version, what in changes:
@@ -185,14 +203,22 @@ class Follower:
             raise
 
     async def _read(self) -> list[MessageEvent | ChangedEvent]:
+        version = self._version
         head = await self._reader.find_head(self._key)
         # One that was erased and made anew is another session.
         if head is None or head.deleted_at is not None or head.id != self.session_db_id:
             return self._end_of_session()
+        if version > head.version:
+            # The head is what counts: a notification that goes beyond it is no instance's.
+            self._version, self._told = head.version, head.changed_version
         if head.changed_version > self._told:
             self.wake(head.changed_version, head.version, ALL_CHANGES)
-        page = await self._reader.list_messages_of(head, self._cursor, PAGE)
         events: list[MessageEvent | ChangedEvent] = []
+        if self._cursor > head.last_seq:
+            # Numbers are not used twice: the message that the reader knows is of an erased session.
+            self._cursor = 0
+            events.append(ChangedEvent(head.version, ["reset"]))
+        page = await self._reader.list_messages_of(head, self._cursor, PAGE)
         if page.end_seq is not None:
             self._cursor = page.end_seq
             events += [MessageEvent(seq, raw) for seq, raw in zip(page.seqs, page.encoded, strict=True)]
@@ -220,6 +246,12 @@ def notification(instance: str, changes: Sequence[SessionChange]) -> str:
     """
     text = msgspec.json.encode((instance, list(map(_changed, changes)))).decode()
     return text if len(text) < MAX_NOTIFICATION else msgspec.json.encode((instance, None)).decode()
+
+
+def _with_known_names(change: Changed) -> Changed:
+    """The change, as anything at all where it has a name that only a newer version knows."""
+    session_db_id, changed_before, version, what = change
+    return change if CHANGES.issuperset(what) else (session_db_id, changed_before, version, [*ALL_CHANGES])
 
 
 def _id_of(change: SessionChange) -> int:

@@ -164,6 +164,15 @@ def check_key(value: str, path: str) -> str:
         raise invalid_input(error, path) from None
 
 
+def is_key(value: str) -> bool:
+    """Whether a text may name a session, a call or an agent."""
+    try:
+        check_key(value, "")
+    except InvalidInput:
+        return False
+    return True
+
+
 def check_limit(value: int, path: str) -> None:
     """Raise InvalidInput for what a page cannot have as its length."""
     check_number(value, path, 1, MAX_LIMIT)

@@ -9,7 +9,7 @@ from runtime.store import commands
 from runtime.store.batch import Known, StoredReply
 from runtime.store.cache import Cache
 from runtime.store.commands import NewMessage, Request, SessionKey
-from runtime.store.inputs import json_list
+from runtime.store.inputs import is_key, json_list
 from runtime.store.rows import approval_row_from, details_from, head_from
 from runtime.store.rules.messages import is_same
 from runtime.store.rules.open_calls import calls_in
@@ -135,7 +135,8 @@ def _made_calls(command: commands.Command, known: Known, session_db_id: int) -> 
     messages = [*known.open_end(session_db_id), *getattr(command, "messages", ())]
     for message in messages:
         if message.role == "assistant":
-            yield from calls_in(message.tool_calls)
+            # An id that is no key is no approval's, and with a NUL in it no text of Postgres.
+            yield from filter(is_key, calls_in(message.tool_calls))
 
 
 async def _load_replies(tx: Transaction, requests: Sequence[Request], known: Known) -> None:

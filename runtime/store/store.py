@@ -24,6 +24,7 @@ from runtime.store.loader import Loader
 from runtime.store.lost_turns import LostTurns
 from runtime.store.queue import WriteLimits
 from runtime.store.reader import Reader, shared_heads
+from runtime.store.steady_clock import SteadyClock
 from runtime.store.tokens import Tokens
 from runtime.store.turn_reader import TurnReader
 from runtime.store.turns import Turns
@@ -66,6 +67,7 @@ class Store(Turns):
         self._events_kept = settings.turn_events_kept
         self._metrics = metrics
         self._clock = clock
+        self._steady = SteadyClock(clock)
         self._make_id = make_id
         self._cache = Cache(settings.cache_bytes)
         self._reader = Reader(database, self._cache, metrics, clock, shared_heads(database))

@@ -23,7 +23,7 @@ from runtime.store.working_turn import TEXT
 BUFFER = 64 * 1024
 
 # An event is known by its number, a piece of text also by the characters of it up to its end.
-EVENT_ID = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
+EVENT_ID = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 Position = tuple[int, int]
 
@@ -66,6 +66,8 @@ class TurnFollower:
         """The turn may have gone on."""
         ours = [piece for piece in pieces or () if piece.turn_n == self._turn_n]
         if "deleted" in what:
+            # A turn that ran has ended with its session: how is to be read, where it is still there.
+            self._fall_behind()
             self.end()
         elif pieces is None or self._held > BUFFER:
             self._fall_behind()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from runtime.db.database import Transaction
 from runtime.models import MAX_SEQ
 from runtime.store.batch import Known, OpenEnd
-from runtime.store.commands import Request, SessionKey, TruncateMessages
+from runtime.store.commands import Command, DeleteSession, Request, SessionKey, TruncateMessages
 from runtime.store.inputs import json_list
 from runtime.store.rows import turn_row_from
 from runtime.store.turn_commands import AdvanceTurn, InterruptTurn, StartTurn, StopTurn
@@ -15,16 +15,21 @@ from runtime.store.turn_commands import AdvanceTurn, InterruptTurn, StartTurn, S
 _ABOUT_TURNS = (StartTurn, AdvanceTurn, StopTurn, InterruptTurn)
 
 
+def _interrupts(command: Command) -> bool:
+    """Whether the command may end a turn that another instance runs."""
+    return isinstance(command, InterruptTurn) or (isinstance(command, DeleteSession) and not command.hard)
+
+
 async def load_turns(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
     """The last turns of the sessions whose turns are to be written; where one begins also how the history
     ends, and where one may be interrupted what it said."""
-    about = [request for request in requests if isinstance(request.command, _ABOUT_TURNS)]
+    about = [r for r in requests if isinstance(r.command, _ABOUT_TURNS) or _interrupts(r.command)]
     if ids := {head.id for request in about if (head := known.heads.get(request.key)) is not None}:
         for row in await tx.fetch("list_last_turns", json_list(sorted(ids))):
             known.turns[row["session_db_id"]] = turn_row_from(row)
     await _load_open_ends(tx, requests, known)
     for request in about:
-        if isinstance(request.command, InterruptTurn):
+        if _interrupts(request.command):
             await _load_unfinished(tx, request, known)
 
 

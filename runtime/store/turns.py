@@ -151,8 +151,11 @@ class Turns(Writes, Reads):
         return True
 
     async def forget_old(self) -> None:
-        """Forget idempotency keys older than a day, and events of turns that are not kept any longer."""
-        await forget_old(self._database, self._writer, self._clock(), self._events_kept)
+        """Forget idempotency keys older than a day, and events of turns that are not kept any longer.
+
+        To be called regularly: only what is old by a clock that did not jump within an hour is forgotten.
+        """
+        await forget_old(self._database, self._writer, self._clock(), self._steady, self._events_kept)
 
     async def list_turns(self, session_id: str, *, limit: int = 100, owner: str = "") -> TurnList:
         """The turns of a session, latest first."""

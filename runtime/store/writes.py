@@ -47,6 +47,7 @@ from runtime.store.inputs import (
 )
 from runtime.store.messages import MessageBatch, new_messages
 from runtime.store.reader import Reader
+from runtime.store.steady_clock import SteadyClock
 from runtime.store.turn_commands import StartTurn
 from runtime.store.writer import Writer
 
@@ -75,6 +76,7 @@ class Writes:
     _durability: Durability
     _events_kept: float
     _clock: Callable[[], datetime]
+    _steady: SteadyClock
     _make_id: Callable[[datetime], str]
 
     async def create_session(
@@ -267,6 +269,7 @@ class Writes:
             self._database,
             self._writer,
             self._clock(),
+            self._steady,
             max_age_hours,
             hard_delete_after_days,
             self._events_kept,

@@ -12,7 +12,7 @@ import pytest
 
 from runtime.agents import patience
 from runtime.agents import recorder as recorder_module
-from runtime.agents.recorder import Recorder
+from runtime.agents.recorder import PIECE, Recorder
 from runtime.config import Settings
 from runtime.errors import ApprovalExists, NotStored, SessionNotFound, ShuttingDown
 from runtime.store.commands import SessionKey
@@ -74,7 +74,7 @@ async def test_what_is_said_while_a_write_is_held_becomes_one_write(database_url
         made.store.gate.set()
         await made.store.wait_for_commands(2)
         await made.recorder.record(ending=DONE)
-        assert made.store.texts[:2] == [("a",), ("b", "c", "d")]
+        assert made.store.texts[:2] == [("a",), ("bcd",)]
         assert [event.id for event in await follow_all(store, made.turn_id)] == ["1", "2-4", "3"]
 
 
@@ -102,8 +102,20 @@ async def test_what_follows_within_the_pause_is_joined(
             made.recorder.say(f" {n}")
         # A step does not wait for the pause, and takes along what was said before it.
         await made.recorder.record(ending=DONE)
-        assert [len(texts) for texts in made.store.texts] == [1, 1000]
+        assert made.store.texts[0] == ("first",)
+        assert len(made.store.texts) == 2
+        assert [len(text) for text in made.store.texts[1][:-1]] == [PIECE] * (len(made.store.texts[1]) - 1)
         assert await made.heard() == "first" + "".join(f" {n}" for n in range(1000))
+
+
+async def test_text_is_stored_as_it_was_said_however_it_is_joined_and_cut(database_url: str) -> None:
+    pieces = ["a\r\n", "\r", "\n", '"\\', "\u0000", "🌇" * PIECE, "é\u0301" * PIECE, "x" * (3 * PIECE + 1)]
+    async with open_store(database_url) as store, recording(store) as made:
+        for piece in pieces:
+            made.recorder.say(piece)
+        assert made.recorder.said == "".join(pieces)
+        await made.recorder.record(ending=DONE)
+        assert await made.heard() == "".join(pieces)
 
 
 async def test_ten_thousand_pieces_take_a_few_rows(database_url: str) -> None:

@@ -291,7 +291,19 @@ async def test_an_open_server_does_not_hear_pages_of_other_sites(database_url: s
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8001", "127.0.0.1.evil.example", "EVIL.example."]
+    "host",
+    [
+        *(
+            "evil.example",
+            "evil.example:8001",
+            "127.0.0.1.evil.example",
+            "EVIL.example.",
+            "wpad",
+            "wpad:8001",
+        ),
+        *("agents", "router.local", "localhost.evil.example", "evillocalhost", "192.0.2.7:8001", "0.0.0.0"),
+        *("[2001:db8::1]:8001", "[::ffff:192.0.2.7]", "localhost:8001:1", "127.0.0.1@evil.example"),
+    ],
 )
 async def test_an_open_server_does_not_hear_names_that_were_rebound(sqlite_url: str, host: str):
     """A page of evil.example, whose name now means 127.0.0.1, is of the same site to the browser."""
@@ -307,14 +319,33 @@ async def test_an_open_server_does_not_hear_names_that_were_rebound(sqlite_url: 
         "localhost",
         "LOCALHOST:1",
         "[::1]:8001",
+        "localhost.",
         "app.localhost",
-        "agents",
-        "192.0.2.7:8001",
+        "127.8.9.1:1",
+        "[::ffff:127.0.0.1]:8001",
+        "Agents:8001",
+        "agents.example.:8001",
+        "192.0.2.7",
     ],
 )
 async def test_an_open_server_is_asked_by_its_own_names(sqlite_url: str, host: str):
-    async with serving(sqlite_url) as client:
+    async with serving(sqlite_url, allowed_hosts="agents, agents.example , 192.0.2.7") as client:
         await check(await client.get("/sessions", headers={"Host": host}))
+        for other in ("wpad", "evil.agents", "agents.example.evil.example"):
+            refused = await client.get("/sessions", headers={"Host": other})
+            problem = await check_problem(refused, 403, "forbidden")
+            assert (repr(other) in problem["detail"], "ALLOWED_HOSTS" in problem["detail"]) == (True, True)
+
+
+async def test_an_open_server_is_asked_by_the_name_that_it_listens_on(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    async def means_this_machine(host: str) -> bool:
+        return host == "workstation"
+
+    monkeypatch.setattr("runtime.access.gate.is_loopback", means_this_machine)
+    async with serving(sqlite_url, host="workstation") as client:
+        await check(await client.get("/sessions", headers={"Host": "workstation:8001"}))
 
 
 async def test_a_closed_server_may_have_any_name(client: Client):

@@ -306,7 +306,7 @@ async def test_a_refused_batch_leaves_its_neighbours(client: Client) -> None:
 async def test_a_sender_that_goes_away(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     """W10: what was not sent whole is not stored, and nobody has failed."""
     await make(client)
-    head = f"POST {MESSAGES} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {MESSAGES} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     for rest in ("Content-Length: 100\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n5\r\n{"):
         _, writer = await asyncio.open_connection(client.host, client.port)
         writer.write((head + rest).encode())

@@ -51,9 +51,28 @@ async def test_resumed(client: Client) -> None:
             assert (await next_event(stream))["id"] == "2"
 
 
+@pytest.mark.parametrize(("query", "last_event_id"), [("", "2"), ("?after=2", ""), ("?after=999", "")])
+async def test_a_session_that_was_erased_and_made_anew_is_read_from_the_beginning(
+    client: Client, query: str, last_event_id: str
+) -> None:
+    await make(client)
+    await append(client, USER, ANSWER)
+    await check(await client.delete("/sessions/s?hard=true"), 204)
+    await make(client)
+    async with client.get(EVENTS + query, headers={"Last-Event-ID": last_event_id}) as stream:
+        reset = await next_event(stream)
+        assert reset == {"id": "0", "event": "changed", "data": {"version": 1, "what": ["reset"]}}
+        await append(client, ANSWER)
+        first = await next_event(stream)
+        assert (first["id"], first["data"]["content"]) == ("1", "hi")
+    # A client goes on behind the last id that it was sent.
+    async with client.get(EVENTS, headers={"Last-Event-ID": reset["id"]}) as stream:
+        assert await next_event(stream) == first
+
+
 async def test_bad_last_event_ids(client: Client) -> None:
     await make(client)
-    for event_id in ("x", "-1", "1.5", "9" * 19):
+    for event_id in ("x", "-1", "1.5", "9" * 19, "٣"):
         response = await client.get(EVENTS, headers={"Last-Event-ID": event_id})
         await check_problem(response, 422, "invalid_input", "Last-Event-ID")
 
@@ -100,7 +119,7 @@ async def test_a_reader_that_stalls_is_cut_off(database_url: str) -> None:
         for _ in range(16):
             await append(client, {**USER, "content": "x" * 1_000_000})
         with hearing("agent_runtime.http", "stalled") as cut_off:
-            async with stalled_reader(client, f"GET {EVENTS} HTTP/1.1\r\nHost: x\r\n\r\n"):
+            async with stalled_reader(client, f"GET {EVENTS} HTTP/1.1\r\nHost: localhost\r\n\r\n"):
                 async with asyncio.timeout(LONG):
                     await cut_off.wait()
 

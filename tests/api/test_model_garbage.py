@@ -29,7 +29,9 @@ from tests.model_server import (
     calls,
     chunk,
     cut_after,
+    end,
     event,
+    fragments,
     html,
     model_server,
     raw,
@@ -120,6 +122,30 @@ async def test_a_model_that_never_ends(database_url: str) -> None:
         said = await said_before_it_failed(client, "model_garbled")
         assert 0 < len(said) <= MAX_CHARACTERS
         await goes_on(client)
+
+
+async def test_a_model_that_sends_bytes_without_end(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.agents.chat_completions.MAX_STREAM_BYTES", 3_000_000)
+    script = [raw(*text("So ", "far"), *[b": ping\n\n" * 10_000] * 50), says("Better.")]
+    async with talking(database_url, script) as (client, _):
+        assert await said_before_it_failed(client, "model_garbled") == "So far"
+        await goes_on(client)
+
+
+async def test_a_model_that_cuts_its_calls_into_the_smallest_pieces(database_url: str) -> None:
+    """One event of 12,000 of them is refused; as many events are an answer like any other."""
+    piece = {"index": 0, "function": {"name": "read_file", "arguments": " "}}
+    flood = chunk({"tool_calls": [piece] * 12_000})
+    arguments = '{"path": ' + " " * 12_000 + '"a"}'
+    made = ToolCall("c", "read_file", arguments)
+    script = [raw(flood), says("Better."), raw(*fragments(made, size=1), *end("tool_calls"))]
+    async with talking(database_url, script) as (client, _):
+        await fails(client, user("hi"), "model_garbled")
+        await goes_on(client)
+        events = await ask(client, user("Look."))
+        assert (events[-2].data["type"], events[-2].data["arguments"]) == ("tool_call", {"path": "a"})
 
 
 async def test_a_model_that_nobody_serves(database_url: str) -> None:

@@ -5,6 +5,8 @@ On both databases.
 
 from __future__ import annotations
 
+import re
+
 from tests.api.asking import (
     ask,
     begin,
@@ -19,7 +21,7 @@ from tests.api.asking import (
     turns,
     user,
 )
-from tests.api.serving import Client, Json, check, check_problem
+from tests.api.serving import USER, Client, Json, append, check, check_problem, make
 from tests.api.showing import answered, check_asked, handed, sent, shown
 from tests.model_server import calls, says
 
@@ -51,6 +53,44 @@ async def test_a_rejection_reaches_the_model_with_its_feedback(database_url: str
             await check_problem(response, 409, "call_not_open")
         async with begin(client, decision("x", "approve")) as response:
             await check_problem(response, 409, "approval_decided")
+
+
+# What a client may have stored as the id of a call; no approval has it.
+ODD_IDS = ("a\x00b", "\x00", "x" * 300, "", "a\nb", "\x7f")
+
+
+async def talk_about_odd_calls(url: str) -> Json:
+    """A conversation in which calls have odd ids: the bytes of its events, the model's requests, the log."""
+    script = [says("One."), says("Two.")]
+    function = {"name": "look\x00", "arguments": '{"at":"\\u0000"}'}
+    made = [{"id": id, "type": "function", "function": function} for id in (*ODD_IDS, "ok")]
+    async with talking(url, script) as (client, model):
+        await make(client)
+        await append(client, USER, {"role": "assistant", "content": None, "tool_calls": made})
+        heard = [await read_bytes(client, user("Go on."))]
+        await append(client, {"role": "assistant", "content": None, "tool_calls": made})
+        await append(client, {"role": "tool", "tool_call_id": ODD_IDS[0], "content": "\x00"})
+        heard.append(await read_bytes(client, result("ok", {"\x00": "\x00"})))
+        heard.append(await read_bytes(client, user("And now?")))
+        log = [{**each, "timestamp": "", "metadata": {}} for each in await messages(client)]
+        return heard, [sent(request) for request in model.requests], log
+
+
+async def read_bytes(client: Client, message: Json) -> bytes:
+    """The events of a turn as they are sent, without its own id."""
+    async with begin(client, message) as response:
+        body = await response.read()
+        assert response.status == 200, body
+        return re.sub(rb'"turn_id":"[^"]+"', b"", body)
+
+
+async def test_calls_with_odd_ids_block_no_turn_and_are_the_same_on_both_databases(
+    sqlite_url: str, postgres_url: str
+) -> None:
+    heard, asked, log = await talk_about_odd_calls(sqlite_url)
+    assert (heard, asked, log) == await talk_about_odd_calls(postgres_url)
+    assert [b"event: done" in each for each in heard] == [True] * 3
+    assert ODD_IDS[0] in [each["id"] for each in asked[0][1]["tool_calls"]]
 
 
 async def test_an_approved_call_is_handed_out_once(database_url: str) -> None:

@@ -25,11 +25,11 @@ from tests.api.asking import (
     user,
 )
 from tests.api.reading import LONG, hearing, next_event, stalled_reader
-from tests.api.serving import check, check_problem, serving
+from tests.api.serving import check, check_problem, serving, texts
 from tests.model_server import calls, says
 
 BODY = '{"session_id":"s","message":{"type":"user_message","content":"hi"}}'
-HEAD = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}"
+HEAD = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}"
 QUESTION = f"POST {STREAM} HTTP/1.1\r\n{HEAD}\r\n\r\n{BODY}"
 TEXT = 'grün 😀 "quoted"\n'
 
@@ -149,7 +149,7 @@ async def test_a_turn_is_followed_live_at_another_instance(postgres_url: str) ->
 async def test_last_event_ids_that_no_event_has(database_url: str) -> None:
     async with talking(database_url, [says("Hello")]) as (client, _):
         turn = turn_id(await ask(client, user("hi")))
-        for event_id in ("x", "-1", "1.5", "5", "9" * 19, "1-", "4-1", "2-3-4", " 1x"):
+        for event_id in ("x", "-1", "1.5", "5", "9" * 19, "1-", "4-1", "2-3-4", " 1x", "٣", "2-١", "１"):
             async with follow(client, turn, event_id) as response:
                 await check_problem(response, 422, "invalid_input", "Last-Event-ID")
 
@@ -206,5 +206,8 @@ async def test_the_end_of_the_session_ends_the_stream_and_the_question(database_
         await read_until(stream, "a")
         await check(await client.delete("/sessions/s"), 204)
         async with asyncio.timeout(LONG):
-            await stream.read()
+            last = (await read_all(stream))[-1]
             await model.wait_until_left()
+        assert (last.name, last.data["code"]) == ("error", "turn_interrupted")
+        await check(await client.post("/sessions/s/restore"))
+        assert await texts(client) == ["hi", "a"]

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from runtime.store.store import Store, open_store
-from tests.contract.running import Clock
+from runtime.store.store import Store
+from tests.contract.running import Clock, open_timed
 
 
 @pytest.fixture
@@ -17,5 +17,5 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def store(database_url: str, clock: Clock) -> AsyncIterator[Store]:
-    async with open_store(database_url, clock=clock) as store:
+    async with open_timed(database_url, clock) as store:
         yield store

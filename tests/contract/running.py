@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
+from runtime.config import Settings
 from runtime.models import TurnEvent, TurnStatus
 from runtime.store.commands import SessionKey
 from runtime.store.messages import new_messages
-from runtime.store.store import Store
+from runtime.store.steady_clock import SteadyClock
+from runtime.store.store import Store, open_store
 from runtime.store.turn_commands import AdvanceTurn, Ending, NewApproval, NewEvent, TurnWritten
 from runtime.store.turn_feed import TurnFollower
 
@@ -24,16 +27,32 @@ Heard = list[tuple[str, str]]
 
 
 class Clock:
-    """Shows the time that it is told."""
+    """Shows the time that it is told; the time of day may also be set, which `monotonic` does not show."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 11, 21, 12, tzinfo=UTC)
+        self._passed = 0.0
 
     def __call__(self) -> datetime:
         return self.now
 
+    def monotonic(self) -> float:
+        return self._passed
+
     def pass_seconds(self, seconds: float) -> None:
+        self._passed += seconds
+        self.jump(seconds)
+
+    def jump(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
+
+
+@asynccontextmanager
+async def open_timed(url: str, clock: Clock, settings: Settings | None = None) -> AsyncIterator[Store]:
+    """A store for which time passes as the clock says."""
+    async with open_store(url, settings, clock=clock) as store:
+        store._steady = SteadyClock(clock, clock.monotonic)
+        yield store
 
 
 def user(content: str) -> dict[str, Any]:

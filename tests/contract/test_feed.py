@@ -71,13 +71,64 @@ async def end_of(follower: Follower) -> None:
         assert await follower.events(LONG) is None, "an ended stream stays ended"
 
 
-@pytest.mark.parametrize("after", [0, 2, 4, 5, 99])
+@pytest.mark.parametrize("after", [0, 2, 4, 5])
 async def test_a_follower_begins_behind_the_message_that_it_names(store: Store, after: int) -> None:
     await append(store, 1, 2, 3, 4, 5)
     async with store.follow("s", after=after) as follower:
         events = await follower.events(MOMENT)
     assert events is not None
     assert [event.seq for event in events if isinstance(event, MessageEvent)] == [1, 2, 3, 4, 5][after:]
+
+
+async def test_a_follower_behind_what_was_cut_away_goes_on_with_what_follows(store: Store) -> None:
+    await append(store, 1, 2, 3)
+    await store.truncate_messages("s", after=1)
+    async with store.follow("s", after=3) as follower:
+        assert await follower.events(MOMENT) == []
+        await append(store, 4)
+        assert await next_messages(follower, 4) == [4]
+
+
+async def erase_and_make_anew(store: Store, *contents: object) -> None:
+    await store.delete_session("s", hard=True)
+    await store.create_session("s", messages=[user(content) for content in contents])
+
+
+@pytest.mark.parametrize("contents", [(), ("a",), ("a", "b")])
+async def test_a_follower_from_beyond_the_end_is_told_and_begins_anew(
+    store: Store, contents: tuple[str, ...]
+) -> None:
+    await append(store, 1, 2, 3)
+    await erase_and_make_anew(store, *contents)
+    async with store.follow("s", after=3) as follower:
+        reset, *messages = await next_events(follower)
+        assert reset == ChangedEvent(1, ["reset"])
+        assert [each.seq for each in messages if isinstance(each, MessageEvent)] == [
+            *range(1, len(contents) + 1)
+        ]
+        await append(store, "c")
+        assert await next_messages(follower, len(contents) + 1) == [len(contents) + 1]
+
+
+async def test_a_long_session_made_anew_is_told_of_once_and_read_page_by_page(store: Store) -> None:
+    await append(store, *range(2 * PAGE))
+    await erase_and_make_anew(store, *range(PAGE + 10))
+    async with store.follow("s", after=2 * PAGE) as follower:
+        first, second = await next_events(follower), await next_events(follower)
+        assert await follower.events(MOMENT) == []
+    assert first[0] == ChangedEvent(1, ["reset"])
+    assert [each.seq for each in first[1:] + second if isinstance(each, MessageEvent)] == [
+        *range(1, PAGE + 11)
+    ]
+
+
+async def test_a_follower_whose_session_is_erased_and_made_anew_comes_to_its_end(store: Store) -> None:
+    await append(store, 1, 2)
+    async with store.follow("s") as follower:
+        assert await next_messages(follower, 2) == [1, 2]
+        await erase_and_make_anew(store, 1)
+        assert (await next_events(follower))[-1] == ChangedEvent(3, ["deleted"])
+        await end_of(follower)
 
 
 async def test_a_follower_gets_each_message_as_a_reader_does(store: Store) -> None:
@@ -297,6 +348,67 @@ async def test_r2_a_gap_in_which_only_messages_came_is_told_by_these_alone(
         await append(there, 1)
         (message,) = await next_events(follower)
         assert isinstance(message, MessageEvent)
+
+
+async def test_r2_a_session_made_anew_elsewhere_is_told_of_here(instances: tuple[Store, Store]) -> None:
+    here, there = instances
+    await append(here, 1, 2, 3)
+    async with here.follow("s") as following:
+        assert await next_messages(following, 3) == [1, 2, 3]
+        await erase_and_make_anew(there, 1)
+        assert (await next_events(following))[-1].what == ["deleted"]
+        await end_of(following)
+    async with here.follow("s", after=3) as follower:
+        assert [type(event) for event in await next_events(follower)] == [ChangedEvent, MessageEvent]
+        await append(there, 2)
+        assert await next_messages(follower, 2) == [2]
+
+
+GARBAGE = [
+    *("", "x", "🌇", "null", "7", "{}", "[]", "[null,null]", '["x"]', '["x",7]', '["x",null,1]'),
+    *("[" * 7000, '["x",' + "[" * 7000, '["x",[[1,2,3]]]', '["x",[[1,2,3,["agent"],5]]]', '["x",{"a":[]}]'),
+    *('["x",[[1,2,"3",[]]]]', '["x",[[1.5,2,3,[]]]]', '["x",[[-1,2,3,[]]]]', '["x",[[1,2,3,[7]]]]'),
+    *(f'["x",[[1,2,{10**4000},[]]]]', '["x",[[1,2,1e400,[]]]]', '["x",[[1,2,3,"agent"]]]', "NaN", "\\ud800"),
+]
+
+
+async def test_garbage_on_the_channel_is_one_line_of_log(
+    postgres_url: str, instances: tuple[Store, Store], caplog: pytest.LogCaptureFixture
+) -> None:
+    here, there = instances
+    async with here.follow("s") as follower:
+        assert await follower.events(MOMENT) == []
+        await notify(postgres_url, *GARBAGE * 2)
+        await append(there, 1)
+        assert await next_messages(follower, 1) == [1]
+    # Each instance logs one.
+    assert [(record.name, record.exc_info) for record in caplog.records] == [("agent_runtime.feed", None)] * 2
+
+
+async def test_a_notification_that_lies_holds_nobody_up(
+    postgres_url: str, instances: tuple[Store, Store]
+) -> None:
+    here, there = instances
+    id = (await here._reader.get_head(SessionKey("", "s"))).id
+    async with here.follow("s") as follower:
+        for what in ("[]", '["agent"]', '["deleted"]', '["unheard of"]'):
+            await notify(postgres_url, f'["x",[[{id},{2**63 - 1},{2**63 - 1},{what}]]]')
+            await asyncio.sleep(0)
+            await follower.events(MOMENT)
+            version = (await there.append_messages("s", [user(what)])).version
+            assert (await next_messages(follower, version - 1))[-1] == version - 1
+        await there.switch_agent("s", "coder")
+        changed = await next_change(follower)
+        assert (changed.version, "agent" in changed.what) == (version + 1, True)
+
+
+async def notify(url: str, *payloads: str) -> None:
+    admin = await asyncpg.connect(url)
+    try:
+        for payload in payloads:
+            await admin.execute("SELECT pg_notify('agent_runtime', $1)", payload)
+    finally:
+        await admin.close()
 
 
 async def stop_listening(url: str) -> int:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import psycopg
 import pytest
 
-from runtime.db.database import Database, open_database
+from runtime.db.database import Database, DatabaseUrl, open_database
+from runtime.db.migrate import _yoyo
 from runtime.errors import CommitUnknown, DatabaseUnavailable
+from runtime.metrics import Metrics
 from runtime.models import utc_now
-from runtime.store.store import open_store
+from runtime.store.store import Store, open_store
 from tests.contract.database_rows import insert_session, session_ids, until
 from tests.wire import Fault, lay_wire
 
@@ -37,6 +40,37 @@ def database_url(postgres_url: str) -> str:
 async def write(database: Database, number: int) -> None:
     async with database.transaction() as transaction:
         await insert_session(transaction, number)
+
+
+# Defaults of the server
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+async def test_transactions_are_read_committed_whatever_the_default_is(postgres_url: str, isolation: str):
+    with psycopg.connect(postgres_url, autocommit=True) as admin:
+        admin.execute(f"ALTER DATABASE {admin.info.dbname} SET default_transaction_isolation = '{isolation}'")
+    metrics = Metrics()
+    async with open_store(postgres_url, metrics=metrics) as here, open_store(postgres_url) as there:
+        await here.create_session("s")
+        # Each switch locks the head, and waits for the other instance's.
+        agents = [f"agent {n}" for n in range(40)]
+        await asyncio.gather(*(switch_often(store, agents) for store in (here, there)))
+    assert metrics.flush_failures.labels(reason="conflict")._value.get() == 0
+
+
+async def switch_often(store: Store, agents: Sequence[str]) -> None:
+    for agent in agents:
+        await store.switch_agent("s", agent)
+
+
+async def test_migrations_are_read_committed_whatever_the_default_is(
+    empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PGOPTIONS", "-c default_transaction_isolation=serializable")
+    url = DatabaseUrl.parse(empty_postgres_url)
+    with _yoyo(url) as (backend, _):
+        [(isolation,)] = backend.execute("SHOW transaction_isolation").fetchall()
+    assert isolation == "read committed"
 
 
 # Connections that are lost
@@ -204,7 +238,9 @@ async def test_r2_a_listener_that_was_lost_comes_back_and_tells_of_the_gap(
 # Other instances
 
 
-async def test_w7_a_clock_that_is_years_ahead_takes_no_living_instances_row(postgres_url: str):
+async def test_w7_a_clock_that_is_years_ahead_takes_no_living_instances_row(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+):
     def later() -> datetime:
         return utc_now() + timedelta(days=3 * 365)
 
@@ -214,6 +250,8 @@ async def test_w7_a_clock_that_is_years_ahead_takes_no_living_instances_row(post
             other.execute("INSERT INTO writers (id, batch, written_at) VALUES ('dead', 1, now())")
         # Only what is old is looked for: a key is.
         await living.update_session("s", title="t", idempotency_key="k")
+        # It has been years ahead for long enough to be believed.
+        monkeypatch.setattr("runtime.store.steady_clock.HOLD", 0.0)
         await ahead.cleanup(max_age_hours=1e6, hard_delete_after_days=1e5)
         with psycopg.connect(postgres_url) as other:
             left = {id for (id,) in other.execute("SELECT id FROM writers")}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import structs
 
 from runtime.errors import ApprovalExists, SessionNotFound, TurnLost
 from runtime.store.commands import SessionKey
 from runtime.store.state import TurnPiece
-from runtime.store.store import Store
+from runtime.store.store import Store, open_store
 from runtime.store.turn_commands import Ending
 from runtime.store.turn_reader import PAGE
 from runtime.store.working_turn import TEXT_ROW
@@ -23,6 +25,7 @@ from tests.contract.running import (
     end_in_calls,
     follow_all,
     hear_all,
+    last_message,
     names,
     note,
     said,
@@ -31,6 +34,7 @@ from tests.contract.running import (
 )
 
 MOMENT = 0.02
+TIMES = 120
 
 
 async def rows(running: Running) -> list[TurnPiece]:
@@ -235,6 +239,57 @@ async def test_a_step_from_another_place_is_refused(store: Store) -> None:
 
 async def test_a_session_that_is_deleted_ends_its_turn(store: Store) -> None:
     running = await ask(store)
-    await store.delete_session("s")
+    await running.advance("half")
+    async with store.follow_turn("s", running.id) as follower:
+        await store.delete_session("s")
+        heard = await hear_all(follower)
     with pytest.raises(SessionNotFound):
         await running.advance("more")
+    assert names(heard) == ["turn", "assistant_message", "error"]
+    assert said(told(heard)) == "half"
+    await store.restore_session("s")
+    [turn] = (await store.list_turns("s")).turns
+    error = msgspec.json.decode(heard[-1].data)
+    assert (turn.status, turn.error, error["code"]) == ("interrupted", error["error"], "turn_interrupted")
+    assert (await last_message(store))["content"] == "half"
+    assert await follow_all(store, running.id, heard[-1].id) == []
+    with pytest.raises(TurnLost):
+        await running.advance("more")
+    await (await ask(store)).end()
+
+
+async def test_a_session_restored_at_once_takes_a_new_turn_at_once(store: Store, database_url: str) -> None:
+    """Elsewhere, where that can be: the instance that runs the turn may not have heard of any of it."""
+    async with AsyncExitStack() as stack:
+        elsewhere = store
+        if not store._database.sole_writer:
+            elsewhere = await stack.enter_async_context(open_store(database_url))
+        for _ in range(TIMES):
+            running = await ask(store)
+            await asyncio.gather(*(running.advance(), elsewhere.delete_session("s")), return_exceptions=True)
+            await elsewhere.restore_session("s")
+            new = await ask(elsewhere)
+            with pytest.raises(TurnLost):
+                await running.advance("more")
+            await new.end()
+        statuses = [turn.status for turn in (await store.list_turns("s", limit=2 * TIMES)).turns]
+    assert statuses == ["completed", "interrupted"] * TIMES
+
+
+async def test_the_cleanup_ends_the_turns_of_idle_sessions(store: Store, clock: Clock) -> None:
+    running = await ask(store)
+    clock.pass_seconds(7200)
+    assert (await store.cleanup(max_age_hours=1)).soft_deleted == 1
+    await store.restore_session("s")
+    assert [turn.status for turn in (await store.list_turns("s")).turns] == ["interrupted"]
+    with pytest.raises(TurnLost):
+        await running.end()
+
+
+async def test_a_session_deleted_for_good_leaves_followers_of_its_turn_no_more(store: Store) -> None:
+    running = await ask(store)
+    async with store.follow_turn("s", running.id) as follower:
+        await store.delete_session("s")
+        await store.restore_session("s")
+        await store.delete_session("s", hard=True)
+        assert await hear_all(follower) == []

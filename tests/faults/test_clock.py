@@ -164,3 +164,20 @@ async def test_w12_a_key_is_known_again_after_the_clock_went_back(database_url: 
             assert await client.post("/sessions/s/messages", user("x"), key="k") == first
         assert client.replayed == 2
         assert await server.stop() == 0
+
+
+@pytest.mark.parametrize("ahead", [25 * HOUR, 1000 * HOUR])
+async def test_w12_a_clock_that_was_a_day_ahead_for_some_seconds_has_cost_no_key(
+    database_url: str, clock: Clock, ahead: float
+):
+    async with served(database_url, clock) as (server, client):
+        await client.post("/sessions", {"session_id": "s"})
+        first = await client.post("/sessions/s/messages", user("x"), key="k")
+        clock.jump(ahead)
+        # As the server does by itself every few seconds: it forgets what is old before it answers.
+        cleaned = await client.post("/maintenance/cleanup", {})
+        assert cleaned == {"soft_deleted": 0, "hard_deleted": 0}
+        clock.jump(0.0)
+        assert await client.post("/sessions/s/messages", user("x"), key="k") == first
+        assert client.replayed == 1
+        assert await server.stop() == 0

@@ -61,11 +61,11 @@ async def test_w10_clients_that_disconnect_at_any_moment_leave_nothing_open(
 async def break_off(url: str, chance: Random, turns: asyncio.Semaphore) -> None:
     """Send a request, all of it or a part, and go away without a word, perhaps in mid-answer."""
     requests = (
-        b"POST /sessions/gone/messages HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
+        b"POST /sessions/gone/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY),
-        b"GET /sessions/gone/messages?limit=1000 HTTP/1.1\r\nHost: h\r\n\r\n",
-        b"GET /sessions/gone/events HTTP/1.1\r\nHost: h\r\n\r\n",
-        b"GET /sessions/gone/history HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"GET /sessions/gone/messages?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /sessions/gone/events HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /sessions/gone/history HTTP/1.1\r\nHost: localhost\r\n\r\n",
     )
     request = chance.choice(requests)
     sent = request if chance.random() < 0.7 else request[: chance.randrange(len(request))]

@@ -307,7 +307,7 @@ def request_in_hand(server: ServerProcess) -> socket.socket:
     host, port = server.url.removeprefix("http://").split(":")
     client = socket.create_connection((host, int(port)), timeout=10)
     client.sendall(
-        b"POST /sessions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"POST /sessions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % len(BODY)
     )
     # The handler runs: it has asked for the body.

@@ -76,6 +76,9 @@ def test_an_unknown_variable_names_the_nearest(misspelt: str, meant: str):
         ("LOG_LEVEL", "loud", "DEBUG, INFO, WARNING or ERROR"),
         ("ACCESS_LOG", "yes", "on or off"),
         ("POOL_MIN", "0", "number of connections"),
+        ("ALLOWED_HOSTS", "http://agents", "host names"),
+        ("ALLOWED_HOSTS", "agents:8001", "without ports"),
+        ("ALLOWED_HOSTS", "agents,,others", "host names"),
     ],
 )
 def test_a_wrong_value_names_variable_value_and_what_is_right(name: str, value: str, right: str):

@@ -7,8 +7,9 @@ from msgspec import UNSET
 from runtime.errors import SessionExists, SessionNotFound
 from runtime.store import commands
 from runtime.store.batch import Batch, check_version
-from runtime.store.commands import Forgotten, Outcome, Request, SessionDeleted, SessionWritten
+from runtime.store.commands import Change, Forgotten, Outcome, Request, SessionDeleted, SessionWritten
 from runtime.store.rules.rule import Rules
+from runtime.store.rules.turns import end_with_session
 from runtime.store.state import Details
 from runtime.store.working import WorkingSession
 
@@ -73,9 +74,10 @@ def _delete_session(batch: Batch, request: Request, command: commands.DeleteSess
         batch.erase(session)
     else:
         session.known_details()
+        ended: list[Change] = ["turns"] if end_with_session(batch, session, request) else []
         session.deleted_at = request.at
         # Being deleted is no activity of a session.
-        session.raise_version(session.last_activity, "deleted")
+        session.raise_version(session.last_activity, "deleted", *ended)
     return SessionDeleted(session_id=request.key.session_id, version=session.version)
 
 

@@ -16,6 +16,7 @@ from runtime.store.working import WorkingSession
 from runtime.store.working_turn import WorkingTurn
 
 INTERRUPTED = "the turn was cut off: nobody runs it any more; what was said is kept"
+DELETED = "the session was deleted while the turn ran; what was said is kept"
 
 
 def hand_over(
@@ -100,9 +101,19 @@ def _interrupt_turn(batch: Batch, request: Request, command: commands.InterruptT
     turn = _last_turn(batch, session, command.turn_id)
     if not turn.row.runs or turn.row.beat != command.beat:
         raise TurnLost(command.turn_id)
-    _interrupt(session, turn, turn.unfinished(batch.known.unfinished.get(session.id, "")), request)
+    _interrupt(batch, session, turn, request, INTERRUPTED)
     session.raise_version(request.at, "turns")
     return turn_written(session, turn)
+
+
+def end_with_session(batch: Batch, session: WorkingSession, request: Request) -> bool:
+    """End the turn that runs in a session that is being deleted, if one does: restored, the session takes a
+    new one at once, whatever the instance that ran it has heard by then."""
+    turn = batch.turn(session)
+    if turn is None or not turn.row.runs:
+        return False
+    _interrupt(batch, session, turn, request, DELETED)
+    return True
 
 
 def _last_turn(batch: Batch, session: WorkingSession, turn_id: str) -> WorkingTurn:
@@ -112,15 +123,17 @@ def _last_turn(batch: Batch, session: WorkingSession, turn_id: str) -> WorkingTu
     return turn
 
 
-def _interrupt(session: WorkingSession, turn: WorkingTurn, said: JsonText, request: Request) -> None:
-    """End a turn that nobody runs any more, and keep what it had said."""
+def _interrupt(
+    batch: Batch, session: WorkingSession, turn: WorkingTurn, request: Request, reason: str
+) -> None:
+    """End a turn that is not to go on, and keep what it had said."""
     turn.interrupted = True
-    if said:
+    if said := turn.unfinished(batch.known.unfinished.get(session.id, "")):
         metadata = {"turn_id": turn.row.turn_id, "agent": turn.row.agent, "interrupted": True}
         content = f'"{said}"'
         session.append([NewMessage("assistant", content, metadata=encode_text(metadata))], request.at)
         turn.tell(events.assistant_message(content))
-    end_turn(turn, request, Ending("interrupted", encode_text(INTERRUPTED), "turn_interrupted"))
+    end_turn(turn, request, Ending("interrupted", encode_text(reason), "turn_interrupted"))
 
 
 def turn_written(session: WorkingSession, turn: WorkingTurn) -> TurnWritten:
