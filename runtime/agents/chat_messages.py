@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -36,9 +37,14 @@ def chat_messages(instructions: str, log: Sequence[Message], decisions: Decision
     Every call of a tool is followed by its result, a marked one where there is none in the log; a result
     without its call, and a message that says nothing, are left out. An edited call stands as it was run.
     """
-    stored = ["\n".join(texts_of(each["content"])) for each in log if each["role"] in ("system", "developer")]
+    stored = ["\n".join(_texts(each)) for each in log if each["role"] in ("system", "developer")]
     system = "\n\n".join(text for text in (instructions, *stored) if text)
     return [{"role": "system", "content": system}, *_paired(_from_a_question(log), decisions)]
+
+
+def _texts(message: Message) -> list[str]:
+    content = message["content"]
+    return texts_of(json.loads(bytes(content)) if isinstance(content, msgspec.Raw) else content)
 
 
 def _from_a_question(log: Sequence[Message]) -> Sequence[Message]:
