@@ -205,6 +205,7 @@ def step(session: Conversation, turn: StoredTurn, command: AdvanceTurn, at: date
     for text in command.texts:
         say(turn, value(f'"{text}"'))
     add(session, command.messages, at)
+    asked_at = max(at, turn.started_at)
     for asked in command.approvals:
         approval = Approval(
             call_id=asked.call_id,
@@ -213,8 +214,8 @@ def step(session: Conversation, turn: StoredTurn, command: AdvanceTurn, at: date
             arguments=value(asked.arguments),
             reason=value(asked.reason),
             status="pending",
-            created_at=at,
-            expires_at=None if asked.expires_in is None else at + timedelta(seconds=asked.expires_in),
+            created_at=asked_at,
+            expires_at=None if asked.expires_in is None else asked_at + timedelta(seconds=asked.expires_in),
             decided_at=None,
             modified_arguments=None,
             feedback=None,

@@ -96,17 +96,3 @@ async def read_decisions(store: Store, session_id: str, owner: str, log: Sequenc
         edited={(each.call_id, each.tool_name): each.modified_arguments for each in edited.approvals},
         expired=frozenset((each.call_id, each.tool_name) for each in expired.approvals),
     )
-
-
-async def find_caller(store: Store, session_id: str, owner: str, call_id: str) -> str | None:
-    """The agent that made a call in a turn, as far as the newest messages tell."""
-    page = await store.list_messages(session_id, last=PAGE, role="assistant", owner=owner)
-    for message in reversed(page.messages):
-        if any(_id_of(call) == call_id for call in message.get("tool_calls") or ()):
-            agent = (message.get("metadata") or {}).get("agent")
-            return agent if isinstance(agent, str) else None
-    return None
-
-
-def _id_of(call: Any) -> Any:
-    return call.get("id") if isinstance(call, dict) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runtime.db.database import Database
 from runtime.errors import TurnNotFound
-from runtime.models import TurnList
+from runtime.models import Approval, TurnList
 from runtime.store.commands import SessionKey
 from runtime.store.reader import Reader
 from runtime.store.rows import turn_row_from
@@ -44,3 +44,9 @@ class TurnReader:
         """A page of a turn's events, from a number on."""
         rows = await self._database.fetch("list_turn_events", session_db_id, turn_n, from_n, PAGE)
         return [TurnPiece(turn_n, row["n"], row["kind"], 0, row["data"]) for row in rows]
+
+    async def find_caller(self, key: SessionKey, approval: Approval) -> str | None:
+        """The agent whose turn asked for an approval. Raises SessionNotFound."""
+        head = await self._reader.get_head(key)
+        rows = await self._database.fetch("find_calling_agent", head.id, approval.created_at)
+        return rows[0]["agent"] if rows else None

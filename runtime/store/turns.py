@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 from runtime.errors import RequestError, TurnRunning
 from runtime.metrics import Metrics
-from runtime.models import Decision, TurnList
+from runtime.models import Approval, Decision, TurnList
 from runtime.store.cleanup import forget_old
 from runtime.store.commands import SessionKey
 from runtime.store.feed import TurnListener
@@ -156,6 +156,10 @@ class Turns(Writes, Reads):
         if runs and await self.interrupt_lost_turn(session_id, owner=owner):
             return await self._turn_reader.list_turns(key, limit)
         return found
+
+    async def find_caller(self, approval: Approval, *, owner: str = "") -> str | None:
+        """The agent that made the call which an approval is for; None where no turn made it."""
+        return await self._turn_reader.find_caller(SessionKey(owner, approval.session_id), approval)
 
     async def _get_turn(self, key: SessionKey, turn_id: str) -> tuple[Head, TurnRow]:
         """A turn as it stands, with its session's head: ended, if its process has died."""

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from runtime.agents.chat_messages import Decisions, chat_messages
-from runtime.agents.history import find_caller, read_decisions, read_history
+from runtime.agents.history import read_decisions, read_history
 from runtime.config import Settings
 from runtime.errors import HistoryTooLarge
 from runtime.store.store import Store, open_store
@@ -141,12 +141,3 @@ async def test_what_became_of_approvals_is_read(database_url: str) -> None:
         assert decisions.expired == {("c", "save")}
         nothing = await read_decisions(store, "s", "", [])
         assert not nothing.edited, "there is no call to look for"
-
-
-async def test_the_agent_that_made_a_call_is_found(database_url: str) -> None:
-    async with open_store(database_url, Settings()) as store:
-        made = {**calling(call("a")), "metadata": {"agent": "coder"}}
-        await store.create_session("s", messages=[made, calling(call("b")), user("hi")])
-        assert await find_caller(store, "s", "", "a") == "coder"
-        assert await find_caller(store, "s", "", "b") is None
-        assert await find_caller(store, "s", "", "c") is None

@@ -128,7 +128,9 @@ def tables(query: Query) -> set[str]:
 
 # Postgres: after ANALYZE, which its autovacuum runs by itself.
 
-SETTINGS = " ".join(f"-c {setting}={value}" for setting, value in SESSION.items())
+SETTINGS = " ".join(
+    "-c {}={}".format(setting, value.replace(" ", r"\ ")) for setting, value in SESSION.items()
+)
 INDEXED = ("Index Scan", "Index Only Scan", "Bitmap Index Scan")
 
 
