@@ -19,6 +19,8 @@ FIRST_PAGE, PAGE, GROWTH = 2, 100, 4
 CHARACTERS_A_TOKEN = 4
 # What a model is sent of a message, and what is counted.
 FIELDS = ("seq", "role", "content", "name", "tool_call_id", "tool_calls", "token_count")
+# What stands for the arguments that a person edited where the model cannot be told all of them.
+TOO_LONG = '{"edited":"A person edited these arguments; they are too long to be shown."}'
 # A list of more bytes goes to the model as it is stored: to decode it would hold everybody up.
 LONG_CONTENT = 4096
 
@@ -86,13 +88,29 @@ def _decode_field(name: str, text: bytes) -> Any:
     return msgspec.Raw(text) if name == "content" else json.loads(text)
 
 
-async def read_decisions(store: Store, session_id: str, owner: str, log: Sequence[Message]) -> Decisions:
-    """What became of the calls in a log that waited for a person."""
-    if not any(message.get("tool_calls") for message in log):
+async def read_decisions(
+    store: Store, session_id: str, owner: str, log: Sequence[Message], max_bytes: int
+) -> Decisions:
+    """What became of the calls in a log that waited for a person, with the edited arguments of the newest,
+    as many as fit into so many bytes."""
+    ids = [id for message in reversed(log) for id in _ids_of(message.get("tool_calls"))]
+    if not ids:
         return Decisions()
-    edited = await store.list_approvals(session_id, status="edited", owner=owner)
-    expired = await store.list_approvals(session_id, status="expired", owner=owner)
+    found = await store.list_decisions(session_id, list(dict.fromkeys(ids)), owner=owner)
+    edited = {each.call_id: each for each in found if each.status == "edited"}
+    size, fitting = 0, []
+    for id in filter(edited.__contains__, dict.fromkeys(ids)):
+        size += edited[id].edited_bytes
+        if size > max_bytes:
+            break
+        fitting.append(id)
+    texts = await store.list_edited_arguments(session_id, fitting, owner=owner) if fitting else {}
     return Decisions(
-        edited={(each.call_id, each.tool_name): each.modified_arguments for each in edited.approvals},
-        expired=frozenset((each.call_id, each.tool_name) for each in expired.approvals),
+        edited={(id, each.tool_name): texts.get(id, TOO_LONG) for id, each in edited.items()},
+        expired=frozenset((each.call_id, each.tool_name) for each in found if each.status == "expired"),
     )
+
+
+def _ids_of(calls: Any) -> list[str]:
+    ids = (call.get("id") for call in calls or () if isinstance(call, dict))
+    return [id for id in ids if isinstance(id, str)]

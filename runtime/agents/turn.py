@@ -143,7 +143,7 @@ class TurnRun:
         session_id, owner = self._key.session_id, self._key.owner
         limits = self._registry.limits
         log = await read_history(self._store, session_id, owner, limits.history_tokens, limits.history_bytes)
-        decisions = await read_decisions(self._store, session_id, owner, log)
+        decisions = await read_decisions(self._store, session_id, owner, log, limits.history_bytes)
         return chat_messages(agent.instructions, log, decisions)
 
     def _timed_say(self) -> Callable[[str], None]:

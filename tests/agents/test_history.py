@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from runtime.agents.chat_messages import Decisions, chat_messages
-from runtime.agents.history import read_decisions, read_history
+from runtime.agents.history import TOO_LONG, read_decisions, read_history
 from runtime.config import Settings
 from runtime.errors import HistoryTooLarge
 from runtime.store.store import Store, open_store
@@ -135,9 +135,23 @@ async def test_what_became_of_approvals_is_read(database_url: str) -> None:
             await store.create_approval("s", call_id, "save", {})
             await store.decide_approval("s", call_id, decision, modified_arguments=edit)
         await store.create_approval("s", "c", "save", {}, expires_in=0)
-        log = [{"role": "assistant", "content": None, "tool_calls": [{}]}]
-        decisions = await read_decisions(store, "s", "", log)
-        assert decisions.edited == {("a", "save"): {"path": "a"}}
+        calls = [*({"id": id} for id in "abcd"), {}, 7, {"id": "a\0"}]
+        log = [{"role": "assistant", "content": None, "tool_calls": calls}]
+        decisions = await read_decisions(store, "s", "", log, MIB)
+        assert decisions.edited == {("a", "save"): '{"path":"a"}'}
         assert decisions.expired == {("c", "save")}
-        nothing = await read_decisions(store, "s", "", [])
+        nothing = await read_decisions(store, "s", "", [], MIB)
         assert not nothing.edited, "there is no call to look for"
+
+
+async def test_edited_arguments_are_read_as_far_as_they_fit(database_url: str) -> None:
+    async with open_store(database_url, Settings()) as store:
+        await store.create_session("s")
+        for n in range(4):
+            await store.create_approval("s", str(n), "save", {})
+            edit = {"path": "x" * 1000 * (n + 1)}
+            await store.decide_approval("s", str(n), "edit", modified_arguments=edit)
+        log = [calling({"id": str(n)}) for n in range(4)]
+        decisions = await read_decisions(store, "s", "", log, 8000)
+        lengths = {id: len(text) for (id, _), text in decisions.edited.items()}
+        assert lengths == {"3": 4011, "2": 3011, "1": len(TOO_LONG), "0": len(TOO_LONG)}
