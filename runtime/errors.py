@@ -38,6 +38,7 @@
     │   ├── TooManySteps            a limit of the configuration: as many model calls as a turn may make,
     │   ├── TooManyHandovers        as many handovers,
     │   ├── TurnTimeout             as many seconds
+    │   ├── HistoryTooLarge         as many bytes of the conversation for the model
     │   ├── UnknownAgent            the session is held by an agent that the configuration does not know
     │   └── ModelError              the language model failed
     │       ├── ModelUnavailable    it cannot be reached, or is too busy
@@ -354,6 +355,12 @@ class TurnTimeout(TurnFailed):
     """The turn took as many seconds as the limits allow."""
 
     code = "turn_timeout"
+
+
+class HistoryTooLarge(TurnFailed):
+    """What the model has to be told has more bytes than the limits allow."""
+
+    code = "history_too_large"
 
 
 class UnknownAgent(TurnFailed):

@@ -206,6 +206,7 @@ def step(session: Conversation, turn: StoredTurn, command: AdvanceTurn, at: date
     for text in command.texts:
         say(turn, value(f'"{text}"'))
     add(session, command.messages, at)
+    asked_at = max(at, turn.started_at)
     for asked in command.approvals:
         approval = Approval(
             call_id=asked.call_id,
@@ -214,8 +215,8 @@ def step(session: Conversation, turn: StoredTurn, command: AdvanceTurn, at: date
             encoded_arguments=Raw(asked.arguments),
             reason=value(asked.reason),
             status="pending",
-            created_at=at,
-            expires_at=None if asked.expires_in is None else at + timedelta(seconds=asked.expires_in),
+            created_at=asked_at,
+            expires_at=None if asked.expires_in is None else asked_at + timedelta(seconds=asked.expires_in),
             decided_at=None,
             encoded_modified_arguments=Raw("null"),
             feedback=None,

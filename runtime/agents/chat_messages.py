@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from runtime.store.commands import JsonText
 from runtime.store.messages import texts_of
 
 INTERRUPTED = "Interrupted: this call was never answered. It is not known whether it was carried out."
@@ -22,11 +24,11 @@ Message = dict[str, Any]
 
 
 class Decisions(Struct, frozen=True):
-    """What became of calls that waited for a person: the arguments of those that were edited, and which
-    were decided too late. By the id of a call and its tool: some models use an id again for another tool.
+    """What became of calls that waited for a person: the arguments of those that were edited, as JSON, and
+    which were decided too late. By the id of a call and its tool: some models use an id again for another.
     """
 
-    edited: Mapping[tuple[str, str], Any] = {}
+    edited: Mapping[tuple[str, str], JsonText] = {}
     expired: frozenset[tuple[str, str]] = frozenset()
 
 
@@ -36,9 +38,14 @@ def chat_messages(instructions: str, log: Sequence[Message], decisions: Decision
     Every call of a tool is followed by its result, a marked one where there is none in the log; a result
     without its call, and a message that says nothing, are left out. An edited call stands as it was run.
     """
-    stored = ["\n".join(texts_of(each["content"])) for each in log if each["role"] in ("system", "developer")]
+    stored = ["\n".join(_texts(each)) for each in log if each["role"] in ("system", "developer")]
     system = "\n\n".join(text for text in (instructions, *stored) if text)
     return [{"role": "system", "content": system}, *_paired(_from_a_question(log), decisions)]
+
+
+def _texts(message: Message) -> list[str]:
+    content = message["content"]
+    return texts_of(json.loads(bytes(content)) if isinstance(content, msgspec.Raw) else content)
 
 
 def _from_a_question(log: Sequence[Message]) -> Sequence[Message]:
@@ -105,9 +112,9 @@ def _sent(call: _Call, decisions: Decisions) -> Message:
     """The call as it was run. What the model itself got wrong would be refused when it comes back: its
     result says what was wrong."""
     name, arguments = call.function.name, call.function.arguments
-    edited = decisions.edited.get((call.id, name))
-    if isinstance(edited, dict):
-        arguments = msgspec.json.encode(edited).decode()
+    edited = decisions.edited.get((call.id, name), "")
+    if edited.startswith("{"):
+        arguments = edited
     elif not _is_object(arguments):
         arguments = "{}"
     function = {"name": NOT_IN_A_NAME.sub("_", name)[:LONGEST_NAME] or "_", "arguments": arguments}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+from msgspec import Raw
 
 from runtime.agents.model import Answer, Question
 from runtime.store.messages import texts_of
@@ -54,4 +57,6 @@ def _results_at_the_end(messages: list[dict[str, Any]]) -> list[str]:
 
 
 def _text(message: dict[str, Any]) -> str:
-    return " ".join(texts_of(message.get("content")))
+    content = message.get("content")
+    # A long list comes as it is stored.
+    return " ".join(texts_of(json.loads(bytes(content)) if isinstance(content, Raw) else content))

@@ -15,7 +15,6 @@ from runtime.agents.calls import CallRefused, check_arguments
 from runtime.agents.chat_completions import ChatCompletions
 from runtime.agents.echo import EchoModel
 from runtime.agents.fragments import MAX_CHARACTERS
-from runtime.agents.history import find_caller
 from runtime.agents.model import Model, new_call_id
 from runtime.agents.patience import unbroken
 from runtime.agents.registry import Registry
@@ -149,8 +148,10 @@ class Engine:
         """Whether an approver may put these arguments in place of a model's: those that the agent could not
         have sent itself are refused. Calls that no turn made are not looked at. Raises InvalidInput."""
         approval = await self._store.find_approval(session_id, call_id, owner=owner)
-        agent = await find_caller(self._store, session_id, owner, call_id)
-        if approval is None or agent not in self.registry.agents:
+        if approval is None:
+            return
+        agent = await self._store.find_caller(approval, owner=owner)
+        if agent not in self.registry.agents:
             return
         # What a model may say in one answer bounds its arguments, and the time to check them.
         if len(arguments.text) > MAX_CHARACTERS:

@@ -2,69 +2,115 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from runtime.agents.chat_messages import Decisions, Message
+from runtime.errors import HistoryTooLarge
 from runtime.store.store import Store
 
-# How many messages are read at a time, from the newest back.
-PAGE = 100
+# How many messages are read at a time, from the newest back: at first, at most, and how many times more than
+# the time before, as far as messages as large as those will fit.
+FIRST_PAGE, PAGE, GROWTH = 2, 100, 4
 # What a text is taken to be in tokens where nobody counted them: a few characters are one.
 CHARACTERS_A_TOKEN = 4
+# What a model is sent of a message, and what is counted.
+FIELDS = ("seq", "role", "content", "name", "tool_call_id", "tool_calls", "token_count")
+# What stands for the arguments that a person edited where the model cannot be told all of them.
+TOO_LONG = '{"edited":"A person edited these arguments; they are too long to be shown."}'
+# A list of more bytes goes to the model as it is stored: to decode it would hold everybody up.
+LONG_CONTENT = 4096
 
 
-async def read_history(store: Store, session_id: str, owner: str, tokens: int) -> list[Message]:
-    """The newest messages of a session, oldest first: as many as fit into so many tokens.
+async def read_history(
+    store: Store, session_id: str, owner: str, max_tokens: int, max_bytes: int
+) -> list[Message]:
+    """The newest messages of a session, oldest first: as many as fit into so many tokens and bytes.
 
-    However few that are, the question that they answer is among them.
+    However few that are, the newest is among them, and the question that they answer. Raises HistoryTooLarge
+    where the results of the last calls leave no room for the calls.
     """
-    newest, cut_at = await _read_newest(store, session_id, owner, tokens)
-    if cut_at is not None and not any(message["role"] == "user" for message in newest):
-        page = await store.list_messages(session_id, before=cut_at, limit=1, role="user", owner=owner)
-        return [*page.messages, *newest]
+    newest, whole = await _read_newest(store, session_id, owner, max_tokens, max_bytes)
+    if not whole and not any(message["role"] == "user" for message in newest):
+        before = newest[0]["seq"]
+        page = await store.list_messages(session_id, before=before, limit=1, role="user", owner=owner)
+        return [*map(_decode, page.encoded), *newest]
     return newest
 
 
 async def _read_newest(
-    store: Store, session_id: str, owner: str, tokens: int
-) -> tuple[list[Message], int | None]:
-    """The messages that fit, and the number of the first where others stand before it."""
+    store: Store, session_id: str, owner: str, max_tokens: int, max_bytes: int
+) -> tuple[list[Message], bool]:
+    """The messages that fit, and whether there are no others."""
     newest: list[Message] = []
-    page = await store.list_messages(session_id, last=PAGE, owner=owner)
+    tokens, size, largest, limit = max_tokens, 0, 1, FIRST_PAGE
+    page = await store.list_messages(session_id, last=limit, owner=owner)
     while True:
-        for message, raw in zip(reversed(page.messages), reversed(page.encoded), strict=True):
-            tokens -= message.get("token_count") or len(bytes(raw)) // CHARACTERS_A_TOKEN
+        for raw in map(bytes, reversed(page.encoded)):
+            size, largest = size + len(raw), max(largest, len(raw))
+            if newest and size > max_bytes:
+                return _without_lone_results(newest, max_bytes)[::-1], False
+            message = _decode(raw)
+            tokens -= message.get("token_count") or len(raw) // CHARACTERS_A_TOKEN
             # A result is of no use without its call.
             if newest and tokens < 0 and newest[-1]["role"] != "tool":
-                return newest[::-1], newest[-1]["seq"]
+                return newest[::-1], False
             newest.append(message)
         if not page.more or page.first_seq is None:
-            return newest[::-1], None
-        page = await store.list_messages(session_id, before=page.first_seq, limit=PAGE, owner=owner)
+            return newest[::-1], True
+        limit = min(PAGE, GROWTH * limit, max(1, (max_bytes - size) // largest))
+        page = await store.list_messages(session_id, before=page.first_seq, limit=limit, owner=owner)
 
 
-async def read_decisions(store: Store, session_id: str, owner: str, log: Sequence[Message]) -> Decisions:
-    """What became of the calls in a log that waited for a person."""
-    if not any(message.get("tool_calls") for message in log):
+def _without_lone_results(newest: list[Message], max_bytes: int) -> list[Message]:
+    """The messages, newest first, without the results at the end whose calls did not fit."""
+    length = len(newest)
+    while length and newest[length - 1]["role"] == "tool":
+        length -= 1
+    if not length:
+        raise HistoryTooLarge(
+            f"the last calls and their results have more than the {max_bytes} bytes of limits.history_bytes"
+        )
+    return newest[:length]
+
+
+def _decode(raw: bytes | msgspec.Raw) -> Message:
+    fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    return {name: _decode_field(name, bytes(fields[name])) for name in FIELDS if name in fields}
+
+
+def _decode_field(name: str, text: bytes) -> Any:
+    if len(text) <= LONG_CONTENT or text.startswith(b'"'):
+        return msgspec.json.decode(text)
+    return msgspec.Raw(text) if name == "content" else json.loads(text)
+
+
+async def read_decisions(
+    store: Store, session_id: str, owner: str, log: Sequence[Message], max_bytes: int
+) -> Decisions:
+    """What became of the calls in a log that waited for a person, with the edited arguments of the newest,
+    as many as fit into so many bytes."""
+    ids = [id for message in reversed(log) for id in _ids_of(message.get("tool_calls"))]
+    if not ids:
         return Decisions()
-    edited = await store.list_approvals(session_id, status="edited", owner=owner)
-    expired = await store.list_approvals(session_id, status="expired", owner=owner)
+    found = await store.list_decisions(session_id, list(dict.fromkeys(ids)), owner=owner)
+    edited = {each.call_id: each for each in found if each.status == "edited"}
+    size, fitting = 0, []
+    for id in filter(edited.__contains__, dict.fromkeys(ids)):
+        size += edited[id].edited_bytes
+        if size > max_bytes:
+            break
+        fitting.append(id)
+    texts = await store.list_edited_arguments(session_id, fitting, owner=owner) if fitting else {}
     return Decisions(
-        edited={(each.call_id, each.tool_name): each.modified_arguments for each in edited.approvals},
-        expired=frozenset((each.call_id, each.tool_name) for each in expired.approvals),
+        edited={(id, each.tool_name): texts.get(id, TOO_LONG) for id, each in edited.items()},
+        expired=frozenset((each.call_id, each.tool_name) for each in found if each.status == "expired"),
     )
 
 
-async def find_caller(store: Store, session_id: str, owner: str, call_id: str) -> str | None:
-    """The agent that made a call in a turn, as far as the newest messages tell."""
-    page = await store.list_messages(session_id, last=PAGE, role="assistant", owner=owner)
-    for message in reversed(page.messages):
-        if any(_id_of(call) == call_id for call in message.get("tool_calls") or ()):
-            agent = (message.get("metadata") or {}).get("agent")
-            return agent if isinstance(agent, str) else None
-    return None
-
-
-def _id_of(call: Any) -> Any:
-    return call.get("id") if isinstance(call, dict) else None
+def _ids_of(calls: Any) -> list[str]:
+    ids = (call.get("id") for call in calls or () if isinstance(call, dict))
+    return [id for id in ids if isinstance(id, str)]

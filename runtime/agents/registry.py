@@ -88,6 +88,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     handovers: Annotated[int, Meta(ge=0, le=1000)] = 5
     seconds: Seconds = 600.0
     history_tokens: Annotated[int, Meta(ge=1, le=100_000_000)] = 100_000
+    history_bytes: Annotated[int, Meta(ge=1, le=2**30)] = 4 * 2**20
 
 
 class Registry(Struct, frozen=True):

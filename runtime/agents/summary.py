@@ -46,5 +46,5 @@ def _limits(limits: Limits) -> str:
     return (
         "limits of a turn\n"
         f"  {limits.steps} questions to the model, {limits.handovers} handovers, {limits.seconds:g} seconds\n"
-        f"  {limits.history_tokens} tokens of the conversation sent to the model"
+        f"  {limits.history_tokens} tokens and {limits.history_bytes} bytes of the log sent to the model"
     )

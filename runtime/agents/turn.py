@@ -141,8 +141,9 @@ class TurnRun:
 
     async def _read_messages(self, agent: Agent) -> list[Message]:
         session_id, owner = self._key.session_id, self._key.owner
-        log = await read_history(self._store, session_id, owner, self._registry.limits.history_tokens)
-        decisions = await read_decisions(self._store, session_id, owner, log)
+        limits = self._registry.limits
+        log = await read_history(self._store, session_id, owner, limits.history_tokens, limits.history_bytes)
+        decisions = await read_decisions(self._store, session_id, owner, log, limits.history_bytes)
         return chat_messages(agent.instructions, log, decisions)
 
     def _timed_say(self) -> Callable[[str], None]:

@@ -209,8 +209,10 @@ class Follower:
         if head is None or head.deleted_at is not None or head.id != self.session_db_id:
             return self._end_of_session()
         if version > head.version:
-            # The head is what counts: a notification that goes beyond it is no instance's.
+            # The head is what counts: a notification that goes beyond it is no instance's. What came while it
+            # was believed was taken for known.
             self._version, self._told = head.version, head.changed_version
+            self.look()
         if head.changed_version > self._told:
             self.wake(head.changed_version, head.version, ALL_CHANGES)
         events: list[MessageEvent | ChangedEvent] = []

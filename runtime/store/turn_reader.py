@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
+
+from msgspec import Struct
+
 from runtime.db.database import Database
 from runtime.errors import TurnNotFound
-from runtime.models import TurnList
-from runtime.store.commands import SessionKey
+from runtime.models import Approval, ApprovalStatus, TurnList
+from runtime.store.commands import JsonText, SessionKey
+from runtime.store.inputs import is_key, json_list
 from runtime.store.reader import Reader
 from runtime.store.rows import turn_row_from
-from runtime.store.state import Head, TurnPiece, TurnRow, turn_from
+from runtime.store.state import Head, TurnPiece, TurnRow, decode, turn_from
 
 # How many events are read at a time.
 PAGE = 200
+
+
+class CallDecision(Struct, frozen=True):
+    """What became of a call that waited for a person; `edited_bytes` is the size of edited arguments."""
+
+    call_id: str
+    tool_name: str
+    status: ApprovalStatus
+    edited_bytes: int
 
 
 class TurnReader:
@@ -44,3 +59,40 @@ class TurnReader:
         """A page of a turn's events, from a number on."""
         rows = await self._database.fetch("list_turn_events", session_db_id, turn_n, from_n, PAGE)
         return [TurnPiece(turn_n, row["n"], row["kind"], 0, row["data"]) for row in rows]
+
+    async def find_caller(self, key: SessionKey, approval: Approval) -> str | None:
+        """The agent whose turn asked for an approval. Raises SessionNotFound."""
+        head = await self._reader.get_head(key)
+        rows = await self._database.fetch("find_calling_agent", head.id, approval.created_at)
+        return rows[0]["agent"] if rows else None
+
+    async def list_decisions(
+        self, key: SessionKey, call_ids: Sequence[str], now: datetime
+    ) -> list[CallDecision]:
+        """What became of those calls for which there are approvals, as it stands at a time. Raises
+        SessionNotFound."""
+        head = await self._reader.get_head(key)
+        rows = await self._database.fetch("list_decisions", _names(head, call_ids))
+        return [
+            CallDecision(
+                row["call_id"],
+                decode(row["tool_name"]),
+                "expired" if _is_expired(row["status"], row["expires_at"], now) else row["status"],
+                row["edited_bytes"] or 0,
+            )
+            for row in rows
+        ]
+
+    async def list_edited_arguments(self, key: SessionKey, call_ids: Sequence[str]) -> dict[str, JsonText]:
+        """The arguments that stand in place of the model's, by call. Raises SessionNotFound."""
+        head = await self._reader.get_head(key)
+        rows = await self._database.fetch("list_edited_arguments", _names(head, call_ids))
+        return {row["call_id"]: row["modified_arguments"] for row in rows}
+
+
+def _names(head: Head, call_ids: Sequence[str]) -> str:
+    return json_list([(head.id, call_id) for call_id in call_ids if is_key(call_id)])
+
+
+def _is_expired(status: str, expires_at: datetime | None, now: datetime) -> bool:
+    return status == "pending" and expires_at is not None and expires_at <= now

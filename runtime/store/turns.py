@@ -9,9 +9,9 @@ from typing import Any, Self, Unpack
 
 from runtime.errors import RequestError, TurnRunning
 from runtime.metrics import Metrics
-from runtime.models import Decision, TurnList
+from runtime.models import Approval, Decision, TurnList
 from runtime.store.cleanup import forget_old
-from runtime.store.commands import SessionKey
+from runtime.store.commands import JsonText, SessionKey
 from runtime.store.feed import TurnListener
 from runtime.store.inputs import JsonValue, check_key, check_limit, json_text, optional_text
 from runtime.store.lost_turns import LostTurn, LostTurns
@@ -28,7 +28,7 @@ from runtime.store.turn_commands import (
     Verdict,
 )
 from runtime.store.turn_feed import TurnFollower, parse_position
-from runtime.store.turn_reader import TurnReader
+from runtime.store.turn_reader import CallDecision, TurnReader
 from runtime.store.writes import WriteOptions, Writes, session_key
 
 
@@ -167,6 +167,23 @@ class Turns(Writes, Reads):
         if runs and await self.interrupt_lost_turn(session_id, owner=owner):
             return await self._turn_reader.list_turns(key, limit)
         return found
+
+    async def find_caller(self, approval: Approval, *, owner: str = "") -> str | None:
+        """The agent that made the call which an approval is for; None where no turn made it."""
+        return await self._turn_reader.find_caller(SessionKey(owner, approval.session_id), approval)
+
+    async def list_decisions(
+        self, session_id: str, call_ids: Sequence[str], *, owner: str = ""
+    ) -> list[CallDecision]:
+        """What became of those calls that waited, or wait, for a person."""
+        key = await self._settled(owner, session_id)
+        return await self._turn_reader.list_decisions(key, call_ids, self._clock())
+
+    async def list_edited_arguments(
+        self, session_id: str, call_ids: Sequence[str], *, owner: str = ""
+    ) -> dict[str, JsonText]:
+        """The arguments that a person put in place of the model's, by call."""
+        return await self._turn_reader.list_edited_arguments(SessionKey(owner, session_id), call_ids)
 
     async def _get_turn(self, key: SessionKey, turn_id: str) -> tuple[Head, TurnRow]:
         """A turn as it stands, with its session's head: ended, if its process has died."""

@@ -41,6 +41,14 @@ SELECT session_db_id, n, turn_id, status, agent, started_at, ended_at, error, in
  ORDER BY n DESC
  LIMIT $2;
 
+-- name: find_calling_agent(session_db_id, created_at)
+-- Whose turn asked for the approvals that were made then: a turn ends when it hands out calls.
+SELECT agent
+  FROM turns
+ WHERE session_db_id = $1 AND ended_at = $2
+ ORDER BY n
+ LIMIT 1;
+
 -- name: list_running_turns(after_id, limit)
 -- A page of the turns that run, of all sessions, for whoever looks after those whose process has died.
 SELECT s.id, s.owner, s.session_id, t.turn_id, t.instance, t.beat

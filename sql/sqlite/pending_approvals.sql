@@ -22,6 +22,21 @@ SELECT a.session_db_id, a.call_id, a.tool_name, a.arguments, a.reason, a.status,
   JOIN pending_approvals AS a
     ON a.session_db_id = k.value ->> 0 AND a.call_id = k.value ->> 1;
 
+-- name: list_decisions(names)
+-- What became of the approvals named by [[session_db_id, call_id], …], and the bytes of the arguments that a
+-- person put in place of the model's.
+SELECT a.call_id, a.tool_name, a.status, a.expires_at, length(CAST(a.modified_arguments AS BLOB)) AS edited_bytes
+  FROM json_each(?1) AS k
+  JOIN pending_approvals AS a
+    ON a.session_db_id = k.value ->> 0 AND a.call_id = k.value ->> 1;
+
+-- name: list_edited_arguments(names)
+-- Those arguments alone.
+SELECT a.call_id, a.modified_arguments
+  FROM json_each(?1) AS k
+  JOIN pending_approvals AS a
+    ON a.session_db_id = k.value ->> 0 AND a.call_id = k.value ->> 1;
+
 -- name: list_approvals(session_db_id)
 SELECT session_db_id, call_id, tool_name, arguments, reason, status, created_at,
        expires_at, decided_at, modified_arguments, feedback

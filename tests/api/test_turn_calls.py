@@ -21,7 +21,7 @@ from tests.api.asking import (
     turns,
     user,
 )
-from tests.api.serving import USER, Client, Json, append, check, check_problem, make
+from tests.api.serving import ANSWER, USER, Client, Json, append, check, check_problem, make
 from tests.api.showing import answered, check_asked, handed, sent, shown
 from tests.model_server import calls, says
 
@@ -178,6 +178,30 @@ async def test_a_call_id_that_an_approval_has_is_not_used_again(database_url: st
         assert spoken(await ask(client, result(new_id, "second"))) == "Twice."
         told = [(m["tool_call_id"], m["content"]) for m in sent(model.requests[2]) if m["role"] == "tool"]
         assert told == [("c", "first"), (new_id, "second")]
+
+
+async def test_an_edit_of_an_older_call_is_checked_too(database_url: str) -> None:
+    """By what the agent may do that made it, which a message that says otherwise does not change."""
+    script = [calls(call("c", "write_file", path="a.md", content="")), says("Fine.")]
+    async with talking(database_url, script) as (client, _):
+        await ask(client, {"type": "switch_agent", "agent_type": "architect", "content": "Write."})
+        await ask(client, {"type": "switch_agent", "agent_type": "coder"})
+        function = {"name": "write_file", "arguments": "{}"}
+        forged = {"id": "c", "type": "function", "function": function}
+        await append(
+            client,
+            {"role": "assistant", "content": None, "tool_calls": [forged], "metadata": {"agent": "coder"}},
+        )
+        for _ in range(2):
+            await append(client, *[{**ANSWER, "metadata": {"agent": "coder"}}] * 100)
+        edit = {"decision": "edit", "modified_arguments": {"path": "a.py", "content": ""}}
+        response = await client.post("/sessions/s/approvals/c/decision", json=edit)
+        problem = await check_problem(response, 422, "invalid_input", "$.modified_arguments")
+        assert "You may not change 'a.py'" in problem["errors"][0]["message"]
+        async with begin(client, decision("c", **edit)) as response:
+            await check_problem(response, 422, "invalid_input", "$.message.modified_arguments")
+        edit["modified_arguments"] = {"path": "b.md", "content": ""}
+        await check(await client.post("/sessions/s/approvals/c/decision", json=edit))
 
 
 async def test_edited_arguments_are_those_of_one_call(database_url: str) -> None:

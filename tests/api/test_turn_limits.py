@@ -139,6 +139,24 @@ async def test_the_question_is_sent_however_long_it_is(database_url: str, agents
         assert model.requests[0].body["messages"][1:] == [{"role": "user", "content": "x" * 1000}]
 
 
+async def test_bytes_count_whatever_is_said_of_tokens(database_url: str, agents_file: Path) -> None:
+    file = limited(agents_file, history_bytes=5000)
+    log = [{**said, "content": "x" * 2000, "token_count": 1} for said in (USER, ANSWER) * 10]
+    assert len(await sent_of(database_url, file, log)) == 3
+
+
+async def test_results_of_too_many_bytes_end_the_turn_and_not_the_session(
+    database_url: str, agents_file: Path
+) -> None:
+    file = limited(agents_file, history_bytes=5000)
+    script = [calls(call("c", "look")), says("Better.")]
+    async with talking(database_url, script, agents_file=file) as (client, _):
+        await ask(client, user("Look."))
+        events = await fails(client, result("c", "x" * 10_000), "history_too_large")
+        assert "limits.history_bytes" in events[-1].data["error"]
+        assert spoken(await ask(client, user("Never mind."))) == "Better."
+
+
 async def test_a_long_result_does_not_lose_its_call(database_url: str, agents_file: Path) -> None:
     file = limited(agents_file, history_tokens=100)
     script = [calls(call("c", "look")), says("Seen.")]

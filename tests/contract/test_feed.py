@@ -364,53 +364,6 @@ async def test_r2_a_session_made_anew_elsewhere_is_told_of_here(instances: tuple
         assert await next_messages(follower, 2) == [2]
 
 
-GARBAGE = [
-    *("", "x", "🌇", "null", "7", "{}", "[]", "[null,null]", '["x"]', '["x",7]', '["x",null,1]'),
-    *("[" * 7000, '["x",' + "[" * 7000, '["x",[[1,2,3]]]', '["x",[[1,2,3,["agent"],5]]]', '["x",{"a":[]}]'),
-    *('["x",[[1,2,"3",[]]]]', '["x",[[1.5,2,3,[]]]]', '["x",[[-1,2,3,[]]]]', '["x",[[1,2,3,[7]]]]'),
-    *(f'["x",[[1,2,{10**4000},[]]]]', '["x",[[1,2,1e400,[]]]]', '["x",[[1,2,3,"agent"]]]', "NaN", "\\ud800"),
-]
-
-
-async def test_garbage_on_the_channel_is_one_line_of_log(
-    postgres_url: str, instances: tuple[Store, Store], caplog: pytest.LogCaptureFixture
-) -> None:
-    here, there = instances
-    async with here.follow("s") as follower:
-        assert await follower.events(MOMENT) == []
-        await notify(postgres_url, *GARBAGE * 2)
-        await append(there, 1)
-        assert await next_messages(follower, 1) == [1]
-    # Each instance logs one.
-    assert [(record.name, record.exc_info) for record in caplog.records] == [("agent_runtime.feed", None)] * 2
-
-
-async def test_a_notification_that_lies_holds_nobody_up(
-    postgres_url: str, instances: tuple[Store, Store]
-) -> None:
-    here, there = instances
-    id = (await here._reader.get_head(SessionKey("", "s"))).id
-    async with here.follow("s") as follower:
-        for what in ("[]", '["agent"]', '["deleted"]', '["unheard of"]'):
-            await notify(postgres_url, f'["x",[[{id},{2**63 - 1},{2**63 - 1},{what}]]]')
-            await asyncio.sleep(0)
-            await follower.events(MOMENT)
-            version = (await there.append_messages("s", [user(what)])).version
-            assert (await next_messages(follower, version - 1))[-1] == version - 1
-        await there.switch_agent("s", "coder")
-        changed = await next_change(follower)
-        assert (changed.version, "agent" in changed.what) == (version + 1, True)
-
-
-async def notify(url: str, *payloads: str) -> None:
-    admin = await asyncpg.connect(url)
-    try:
-        for payload in payloads:
-            await admin.execute("SELECT pg_notify('agent_runtime', $1)", payload)
-    finally:
-        await admin.close()
-
-
 async def stop_listening(url: str) -> int:
     """End the connections that listen; how many there were."""
     admin = await asyncpg.connect(url)

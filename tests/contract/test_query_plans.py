@@ -76,7 +76,10 @@ VALUES: dict[str, Any] = {
 }
 NAMES = {
     "list_idempotency_keys": '[["owner 11", "key 4711"], ["", "key 4712"]]',
-    "list_named_approvals": '[[4711, "call 4711"], [1, "call 1"]]',
+    **dict.fromkeys(
+        ("list_named_approvals", "list_decisions", "list_edited_arguments"),
+        '[[4711, "call 4711"], [1, "call 1"]]',
+    ),
 }
 KEYED_BY_NAME = {
     **dict.fromkeys(("raise_batch", "lock_batch", "delete_writer"), "writer 1"),
@@ -130,7 +133,9 @@ def tables(query: Query) -> set[str]:
 
 # Postgres: after ANALYZE, which its autovacuum runs by itself.
 
-SETTINGS = " ".join(f"-c {setting}={value}" for setting, value in SESSION.items())
+SETTINGS = " ".join(
+    "-c {}={}".format(setting, value.replace(" ", r"\ ")) for setting, value in SESSION.items()
+)
 INDEXED = ("Index Scan", "Index Only Scan", "Bitmap Index Scan")
 
 

@@ -15,6 +15,7 @@ from runtime.errors import (
     CallNotOpen,
 )
 from runtime.store.store import Store
+from runtime.store.turn_commands import Ending
 from runtime.store.turns import tool_result, verdict
 from tests.contract.running import (
     Clock,
@@ -156,3 +157,21 @@ async def test_of_many_verdicts_at_once_one_is_carried_out(store: Store) -> None
     verdicts = [store.start_turn("s", verdict=each) for each in (APPROVED, REJECTED) * 10]
     given = await asyncio.gather(*verdicts, return_exceptions=True)
     assert sorted(type(each).__name__ for each in given) == ["ApprovalDecided"] * 19 + ["TurnWritten"]
+
+
+async def test_the_agent_that_made_a_call_is_found(store: Store, clock: Clock) -> None:
+    clock.pass_seconds(1)
+    await end_in_calls(store, "a", waiting=[waits("a")])
+    for jump, call_id in ((-3600.0, "b"), (7200.0, "c")):
+        await store.start_turn("s", agent="coder" if call_id == "b" else "ask")
+        running = await ask(store)
+        # Its end is no earlier than its beginning, whatever the clock does.
+        clock.jump(jump)
+        await running.advance(approvals=(waits(call_id),), ending=Ending("completed"))
+        clock.pass_seconds(1)
+        await store.start_turn("s", agent="debug")
+        clock.pass_seconds(1)
+    await store.create_approval("s", "d", "look", {})
+    found = (await store.list_approvals("s")).approvals
+    callers = {approval.call_id: await store.find_caller(approval) for approval in found}
+    assert callers == {"a": "orchestrator", "b": "coder", "c": "ask", "d": None}

@@ -59,8 +59,10 @@ def _advance(
     turn.renew()
     turn.say(command.texts)
     session.append(command.messages, request.at)
+    # At the time at which the turn ends, by which its agent is found (`find_calling_agent`).
+    asked_at = max(request.at, turn.row.started_at)
     for approval in command.approvals:
-        session.approvals[approval.call_id] = new_approval(approval, request.at)
+        session.approvals[approval.call_id] = new_approval(approval, asked_at)
         changes.add("approvals")
     for event in command.events:
         turn.tell(event)
