@@ -19,6 +19,8 @@ SELECT count(*) AS message_count, coalesce(sum(token_count), 0)::bigint AS token
 SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
   FROM messages
  WHERE session_db_id = $1 AND seq > $2
+   AND NOT (seq > (SELECT cut_after FROM sessions WHERE id = $1)
+            AND seq <= (SELECT cut_through FROM sessions WHERE id = $1))
  ORDER BY seq
  LIMIT $3;
 
@@ -27,6 +29,8 @@ SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_coun
 SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
   FROM messages
  WHERE session_db_id = $1 AND seq < $2
+   AND NOT (seq > (SELECT cut_after FROM sessions WHERE id = $1)
+            AND seq <= (SELECT cut_through FROM sessions WHERE id = $1))
  ORDER BY seq DESC
  LIMIT $3;
 
@@ -34,6 +38,8 @@ SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_coun
 SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
   FROM messages
  WHERE session_db_id = $1 AND role = $2 AND seq > $3
+   AND NOT (seq > (SELECT cut_after FROM sessions WHERE id = $1)
+            AND seq <= (SELECT cut_through FROM sessions WHERE id = $1))
  ORDER BY seq
  LIMIT $4;
 
@@ -41,6 +47,8 @@ SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_coun
 SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
   FROM messages
  WHERE session_db_id = $1 AND role = $2 AND seq < $3
+   AND NOT (seq > (SELECT cut_after FROM sessions WHERE id = $1)
+            AND seq <= (SELECT cut_through FROM sessions WHERE id = $1))
  ORDER BY seq DESC
  LIMIT $4;
 
@@ -49,6 +57,8 @@ SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_coun
 SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
   FROM messages
  WHERE session_db_id = $1
+   AND NOT (seq > (SELECT cut_after FROM sessions WHERE id = $1)
+            AND seq <= (SELECT cut_through FROM sessions WHERE id = $1))
  ORDER BY seq
 OFFSET $2 LIMIT $3;
 
@@ -56,11 +66,19 @@ OFFSET $2 LIMIT $3;
 SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
   FROM messages
  WHERE session_db_id = $1 AND role = $2
+   AND NOT (seq > (SELECT cut_after FROM sessions WHERE id = $1)
+            AND seq <= (SELECT cut_through FROM sessions WHERE id = $1))
  ORDER BY seq
 OFFSET $3 LIMIT $4;
 
 -- name: find_last_message_time(session_db_id)
-SELECT timestamp FROM messages WHERE session_db_id = $1 ORDER BY seq DESC LIMIT 1;
+SELECT timestamp
+  FROM messages
+ WHERE session_db_id = $1
+   AND NOT (seq > (SELECT cut_after FROM sessions WHERE id = $1)
+            AND seq <= (SELECT cut_through FROM sessions WHERE id = $1))
+ ORDER BY seq DESC
+ LIMIT 1;
 
 -- name: list_open_ends(ends)
 -- Of each of the sessions [[session_db_id, seq], …], as if it ended with that message, the last message of
