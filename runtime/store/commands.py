@@ -154,6 +154,13 @@ class ForgetOld(Command, frozen=True):
     events_before: datetime
 
 
+class EraseRows(Command, frozen=True):
+    """Erase some of the rows, at most so many, that sessions which are gone and cuts have left; concerns no
+    session by name."""
+
+    rows: int
+
+
 def weight(command: Command) -> int:
     """About how many bytes a command holds while it waits (W9)."""
     _, *fields = structs.astuple(command)  # The key is counted in the overhead.
@@ -189,11 +196,23 @@ class Lease(Struct, frozen=True):
     instance: str
 
 
+class MeasuredCut(Struct, frozen=True):
+    """What followed message `after` of a session whose last message was `last_seq`: it stands while
+    `cut_version` does, and nothing was added."""
+
+    session_db_id: int
+    after: int
+    cut_version: int
+    last_seq: int
+    message_count: int
+    token_total: int
+
+
 class Request(Struct, frozen=True):
     """A command as it is submitted, with all that `plan` may not make for itself.
 
     `key` names the session also where the command left its id to be made; `lease` is for a turn that
-    is to be started.
+    is to be started; `measured` is for a long cut.
     """
 
     command: Command
@@ -202,6 +221,7 @@ class Request(Struct, frozen=True):
     if_match: int | None = None
     idempotency: IdempotencyKey | None = None
     lease: Lease | None = None
+    measured: MeasuredCut | None = None
 
 
 class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -281,6 +301,13 @@ class ApprovalDeleted(Outcome, frozen=True):
 
 class Forgotten(Outcome, frozen=True):
     """Some of what was old is forgotten."""
+
+
+class Erased(Outcome, frozen=True):
+    """How many rows a portion erased, and the db ids of the sessions that have nothing left to erase."""
+
+    rows: int
+    finished: tuple[int, ...]
 
 
 class Accepted(Struct, frozen=True):

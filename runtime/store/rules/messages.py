@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from runtime.errors import CutNotMeasured
 from runtime.store import commands
 from runtime.store.batch import Batch, check_version
 from runtime.store.commands import Appended, NewMessage, Outcome, Receipt, Replaced, Request, Truncated
@@ -57,13 +58,14 @@ def _same_beginning(
     history += [columns[1:] for columns in session.added]
     same = 0
     for columns, message in zip(history, messages, strict=False):
-        if not _is_same(columns, message):
+        if not is_same(columns, message):
             break
         same += 1
     return history[:same]
 
 
-def _is_same(columns: MessageColumns, message: NewMessage) -> bool:
+def is_same(columns: MessageColumns, message: NewMessage) -> bool:
+    """Whether a stored message, its columns without the session's, is what a message would be stored as."""
     _, role, content, timestamp, *others = columns
     return (
         content == message.content
@@ -104,6 +106,8 @@ def _stored_before(batch: Batch, session: WorkingSession, after: int) -> tuple[i
     """What a cut leaves of the messages stored before this batch: their count and tokens."""
     if session.base is None:
         return 0, 0
+    if (session.id, after) not in batch.known.cuts:
+        raise CutNotMeasured(session.key.session_id)
     count, tokens = batch.known.cuts[session.id, after]
     return session.base.message_count - count, session.base.token_total - tokens
 
