@@ -14,6 +14,7 @@
     │   ├── TurnNotFound
     │   ├── TurnRunning             a session has one turn at a time
     │   ├── TurnLost                the turn has ended, or has gone on in other hands
+    │   ├── CutNotMeasured          inside the store alone: it measures a long cut, and asks again
     │   ├── CallNotOpen             the tool call waits for no result
     │   ├── ApprovalPending         the tool call waits for a person, not for a result
     │   ├── Unauthorized            nothing says who asks, or what says so is wrong
@@ -192,6 +193,18 @@ class TurnLost(RequestError):
 
     def __init__(self, turn_id: str) -> None:
         super().__init__(f"turn {turn_id!r} has ended, or has gone on in other hands")
+
+
+class CutNotMeasured(RequestError):
+    """A cut takes away so many messages that they have to be counted before it is asked for.
+
+    No caller of the store sees this: the store counts them, and asks again.
+    """
+
+    code = "cut_not_measured"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"session {session_id!r} has too many messages to count them while they are cut")
 
 
 class CallNotOpen(RequestError):

@@ -184,7 +184,7 @@ class Interleaving:
         if isinstance(command, commands.ReplaceMessages):
             command = self._keep(command, step)
         command = fitted(command, self.model, step.kept)
-        name = None if isinstance(command, commands.ForgetOld) else step.key
+        name = None if isinstance(command, (commands.ForgetOld, commands.EraseRows)) else step.key
         if name is not None:
             earlier = self._under_key.setdefault(name, command)
             command = earlier if step.again else command

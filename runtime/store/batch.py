@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from runtime.errors import SessionNotFound, VersionMismatch
 from runtime.store.commands import Change, IdempotencyKey, JsonText, Request, SessionKey
+from runtime.store.erasing import Portion
 from runtime.store.state import ApprovalRow, Details, Head, MessageColumns, TurnPiece, TurnRow
 from runtime.store.statements import Rows
 from runtime.store.working import WorkingSession
@@ -43,10 +44,12 @@ class Known:
     """What was read before the batch: the heads, and what its commands name beside them.
 
     `histories` holds the first messages of sessions whose history is to be replaced, by session db id;
-    `cuts` the count and the tokens of the messages after (session db id, seq); `new_ids` enough unused
-    ids for the sessions that the batch may make. By session db id, too: `turns` are the last ones,
-    `unfinished` what those that may be interrupted said that no message holds, `open_ends` where the
-    histories end in calls of tools.
+    `cuts` the count and the tokens of the messages after (session db id, seq), where they are few or were
+    measured; `new_ids` enough unused ids for the sessions that the batch may make. By session db id, too:
+    `turns` are the last ones, `unfinished` what those that may be interrupted said that no message holds,
+    `open_ends` where the histories end in calls of tools; `cut_at_once` is how many messages a cut may erase
+    in this very transaction. `small_sessions` are erased in it if they are to go; `portions` are what is to
+    be erased of what earlier ones left.
     """
 
     heads: dict[SessionKey, Head] = field(default_factory=dict)
@@ -59,6 +62,9 @@ class Known:
     turns: dict[int, TurnRow] = field(default_factory=dict)
     unfinished: dict[int, JsonText] = field(default_factory=dict)
     open_ends: dict[int, list[OpenEnd]] = field(default_factory=dict)
+    cut_at_once: dict[int, int] = field(default_factory=dict)
+    small_sessions: set[int] = field(default_factory=set)
+    portions: list[Portion] = field(default_factory=list)
 
     def open_end(self, session_db_id: int) -> list[OpenEnd]:
         """The stored messages that may be the last of a session, oldest first: its end as it stands, and
@@ -76,7 +82,7 @@ class SessionChange(Struct, frozen=True):
     `head` is None where the session is gone for good; `added` are its new messages as stored, `pieces`
     what its turns came to; None where that has to be read. Those alone leave the version as it is: who
     follows a session is not told of every word, and a client that names a version is not refused
-    because a model speaks.
+    because a model speaks. `leaves_rows` says that something is left to erase.
     """
 
     key: SessionKey
@@ -85,6 +91,7 @@ class SessionChange(Struct, frozen=True):
     added: list[MessageColumns]
     what: frozenset[Change]
     pieces: list[TurnPiece] | None
+    leaves_rows: bool = False
 
 
 class Batch:
@@ -96,6 +103,8 @@ class Batch:
         self.replies = dict(known.replies)
         self.new_replies: list[tuple[object, ...]] = []
         self.erased: dict[SessionKey, Head] = {}
+        self.released_at: dict[int, datetime] = {}
+        self.portions: list[Portion] = []
         self.new_ids = iter(known.new_ids)
         self.forget_before: datetime | None = None
         self.forget_events_before: datetime | None = None
@@ -110,6 +119,7 @@ class Batch:
         session = self.sessions.get(key)
         if session is None and key not in self.erased and (head := self.known.heads.get(key)) is not None:
             session = WorkingSession(head, self.known.details.get(head.id), base=head)
+            session.cut_at_once = self.known.cut_at_once.get(head.id, 0)
             self.sessions[key] = session
         return session
 
@@ -127,10 +137,22 @@ class Batch:
         session = self.sessions[request.key] = WorkingSession(head, details, base=None)
         return session
 
-    def erase(self, session: WorkingSession) -> None:
+    def erase(self, session: WorkingSession, at: datetime) -> None:
+        """Let a session be gone for good; one that is large leaves its rows to be erased in portions."""
         del self.sessions[session.key]
         if session.base is not None:
             self.erased[session.key] = session.base
+            if session.id not in self.known.small_sessions:
+                self.released_at[session.id] = at
+
+    def erase_portions(self) -> list[Portion]:
+        """Erase what was measured for it; once, if it is asked for twice."""
+        portions = [] if self.portions else self.known.portions
+        self.portions += portions
+        for portion in portions:
+            if portion.head is not None and (session := self.find(portion.head.key)) is not None:
+                session.shorten_cut(portion)
+        return portions
 
     def approval(self, session: WorkingSession, call_id: str) -> ApprovalRow | None:
         stored = self.known.approvals.get((session.id, call_id))
@@ -147,7 +169,11 @@ class Batch:
 
     def rows(self) -> Rows:
         rows: Rows = defaultdict(list)
-        rows["delete_session"] += [(head.id,) for head in self.erased.values()]
+        for head in self.erased.values():
+            if head.id in self.released_at:
+                rows["release_session"].append((head.id, self.released_at[head.id]))
+            else:
+                rows["delete_session"].append((head.id,))
         # In the order of their ids: two instances never wait for each other's heads in a circle.
         for session in sorted(self.sessions.values(), key=attrgetter("id")):
             session.write(rows)
@@ -158,16 +184,21 @@ class Batch:
         if self.forget_events_before is not None:
             rows["delete_old_turn_events"].append((self.forget_events_before, FORGET_TURNS))
             rows["forget_turn_events"].append((self.forget_events_before, FORGET_TURNS))
+        for portion in self.portions:
+            portion.write(rows)
         return rows
 
     def changes(self) -> Iterator[SessionChange]:
         for key, head in self.erased.items():
-            yield SessionChange(key, head, None, [], frozenset({"deleted"}), [])
+            gone = frozenset[Change]({"deleted"})
+            yield SessionChange(key, head, None, [], gone, [], head.id in self.released_at)
         for session in self.sessions.values():
             base, what = session.base, frozenset(session.changed)
             pieces = _pieces(session)
-            if base is None or session.version != base.version or pieces:
-                yield SessionChange(session.key, base, session.head(), session.added, what, pieces)
+            head = session.head()
+            if base is None or session.version != base.version or session.is_cut_changed or pieces:
+                left = session.is_cut_changed and head.cut_through > 0
+                yield SessionChange(session.key, base, head, session.added, what, pieces, left)
 
 
 def _pieces(session: WorkingSession) -> list[TurnPiece] | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from runtime.db.database import Database
+from runtime.db.database import Database, Row
 from runtime.models import Cleaned
 from runtime.store.commands import DeleteSession, ForgetOld, Request, SessionDeleted, SessionKey
+from runtime.store.eraser import Eraser
 from runtime.store.steady_clock import SteadyClock
 from runtime.store.writer import Writer
 
@@ -23,6 +24,7 @@ BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 async def clean(
     database: Database,
     writer: Writer,
+    eraser: Eraser,
     now: datetime,
     clock: SteadyClock,
     max_age_hours: float,
@@ -36,15 +38,17 @@ async def clean(
     steady = clock.look()
     idle_since = _before(steady, max_age_hours * 3600)
     deleted_since = _before(steady, hard_delete_after_days * 86_400)
-    sweep = _Sweep(database, writer, now)
+    sweep = _Sweep(writer, now)
     soft = await sweep.delete(
-        "list_idle_sessions", (idle_since, ""), lambda key: DeleteSession(key, idle_since=idle_since)
+        # On from the owner that the last page ended with.
+        lambda owner: database.fetch("list_idle_sessions", idle_since, owner, CHUNK),
+        lambda key: DeleteSession(key, idle_since=idle_since),
     )
     hard = await sweep.delete(
-        "list_erasable_sessions",
-        (deleted_since,),
+        lambda _: database.fetch("list_erasable_sessions", deleted_since, CHUNK),
         lambda key: DeleteSession(key, hard=True, deleted_since=deleted_since),
     )
+    await eraser.wait_for_all()
     await forget_old(database, writer, now, clock, events_kept)
     return Cleaned(soft_deleted=soft, hard_deleted=hard)
 
@@ -83,20 +87,19 @@ def _before(now: datetime, seconds: float) -> datetime:
 
 
 class _Sweep:
-    def __init__(self, database: Database, writer: Writer, now: datetime) -> None:
-        self._database = database
+    def __init__(self, writer: Writer, now: datetime) -> None:
         self._writer = writer
         self._now = now
 
     async def delete(
         self,
-        statement: str,
-        parameters: tuple[object, ...],
+        list_page: Callable[[str], Awaitable[Sequence[Row]]],
         command: Callable[[SessionKey], DeleteSession],
     ) -> int:
-        """Delete what the statement lists, chunk by chunk, until nothing is listed or nothing goes."""
-        total = 0
-        while rows := await self._database.fetch(statement, *parameters, CHUNK):
+        """Delete what is listed behind an owner, chunk by chunk, until nothing is listed or nothing goes."""
+        total, owner = 0, ""
+        while rows := await list_page(owner):
+            owner = rows[-1]["owner"]
             keys = [SessionKey(row["owner"], row["session_id"]) for row in rows]
             requests = [Request(command(key), key, self._now) for key in keys]
             outcomes = await asyncio.gather(*map(self._writer.submit, requests))

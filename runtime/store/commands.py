@@ -157,6 +157,13 @@ class ForgetOld(Command, frozen=True):
     events_before: datetime
 
 
+class EraseRows(Command, frozen=True):
+    """Erase some of the rows, at most so many, that sessions which are gone and cuts have left; concerns no
+    session by name."""
+
+    rows: int
+
+
 def messages_of(command: Command) -> tuple[NewMessage, ...]:
     """The messages that a command would store."""
     messages: tuple[NewMessage, ...] = getattr(command, "messages", ())
@@ -205,11 +212,23 @@ class Lease(Struct, frozen=True):
     instance: str
 
 
+class MeasuredCut(Struct, frozen=True):
+    """What followed message `after` of a session whose last message was `last_seq`: it stands while
+    `cut_version` does, and nothing was added."""
+
+    session_db_id: int
+    after: int
+    cut_version: int
+    last_seq: int
+    message_count: int
+    token_total: int
+
+
 class Request(Struct, frozen=True):
     """A command as it is submitted, with all that `plan` may not make for itself.
 
     `key` names the session also where the command left its id to be made; `lease` is for a turn that
-    is to be started; `size` is the weight of the command.
+    is to be started; `size` is the weight of the command; `measured` is for a long cut.
     """
 
     command: Command
@@ -219,6 +238,7 @@ class Request(Struct, frozen=True):
     idempotency: IdempotencyKey | None = None
     lease: Lease | None = None
     size: int = COMMAND_OVERHEAD
+    measured: MeasuredCut | None = None
 
 
 class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -311,6 +331,13 @@ class ApprovalDeleted(Outcome, frozen=True):
 
 class Forgotten(Outcome, frozen=True):
     """Some of what was old is forgotten."""
+
+
+class Erased(Outcome, frozen=True):
+    """How many rows a portion erased, and the db ids of the sessions that have nothing left to erase."""
+
+    rows: int
+    finished: tuple[int, ...]
 
 
 class Accepted(Struct, frozen=True):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from runtime.db.database import Row, Transaction
 from runtime.store import commands
 from runtime.store.batch import Known, StoredReply
 from runtime.store.cache import Cache
-from runtime.store.commands import NewMessage, Request, SessionKey
+from runtime.store.commands import MeasuredCut, NewMessage, Request, SessionKey
+from runtime.store.cuts import sum_messages
+from runtime.store.erasing import AtOnce
+from runtime.store.erasing_loader import load_portions, load_small_sessions
 from runtime.store.inputs import is_key, json_list
 from runtime.store.rows import approval_row_from, details_from, head_from
 from runtime.store.rules.messages import is_same
@@ -39,9 +42,10 @@ class Loader:
     two that lock a part at a time, each could wait for the other.
     """
 
-    def __init__(self, cache: Cache, *, sole_writer: bool) -> None:
+    def __init__(self, cache: Cache, *, sole_writer: bool, at_once: AtOnce | None = None) -> None:
         self._cache = cache
         self._sole_writer = sole_writer
+        self._at_once = at_once or AtOnce()
 
     async def load(self, tx: Transaction, requests: Sequence[Request], *, lock: bool = False) -> Known:
         """Everything that the requests name, and as many unused ids as they may need.
@@ -57,7 +61,9 @@ class Loader:
             await _load_histories(tx, others, known)
             await load_turns(tx, others, known)
             await _load_approvals(tx, requests, known)
-            await _load_cuts(tx, others, known)
+            await _Cuts(tx, known, self._at_once).load(others)
+            await load_small_sessions(tx, others, known, self._at_once)
+            await load_portions(tx, others, known)
             await _load_new_ids(tx, others, known)
         return known
 
@@ -180,17 +186,61 @@ async def _load_history(
     return history
 
 
-def _length(row: Row) -> int:
-    return sum(len(column) for column in row if isinstance(column, str))
+class _Cuts:
+    """Finds what cuts take away, and what of it may be erased at once."""
+
+    def __init__(self, tx: Transaction, known: Known, at_once: AtOnce) -> None:
+        self._tx = tx
+        self._known = known
+        self._short = at_once.rows
+        self._rows, self._bytes = at_once.rows, at_once.bytes
+
+    async def load(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            head, command = self._known.heads.get(request.key), request.command
+            if head is not None and isinstance(command, commands.TruncateMessages):
+                await self._load_truncation(head, command.after, request.measured)
+            elif head is not None and isinstance(command, commands.ReplaceMessages):
+                await self._load_replacement(head, command.messages)
+
+    async def _load_truncation(self, head: Head, after: int, measured: MeasuredCut | None) -> None:
+        at = (head.id, after, head.cut_version)
+        if measured is not None and (measured.session_db_id, measured.after, measured.cut_version) == at:
+            count, tokens = await sum_messages(self._tx, head, max(after, measured.last_seq), head.last_seq)
+            count, tokens = count + measured.message_count, tokens + measured.token_total
+            self._known.cuts[head.id, after] = count, tokens
+            self._allow(head, 0, 0)
+        else:
+            row = await self._sum_some(head, after)
+            # A longer one is refused until it was measured: the writer does not wait for that.
+            if row["message_count"] <= self._short:
+                self._known.cuts[head.id, after] = row["message_count"], row["token_total"]
+            self._allow(head, row["message_count"], row["size"])
+
+    async def _load_replacement(self, head: Head, messages: Sequence[NewMessage]) -> None:
+        history, kept = self._known.histories[head.id], 0
+        while kept < min(len(history), len(messages)) and is_same(history[kept], messages[kept]):
+            kept += 1
+        row = await self._sum_some(head, history[-1][0] if history else 0)
+        size = sum(map(_length, history[kept:])) + row["size"]
+        self._allow(head, len(history) - kept + row["message_count"], size)
+
+    async def _sum_some(self, head: Head, after: int) -> Row:
+        span = (after, head.last_seq, head.cut_after, head.cut_through)
+        [row] = await self._tx.fetch("sum_messages_after", head.id, *span, self._short + 1)
+        return row
+
+    def _allow(self, head: Head, rows: int, size: int) -> None:
+        """Let a cut erase so much at once, if that is left to this batch."""
+        if rows > self._rows or size > self._bytes:
+            rows = size = 0
+        self._rows -= rows
+        self._bytes -= size
+        self._known.cut_at_once[head.id] = min(rows, self._known.cut_at_once.get(head.id, rows))
 
 
-async def _load_cuts(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
-    for request in requests:
-        head = known.heads.get(request.key)
-        if isinstance(request.command, commands.TruncateMessages) and head is not None:
-            after = request.command.after
-            (row,) = await tx.fetch("sum_messages_after", head.id, after)
-            known.cuts[head.id, after] = (row["message_count"], row["token_total"])
+def _length(columns: Iterable[object]) -> int:
+    return sum(len(column) for column in columns if isinstance(column, str))
 
 
 async def _load_new_ids(tx: Transaction, requests: Sequence[Request], known: Known) -> None:

@@ -6,13 +6,20 @@ from collections import defaultdict
 
 # The statements of a batch in the order in which they run: what goes away makes room for what comes.
 STATEMENTS = (
+    # What refers to others before those, so that a cascade finds nothing.
+    "erase_messages",
+    "erase_turn_events",
+    "erase_agent_switches",
+    "erase_approvals",
+    "erase_turns",
     "delete_session",
+    "release_session",
     "insert_session",
     "insert_agent_context",
     # Before what refers to it: a head that is not what it was taken for ends the batch here.
     "update_head",
     "update_session",
-    "delete_messages_after",
+    "update_cut",
     "insert_message",
     "update_agent_context",
     "insert_agent_switch",

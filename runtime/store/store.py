@@ -19,6 +19,7 @@ from runtime.models import utc_now
 from runtime.store.batch import SessionChange
 from runtime.store.cache import Cache
 from runtime.store.commands import SessionKey
+from runtime.store.eraser import Eraser
 from runtime.store.feed import Feed
 from runtime.store.loader import Loader
 from runtime.store.lost_turns import LostTurns
@@ -84,6 +85,7 @@ class Store(Turns):
             metrics=metrics,
             clock=clock,
         )
+        self._eraser = Eraser(database, self._writer, clock)
         database.listen(self._feed.hear, self._feed.catch_up)
         metrics.cache_bytes.set_function(lambda: self._cache.size)
         metrics.wal_bytes.set_function(database.wal_bytes)
@@ -98,6 +100,7 @@ class Store(Turns):
         for change in changes:
             self._cache.apply(change)
         self._feed.publish(changes)
+        self._eraser.note(changes)
 
     async def check_health(self) -> dict[str, str]:
         """What the store needs, each with "ok" or what is wrong with it."""
@@ -119,13 +122,15 @@ class Store(Turns):
         return self._database.fault() or "ok"
 
     def end_streams(self) -> None:
-        """Let every follower come to its end: the server is stopping."""
+        """End every stream, and every wait for rows to be erased: the server is stopping."""
         self._feed.end()
+        self._eraser.release()
 
     async def close(self, timeout: float) -> int:
         """Store what waits, for up to `timeout` seconds, and close; return how many were lost (W11)."""
         started = time.monotonic()
         self.end_streams()
+        await self._eraser.close()
         reserve = min(CLOSE_SECONDS, timeout / 2)
         self.unstored = await self._writer.close(timeout - reserve)
         with contextlib.suppress(DatabaseError):

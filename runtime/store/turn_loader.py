@@ -10,6 +10,7 @@ from runtime.store.batch import Known, OpenEnd
 from runtime.store.commands import Command, DeleteSession, Request, SessionKey, TruncateMessages
 from runtime.store.inputs import json_list
 from runtime.store.rows import turn_row_from
+from runtime.store.state import Head
 from runtime.store.turn_commands import AdvanceTurn, InterruptTurn, StartTurn, StopTurn
 
 _ABOUT_TURNS = (StartTurn, AdvanceTurn, StopTurn, InterruptTurn)
@@ -45,14 +46,23 @@ async def _load_open_ends(tx: Transaction, requests: Sequence[Request], known: K
         known.open_ends[session_db_id] = [messages[seq] for seq in sorted(messages)]
 
 
-def _ends(starting: set[SessionKey], requests: Sequence[Request], known: Known) -> Iterable[tuple[int, int]]:
+def _ends(
+    starting: set[SessionKey], requests: Sequence[Request], known: Known
+) -> Iterable[tuple[int, int, int, int]]:
     """Where the histories may end when a turn begins: as they are, or cut by a command before it (W3)."""
     for request in requests:
         head = known.heads.get(request.key)
         if head is not None and request.key in starting:
-            yield head.id, MAX_SEQ
+            yield _end(head, MAX_SEQ)
             if isinstance(request.command, TruncateMessages):
-                yield head.id, request.command.after
+                yield _end(head, request.command.after)
+
+
+def _end(head: Head, seq: int) -> tuple[int, int, int, int]:
+    # Where nothing was added since a cut, what it left to erase is not passed over.
+    if head.cut_after < min(seq, head.last_seq) <= head.cut_through:
+        seq = head.cut_after
+    return head.id, seq, head.cut_after, head.cut_through
 
 
 async def _load_unfinished(tx: Transaction, request: Request, known: Known) -> None:

@@ -10,6 +10,7 @@ from msgspec import Raw, structs
 
 from runtime.models import AgentContext, Session
 from runtime.store.commands import Change, JsonText, NewMessage, Receipt
+from runtime.store.erasing import Portion
 from runtime.store.state import ApprovalRow, Details, Head, MessageColumns, decode_optional
 from runtime.store.statements import Rows
 from runtime.store.working_turn import WorkingTurn
@@ -33,6 +34,8 @@ class WorkingSession:
         # What is left of the messages stored before this batch, and those that it adds.
         self.stored_count, self.stored_tokens = head.message_count, head.token_total
         self.stored_last = head.last_seq
+        # How many of those may be erased in the transaction that takes them away.
+        self.cut_at_once = 0
         self.added: list[MessageColumns] = []
         self.switches: list[tuple[object, ...]] = []
         self.approvals: dict[str, ApprovalRow] = {}
@@ -97,6 +100,30 @@ class WorkingSession:
             self.cut_version = self.version + 1
         return removed
 
+    def shorten_cut(self, portion: Portion) -> None:
+        """Note what a portion erases of the messages that earlier cuts took away."""
+        if self.base is not None and portion.head is not None and self.id == portion.head.id:
+            left = portion.last_seq < self.base.cut_through
+            self.cut_after = portion.last_seq if left else 0
+            self.cut_through = self.base.cut_through if left else 0
+
+    def cut_left(self) -> tuple[int, int]:
+        """The stored messages that are taken away and still to be erased: after one number, up to another."""
+        base, left = self.base, (self.cut_after, self.cut_through)
+        if base is None or self.stored_count == base.message_count:
+            return left
+        if self.cut_through > self.stored_last:
+            # It overlaps with what earlier cuts left, and makes one range with it.
+            return min(self.cut_after, self.stored_last), base.last_seq
+        # A second range cannot be noted: what was added since the first cut is erased at once, be it much.
+        if self.cut_through or base.message_count - self.stored_count <= self.cut_at_once:
+            return left
+        return self.stored_last, base.last_seq
+
+    @property
+    def is_cut_changed(self) -> bool:
+        return self.base is not None and self.cut_left() != (self.base.cut_after, self.base.cut_through)
+
     def known_details(self) -> Details:
         assert self.details is not None, "the batch did not load the details that a command needs"
         return self.details
@@ -116,8 +143,8 @@ class WorkingSession:
             deleted_at=self.deleted_at,
             cut_version=self.cut_version,
             changed_version=self.changed_version,
-            cut_after=self.cut_after,
-            cut_through=self.cut_through,
+            cut_after=self.cut_left()[0],
+            cut_through=self.cut_left()[1],
             first_user_seq=self.first_user_seq,
         )
 
@@ -158,6 +185,8 @@ class WorkingSession:
             self._write_new(rows)
         elif self.version != self.base.version:
             self._write_changes(rows, self.base)
+        if self.base is not None:
+            self._write_cut(rows, self.base)
         rows["insert_message"] += self.added
         rows["insert_agent_switch"] += self.switches
         self._write_approvals(rows)
@@ -184,24 +213,24 @@ class WorkingSession:
         )
 
     def _write_changes(self, rows: Rows, base: Head) -> None:
-        if self.stored_last < base.last_seq:
-            rows["delete_messages_after"].append((self.id, self.stored_last))
         rows["update_head"].append(
             (
                 *(self.id, base.version),
                 *(self.version, self.last_seq, self.message_count, self.token_total),
-                *(
-                    self.last_activity,
-                    self.cut_version,
-                    self.changed_version,
-                    self.cut_after,
-                    self.cut_through,
-                ),
+                *(self.last_activity, self.cut_version, self.changed_version),
                 *(self.first_user_seq, self.first_user_text),
             )
         )
         if self.details is not None:
             self._write_details(rows, base, self.details)
+
+    def _write_cut(self, rows: Rows, base: Head) -> None:
+        """Erase the stored messages that were taken away, or leave them to be erased in portions."""
+        left = self.cut_left()
+        if self.stored_count < base.message_count and left[1] != base.last_seq:
+            rows["erase_messages"].append((self.id, self.stored_last, base.last_seq))
+        if left != (base.cut_after, base.cut_through):
+            rows["update_cut"].append((self.id, *left))
 
     def _write_details(self, rows: Rows, base: Head, details: Details) -> None:
         session = _session_columns(details)

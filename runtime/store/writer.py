@@ -75,6 +75,8 @@ class Writer:
     ) -> None:
         self.queue = WriteQueue(limits)
         self.stored = 0
+        # How long the last batch took, in seconds.
+        self.last_seconds = 0.0
         self._database = database
         self._loader = loader
         self._on_commit = on_commit
@@ -299,6 +301,7 @@ class Writer:
 
     def _count_flush(self, planned: Plan, seconds: float) -> None:
         rows = sum(map(len, planned.rows.values()))
+        self.last_seconds = seconds
         self._usual_seconds += (seconds - self._usual_seconds) / 4
         self._metrics.flush_seconds.observe(seconds)
         self._metrics.flush_rows.inc(rows)

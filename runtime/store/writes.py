@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, structs
 
 from runtime.db.database import Database
-from runtime.errors import KeyReused, SessionNotFound
+from runtime.errors import CutNotMeasured, KeyReused, SessionNotFound
 from runtime.models import DEFAULT_AGENT, MAX_EXPIRES_IN, Cleaned, Decision, Durability, Metadata
 from runtime.store import commands
 from runtime.store.cleanup import clean
@@ -36,6 +36,8 @@ from runtime.store.commands import (
     messages_of,
     weight,
 )
+from runtime.store.cuts import measure_cut
+from runtime.store.eraser import Eraser
 from runtime.store.inputs import (
     JsonObject,
     check_key,
@@ -73,6 +75,7 @@ class Writes:
     _database: Database
     _reader: Reader
     _writer: Writer
+    _eraser: Eraser
     _durability: Durability
     _events_kept: float
     _clock: Callable[[], datetime]
@@ -131,9 +134,16 @@ class Writes:
     async def delete_session(
         self, session_id: str, *, hard: bool = False, **options: Unpack[WriteOptions]
     ) -> SessionDeleted:
-        """Delete a session: so that it can be restored, or (`hard`) with all that is in it for good."""
-        command = commands.DeleteSession(session_key(session_id, options), hard=hard)
-        return await self._write(command, SessionDeleted, options)
+        """Delete a session: so that it can be restored, or (`hard`) with all that is in it for good.
+
+        It is gone for good when this is committed. The rows of a large one are erased in portions, which is
+        waited for as long as a write may take.
+        """
+        key = session_key(session_id, options)
+        deleted = await self._write(commands.DeleteSession(key, hard=hard), SessionDeleted, options)
+        if hard:
+            await self._eraser.wait_for(key, self._writer.queue.limits.write_timeout)
+        return deleted
 
     async def restore_session(self, session_id: str, **options: Unpack[WriteOptions]) -> SessionWritten:
         """Take a soft deletion back; a session that is not deleted stays as it is."""
@@ -178,8 +188,17 @@ class Writes:
     ) -> Truncated:
         """Take away the messages that follow number `after`. Their numbers are not used again."""
         check_seq(after, "$.after")
-        command = commands.TruncateMessages(session_key(session_id, options), after)
-        return await self._write(command, Truncated, options)
+        key = session_key(session_id, options)
+        request = await self._request(commands.TruncateMessages(key, after), options)
+        while True:
+            try:
+                return await self._submit(request, Truncated)
+            except CutNotMeasured:
+                # It is counted before the writer is asked again, which may take a while. The count is worth
+                # nothing after another cut.
+                head = await self._reader.find_head(key)
+                measured = None if head is None else await measure_cut(self._database, head, after)
+                request = structs.replace(request, measured=measured)
 
     async def switch_agent(
         self,
@@ -268,6 +287,7 @@ class Writes:
         return await clean(
             self._database,
             self._writer,
+            self._eraser,
             self._clock(),
             self._steady,
             max_age_hours,
@@ -276,8 +296,11 @@ class Writes:
         )
 
     async def _write(self, command: Command, kind: type[OutcomeT], options: WriteOptions) -> OutcomeT:
-        outcome = await self._writer.submit(await self._request(command, options))
-        assert isinstance(outcome, kind), f"a {type(command).__name__} ended in {outcome!r}"
+        return await self._submit(await self._request(command, options), kind)
+
+    async def _submit(self, request: Request, kind: type[OutcomeT]) -> OutcomeT:
+        outcome = await self._writer.submit(request)
+        assert isinstance(outcome, kind), f"a {type(request.command).__name__} ended in {outcome!r}"
         return outcome
 
     async def _request(self, command: Command, options: WriteOptions) -> Request:

@@ -52,12 +52,30 @@ SELECT session_db_id, call_id, tool_name, arguments, reason, status, created_at,
  ORDER BY created_at, call_id;
 
 -- name: count_waiting_approvals(now)
--- Those that never expire and those that have not yet: in two, so that the index passes over the expired.
+-- Those that never expire and those that have not yet: in two, so that the index passes over the expired. Those of
+-- sessions that are gone, and still to be erased, are none.
 SELECT (SELECT count(*) FROM pending_approvals WHERE status = 'pending' AND expires_at IS NULL)
-     + (SELECT count(*) FROM pending_approvals WHERE status = 'pending' AND expires_at > $1) AS waiting;
+     + (SELECT count(*) FROM pending_approvals WHERE status = 'pending' AND expires_at > $1)
+     - (SELECT count(*)
+          FROM sessions AS s
+          JOIN pending_approvals AS a ON a.session_db_id = s.id
+         WHERE s.owner IS NULL AND a.status = 'pending'
+           AND (a.expires_at IS NULL OR a.expires_at > $1)) AS waiting;
 
 -- name: find_approval(session_db_id, call_id)
 SELECT session_db_id, call_id, tool_name, arguments, reason, status, created_at,
        expires_at, decided_at, modified_arguments, feedback
   FROM pending_approvals
  WHERE session_db_id = $1 AND call_id = $2;
+
+-- name: list_approvals_to_erase(session_db_id, after_call_id, limit)
+SELECT call_id, coalesce(size, pg_column_size(tool_name) + pg_column_size(arguments) + coalesce(pg_column_size(reason), 0)
+                           + coalesce(pg_column_size(modified_arguments), 0) + coalesce(pg_column_size(feedback), 0)) AS size
+  FROM pending_approvals
+ WHERE session_db_id = $1 AND call_id > $2
+ ORDER BY call_id
+ LIMIT $3;
+
+-- name: erase_approvals(session_db_id, call_id)
+-- Those up to this one.
+DELETE FROM pending_approvals WHERE session_db_id = $1 AND call_id <= $2;

@@ -53,22 +53,20 @@ INSERT INTO sessions (id, owner, session_id, title, description, metadata, creat
                       first_user_seq, first_user_text)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20);
 
--- name: update_head(id, base_version, version, last_seq, message_count, token_total, last_activity, cut_version, changed_version, cut_after, cut_through, first_user_seq, first_user_text)
+-- name: update_head(id, base_version, version, last_seq, message_count, token_total, last_activity, cut_version, changed_version, first_user_seq, first_user_text)
 -- Only from the version that it was planned from. The text is written when the message that it comes from
 -- is another one; else it stays. Differs because one statement for all the heads of a batch, each parameter
 -- an array, takes half the time of one for each.
 UPDATE sessions AS s
    SET version = n.version, last_seq = n.last_seq, message_count = n.message_count,
        token_total = n.token_total, last_activity = n.last_activity, cut_version = n.cut_version,
-       changed_version = n.changed_version, cut_after = n.cut_after,
-       cut_through = n.cut_through, first_user_seq = n.first_user_seq,
+       changed_version = n.changed_version, first_user_seq = n.first_user_seq,
        first_user_text = CASE WHEN s.first_user_seq IS NOT DISTINCT FROM n.first_user_seq
                               THEN s.first_user_text ELSE n.first_user_text END
   FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
-              $7::timestamptz[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[],
-              $12::bigint[], $13::json[])
+              $7::timestamptz[], $8::bigint[], $9::bigint[], $10::bigint[], $11::json[])
        AS n (id, base_version, version, last_seq, message_count, token_total,
-             last_activity, cut_version, changed_version, cut_after, cut_through, first_user_seq, first_user_text)
+             last_activity, cut_version, changed_version, first_user_seq, first_user_text)
  WHERE s.id = n.id AND s.version = n.base_version;
 
 -- name: update_session(id, title, description, metadata, is_active, deleted_at)
@@ -76,9 +74,71 @@ UPDATE sessions
    SET title = $2, description = $3, metadata = $4, is_active = $5, deleted_at = $6
  WHERE id = $1;
 
+-- name: update_cut(id, cut_after, cut_through)
+-- Which messages are taken away and still to be erased.
+UPDATE sessions SET cut_after = $2, cut_through = $3 WHERE id = $1;
+
 -- name: delete_session(id)
 -- For good, with everything in it.
 DELETE FROM sessions WHERE id = $1;
+
+-- name: release_session(id, deleted_at)
+-- For good at once, but for its rows: they are nobody's, and are erased in portions. The lists of the cleanup, which
+-- go by deleted_at, do not hold it again.
+UPDATE sessions SET owner = NULL, deleted_at = $2, cut_after = 0, cut_through = 0 WHERE id = $1;
+
+-- name: find_erasable()
+-- Whether anything is left to erase, of sessions that are gone and of cuts.
+SELECT EXISTS (SELECT 1 FROM sessions WHERE owner IS NULL)
+       OR EXISTS (SELECT 1 FROM sessions WHERE cut_through > 0) AS found;
+
+-- name: lock_released_sessions(limit)
+-- Sessions that are gone and whose rows are still to be erased; cut_after is the last message that is. Those that
+-- another instance is erasing are passed over: two never wait for each other.
+SELECT id, cut_after
+  FROM sessions
+ WHERE owner IS NULL
+ ORDER BY id
+ LIMIT $1
+   FOR UPDATE SKIP LOCKED;
+
+-- name: lock_cut_sessions(limit)
+-- The heads of sessions whose cut messages are still to be erased. Those that another instance is erasing are passed
+-- over: two never wait for each other.
+SELECT s.id, s.owner, s.session_id, s.version, s.last_seq, s.message_count, s.token_total,
+       s.last_activity, s.deleted_at, s.cut_version, s.changed_version, s.cut_after, s.cut_through,
+       s.first_user_seq
+  FROM sessions AS s
+ WHERE s.cut_through > 0 AND s.owner IS NOT NULL
+ ORDER BY s.id
+ LIMIT $1
+   FOR UPDATE SKIP LOCKED;
+
+-- name: weigh_sessions(session_db_ids, limit)
+-- How many rows of the sessions [id, …] an erasing would take, and their bytes where they may be large, counted in each
+-- table up to a limit.
+SELECT k.id::bigint AS id,
+       m.rows + e.rows + t.rows + w.rows + a.rows AS rows,
+       (m.size + w.size + a.size)::bigint AS size
+  FROM json_array_elements_text($1::json) AS k (id)
+ CROSS JOIN LATERAL
+       (SELECT count(*) AS rows, coalesce(sum(size), 0) AS size
+          FROM (SELECT coalesce(size, pg_column_size(content)) AS size
+                  FROM messages WHERE session_db_id = k.id::bigint LIMIT $2) AS each) AS m
+ CROSS JOIN LATERAL
+       (SELECT count(*) AS rows
+          FROM (SELECT 1 FROM turn_events WHERE session_db_id = k.id::bigint LIMIT $2) AS each) AS e
+ CROSS JOIN LATERAL
+       (SELECT count(*) AS rows
+          FROM (SELECT 1 FROM turns WHERE session_db_id = k.id::bigint LIMIT $2) AS each) AS t
+ CROSS JOIN LATERAL
+       (SELECT count(*) AS rows, coalesce(sum(size), 0) AS size
+          FROM (SELECT coalesce(size, pg_column_size(metadata)) AS size
+                  FROM agent_switches WHERE session_db_id = k.id::bigint LIMIT $2) AS each) AS w
+ CROSS JOIN LATERAL
+       (SELECT count(*) AS rows, coalesce(sum(size), 0) AS size
+          FROM (SELECT coalesce(size, pg_column_size(arguments)) AS size
+                  FROM pending_approvals WHERE session_db_id = k.id::bigint LIMIT $2) AS each) AS a;
 
 -- name: list_sessions(owner, before_activity, before_id, limit)
 -- A page of an owner's sessions, latest activity first. Differs because the owner stands in the order as well:

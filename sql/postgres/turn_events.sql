@@ -27,6 +27,17 @@ SELECT data
              WHERE session_db_id = $1 AND turn_n = $2 AND kind <> 'text')
  ORDER BY n;
 
+-- name: list_turn_events_to_erase(session_db_id, after_turn_n, after_n, limit)
+SELECT turn_n, n, octet_length(data) AS size
+  FROM turn_events
+ WHERE session_db_id = $1 AND (turn_n, n) > ($2, $3)
+ ORDER BY turn_n, n
+ LIMIT $4;
+
+-- name: erase_turn_events(session_db_id, turn_n, n)
+-- Those up to this one.
+DELETE FROM turn_events WHERE session_db_id = $1 AND (turn_n, n) <= ($2, $3);
+
 -- name: delete_old_turn_events(ended_before, limit)
 -- The events of the turns that ended first, but for the last of each, which says how it ended.
 DELETE FROM turn_events AS e

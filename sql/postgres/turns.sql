@@ -79,3 +79,14 @@ UPDATE turns AS t
 -- name: find_oldest_kept_turn()
 -- When the turn ended whose events are to be forgotten next.
 SELECT ended_at FROM turns WHERE events_kept AND ended_at IS NOT NULL ORDER BY ended_at LIMIT 1;
+
+-- name: list_turns_to_erase(session_db_id, after_n, limit)
+SELECT n, coalesce(pg_column_size(error), 0) AS size
+  FROM turns
+ WHERE session_db_id = $1 AND n > $2
+ ORDER BY n
+ LIMIT $3;
+
+-- name: erase_turns(session_db_id, n)
+-- Those up to this one.
+DELETE FROM turns WHERE session_db_id = $1 AND n <= $2;

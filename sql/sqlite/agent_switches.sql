@@ -11,3 +11,14 @@ SELECT n, from_agent, to_agent, switched_at, reason, metadata
  WHERE session_db_id = ?1 AND n < ?2
  ORDER BY n DESC
  LIMIT ?3;
+
+-- name: list_agent_switches_to_erase(session_db_id, after_n, limit)
+SELECT n, coalesce(size, length(CAST(metadata AS BLOB)) + coalesce(length(CAST(reason AS BLOB)), 0)) AS size
+  FROM agent_switches
+ WHERE session_db_id = ?1 AND n > ?2
+ ORDER BY n
+ LIMIT ?3;
+
+-- name: erase_agent_switches(session_db_id, n)
+-- Those up to this one.
+DELETE FROM agent_switches WHERE session_db_id = ?1 AND n <= ?2;

@@ -15,14 +15,21 @@ SELECT migration_id FROM _yoyo_migration ORDER BY migration_id;
 SELECT 1 WHERE 0;
 
 -- name: count_everything()
--- For a person who asks: reads whole tables.
+-- For a person who asks: reads whole tables. What is still to be erased is not counted.
 SELECT (SELECT count(*) FROM sessions WHERE deleted_at IS NULL) AS sessions,
        (SELECT count(*) FROM sessions WHERE deleted_at IS NOT NULL AND owner IS NOT NULL) AS deleted_sessions,
-       (SELECT count(*) FROM messages) AS messages,
-       (SELECT coalesce(sum(token_total), 0) FROM sessions) AS tokens,
-       (SELECT count(*) FROM agent_switches) AS agent_switches,
-       (SELECT count(*) FROM turns) AS turns,
-       (SELECT count(*) FROM pending_approvals WHERE status = 'pending') AS pending_approvals,
+       (SELECT coalesce(sum(message_count), 0) FROM sessions WHERE owner IS NOT NULL) AS messages,
+       (SELECT coalesce(sum(token_total), 0) FROM sessions WHERE owner IS NOT NULL) AS tokens,
+       (SELECT count(*)
+          FROM agent_switches
+         WHERE session_db_id NOT IN (SELECT id FROM sessions WHERE owner IS NULL)) AS agent_switches,
+       (SELECT count(*)
+          FROM turns
+         WHERE session_db_id NOT IN (SELECT id FROM sessions WHERE owner IS NULL)) AS turns,
+       (SELECT count(*)
+          FROM pending_approvals
+         WHERE status = 'pending'
+           AND session_db_id NOT IN (SELECT id FROM sessions WHERE owner IS NULL)) AS pending_approvals,
        (SELECT count(*) FROM idempotency_keys) AS idempotency_keys;
 
 -- name: check_storage(limit)
@@ -30,11 +37,14 @@ SELECT (SELECT count(*) FROM sessions WHERE deleted_at IS NULL) AS sessions,
 SELECT quick_check AS finding FROM pragma_quick_check(?1);
 
 -- name: list_wrong_heads(limit)
--- Sessions whose head and messages disagree: there should be none. Reads whole tables.
+-- Sessions whose head and messages disagree: there should be none. What is still to be erased is no message. Reads
+-- whole tables.
 SELECT s.owner, s.session_id, s.message_count, count(m.seq) AS messages_found, s.last_seq,
        coalesce(max(m.seq), 0) AS last_seq_found
   FROM sessions AS s
-  LEFT JOIN messages AS m ON m.session_db_id = s.id
+  LEFT JOIN messages AS m
+    ON m.session_db_id = s.id AND NOT (m.seq > s.cut_after AND m.seq <= s.cut_through)
+ WHERE s.owner IS NOT NULL
  GROUP BY s.id
 HAVING count(m.seq) <> s.message_count OR coalesce(max(m.seq), 0) > s.last_seq
  LIMIT ?1;

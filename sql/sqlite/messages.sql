@@ -5,20 +5,38 @@ INSERT INTO messages (session_db_id, seq, role, content, timestamp, name, tool_c
                       tool_calls, token_count, metadata, extra)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11);
 
--- name: delete_messages_after(session_db_id, seq)
-DELETE FROM messages WHERE session_db_id = ?1 AND seq > ?2;
+-- name: erase_messages(session_db_id, after_seq, through_seq)
+DELETE FROM messages WHERE session_db_id = ?1 AND seq > ?2 AND seq <= ?3;
 
--- name: sum_messages_after(session_db_id, seq)
--- What a cut after this message would take away.
-SELECT count(*) AS message_count, coalesce(sum(token_count), 0) AS token_total
+-- name: sum_messages_after(session_db_id, after_seq, through_seq, cut_after, cut_through, limit)
+-- What a cut takes away: the first messages behind one, up to another. last_seq is the last that was summed.
+SELECT count(*) AS message_count, coalesce(sum(token_count), 0) AS token_total,
+       coalesce(sum(size), 0) AS size, max(seq) AS last_seq
+  FROM (SELECT seq, token_count,
+               coalesce(size, length(CAST(content AS BLOB)) + coalesce(length(CAST(tool_calls AS BLOB)), 0)
+                              + coalesce(length(CAST(metadata AS BLOB)), 0) + coalesce(length(CAST(extra AS BLOB)), 0)) AS size
+          FROM messages
+         WHERE session_db_id = ?1 AND seq > ?2 AND seq <= ?3
+           AND NOT (seq > ?4 AND seq <= ?5)
+         ORDER BY seq
+         LIMIT ?6) AS taken;
+
+-- name: list_messages_to_erase(session_db_id, after_seq, limit)
+-- About how many bytes each takes.
+SELECT seq, coalesce(size, length(CAST(content AS BLOB)) + coalesce(length(CAST(tool_calls AS BLOB)), 0)
+                      + coalesce(length(CAST(metadata AS BLOB)), 0) + coalesce(length(CAST(extra AS BLOB)), 0)) AS size
   FROM messages
- WHERE session_db_id = ?1 AND seq > ?2;
+ WHERE session_db_id = ?1 AND seq > ?2
+ ORDER BY seq
+ LIMIT ?3;
 
 -- name: list_messages_after(session_db_id, after_seq, limit)
 -- A page of a session's messages, oldest first.
 SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
   FROM messages
  WHERE session_db_id = ?1 AND seq > ?2
+   AND NOT (seq > (SELECT cut_after FROM sessions WHERE id = ?1)
+            AND seq <= (SELECT cut_through FROM sessions WHERE id = ?1))
  ORDER BY seq
  LIMIT ?3;
 
@@ -27,6 +45,8 @@ SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_coun
 SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
   FROM messages
  WHERE session_db_id = ?1 AND seq < ?2
+   AND NOT (seq > (SELECT cut_after FROM sessions WHERE id = ?1)
+            AND seq <= (SELECT cut_through FROM sessions WHERE id = ?1))
  ORDER BY seq DESC
  LIMIT ?3;
 
@@ -34,6 +54,8 @@ SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_coun
 SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
   FROM messages
  WHERE session_db_id = ?1 AND role = ?2 AND seq > ?3
+   AND NOT (seq > (SELECT cut_after FROM sessions WHERE id = ?1)
+            AND seq <= (SELECT cut_through FROM sessions WHERE id = ?1))
  ORDER BY seq
  LIMIT ?4;
 
@@ -41,6 +63,8 @@ SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_coun
 SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
   FROM messages
  WHERE session_db_id = ?1 AND role = ?2 AND seq < ?3
+   AND NOT (seq > (SELECT cut_after FROM sessions WHERE id = ?1)
+            AND seq <= (SELECT cut_through FROM sessions WHERE id = ?1))
  ORDER BY seq DESC
  LIMIT ?4;
 
@@ -49,6 +73,8 @@ SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_coun
 SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
   FROM messages
  WHERE session_db_id = ?1
+   AND NOT (seq > (SELECT cut_after FROM sessions WHERE id = ?1)
+            AND seq <= (SELECT cut_through FROM sessions WHERE id = ?1))
  ORDER BY seq
  LIMIT ?3 OFFSET ?2;
 
@@ -56,24 +82,35 @@ SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_coun
 SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
   FROM messages
  WHERE session_db_id = ?1 AND role = ?2
+   AND NOT (seq > (SELECT cut_after FROM sessions WHERE id = ?1)
+            AND seq <= (SELECT cut_through FROM sessions WHERE id = ?1))
  ORDER BY seq
  LIMIT ?4 OFFSET ?3;
 
 -- name: find_last_message_time(session_db_id)
-SELECT timestamp FROM messages WHERE session_db_id = ?1 ORDER BY seq DESC LIMIT 1;
+SELECT timestamp
+  FROM messages
+ WHERE session_db_id = ?1
+   AND NOT (seq > (SELECT cut_after FROM sessions WHERE id = ?1)
+            AND seq <= (SELECT cut_through FROM sessions WHERE id = ?1))
+ ORDER BY seq DESC
+ LIMIT 1;
 
 -- name: list_open_ends(ends)
--- Of each of the sessions [[session_db_id, seq], …], as if it ended with that message, the last message of
--- a user or an assistant and what follows it: where that message calls tools, the calls and their results.
--- Differs because SQLite's planner may read every message first: CROSS JOIN keeps the order as written.
+-- Of each of the sessions [[session_db_id, seq, cut_after, cut_through], …], as if it ended with that message, the
+-- last message of a user or an assistant and what follows it: where that message calls tools, the calls and their
+-- results. Differs because SQLite's planner may read every message first: CROSS JOIN keeps the order as written.
 SELECT m.session_db_id, m.seq, m.role, m.tool_call_id, m.tool_calls
   FROM json_each(?1) AS k
  CROSS JOIN messages AS m
     ON m.session_db_id = k.value ->> 0
    AND m.seq <= k.value ->> 1
+   AND NOT (m.seq > k.value ->> 2 AND m.seq <= k.value ->> 3)
    AND m.seq >= (SELECT seq
                    FROM messages
-                  WHERE session_db_id = k.value ->> 0 AND role IN ('user', 'assistant') AND seq <= k.value ->> 1
+                  WHERE session_db_id = k.value ->> 0 AND seq <= k.value ->> 1
+                    AND NOT (seq > k.value ->> 2 AND seq <= k.value ->> 3)
+                    AND role IN ('user', 'assistant')
                   ORDER BY seq DESC
                   LIMIT 1)
  ORDER BY m.session_db_id, m.seq;

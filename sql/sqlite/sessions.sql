@@ -56,15 +56,14 @@ INSERT INTO sessions (id, owner, session_id, title, description, metadata, creat
                       first_user_seq, first_user_text)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20);
 
--- name: update_head(id, base_version, version, last_seq, message_count, token_total, last_activity, cut_version, changed_version, cut_after, cut_through, first_user_seq, first_user_text)
+-- name: update_head(id, base_version, version, last_seq, message_count, token_total, last_activity, cut_version, changed_version, first_user_seq, first_user_text)
 -- Only from the version that it was planned from. The text is written when the message that it comes from
 -- is another one; else it stays.
 UPDATE sessions
    SET version = ?3, last_seq = ?4, message_count = ?5, token_total = ?6, last_activity = ?7,
-       cut_version = ?8, changed_version = ?9, cut_after = ?10, cut_through = ?11,
-       first_user_seq = ?12,
-       first_user_text = CASE WHEN first_user_seq IS ?12
-                              THEN first_user_text ELSE ?13 END
+       cut_version = ?8, changed_version = ?9, first_user_seq = ?10,
+       first_user_text = CASE WHEN first_user_seq IS ?10
+                              THEN first_user_text ELSE ?11 END
  WHERE id = ?1 AND version = ?2;
 
 -- name: update_session(id, title, description, metadata, is_active, deleted_at)
@@ -72,9 +71,60 @@ UPDATE sessions
    SET title = ?2, description = ?3, metadata = ?4, is_active = ?5, deleted_at = ?6
  WHERE id = ?1;
 
+-- name: update_cut(id, cut_after, cut_through)
+-- Which messages are taken away and still to be erased.
+UPDATE sessions SET cut_after = ?2, cut_through = ?3 WHERE id = ?1;
+
 -- name: delete_session(id)
 -- For good, with everything in it.
 DELETE FROM sessions WHERE id = ?1;
+
+-- name: release_session(id, deleted_at)
+-- For good at once, but for its rows: they are nobody's, and are erased in portions. The lists of the cleanup, which
+-- go by deleted_at, do not hold it again.
+UPDATE sessions SET owner = NULL, deleted_at = ?2, cut_after = 0, cut_through = 0 WHERE id = ?1;
+
+-- name: find_erasable()
+-- Whether anything is left to erase, of sessions that are gone and of cuts.
+SELECT EXISTS (SELECT 1 FROM sessions WHERE owner IS NULL)
+       OR EXISTS (SELECT 1 FROM sessions WHERE cut_through > 0) AS found;
+
+-- name: lock_released_sessions(limit)
+-- Sessions that are gone and whose rows are still to be erased; cut_after is the last message that is.
+-- Differs because nothing is locked, because BEGIN IMMEDIATE has locked the whole file.
+SELECT id, cut_after FROM sessions WHERE owner IS NULL LIMIT ?1;
+
+-- name: lock_cut_sessions(limit)
+-- The heads of sessions whose cut messages are still to be erased.
+-- Differs because nothing is locked: BEGIN IMMEDIATE has locked the whole file.
+SELECT s.id, s.owner, s.session_id, s.version, s.last_seq, s.message_count, s.token_total,
+       s.last_activity, s.deleted_at, s.cut_version, s.changed_version, s.cut_after, s.cut_through,
+       s.first_user_seq
+  FROM sessions AS s
+ WHERE s.cut_through > 0 AND s.owner IS NOT NULL
+ ORDER BY s.id
+ LIMIT ?1;
+
+-- name: weigh_sessions(session_db_ids, limit)
+-- How many rows of the sessions [id, …] an erasing would take, and their bytes where they may be large, counted in each
+-- table up to a limit.
+-- Differs because SQLite has no LATERAL.
+SELECT k.value AS id,
+       (SELECT count(*) FROM (SELECT 1 FROM messages WHERE session_db_id = k.value LIMIT ?2))
+       + (SELECT count(*) FROM (SELECT 1 FROM turn_events WHERE session_db_id = k.value LIMIT ?2))
+       + (SELECT count(*) FROM (SELECT 1 FROM turns WHERE session_db_id = k.value LIMIT ?2))
+       + (SELECT count(*) FROM (SELECT 1 FROM agent_switches WHERE session_db_id = k.value LIMIT ?2))
+       + (SELECT count(*) FROM (SELECT 1 FROM pending_approvals WHERE session_db_id = k.value LIMIT ?2)) AS rows,
+       (SELECT coalesce(sum(size), 0)
+          FROM (SELECT coalesce(size, length(CAST(content AS BLOB))) AS size
+                  FROM messages WHERE session_db_id = k.value LIMIT ?2))
+       + (SELECT coalesce(sum(size), 0)
+            FROM (SELECT coalesce(size, length(CAST(metadata AS BLOB))) AS size
+                    FROM agent_switches WHERE session_db_id = k.value LIMIT ?2))
+       + (SELECT coalesce(sum(size), 0)
+            FROM (SELECT coalesce(size, length(CAST(arguments AS BLOB))) AS size
+                    FROM pending_approvals WHERE session_db_id = k.value LIMIT ?2)) AS size
+  FROM json_each(?1) AS k;
 
 -- name: list_sessions(owner, before_activity, before_id, limit)
 -- A page of an owner's sessions, latest activity first.

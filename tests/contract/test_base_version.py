@@ -16,7 +16,7 @@ SESSIONS = (1, 2, 3)
 
 def head_row(number: int, base_version: int, *, text: str | None = '"a title"') -> list[object]:
     """The parameters of update_head: a message more, which says what the session is called."""
-    return [number, base_version, base_version + 1, 1, 1, 7, LATER, 0, 0, 0, 0, 1, text]
+    return [number, base_version, base_version + 1, 1, 1, 7, LATER, 0, 0, 1, text]
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ async def test_one_head_that_has_moved_on_is_a_conflict_and_nothing_is_stored(
 async def test_a_title_stays_while_the_message_is_the_same_that_it_comes_from(filled: Database):
     await write(filled, head_row(1, 1), head_row(2, 1))
     async with filled.transaction() as transaction:
-        other = [2, 2, 3, 1, 1, 7, LATER, 0, 0, 0, 0, None, None]
+        other = [2, 2, 3, 1, 1, 7, LATER, 0, 0, None, None]
         await transaction.execute_many("update_head", [head_row(1, 2, text=None), other])
         for number in SESSIONS:
             context = [number, "ask", NOON, NOON, 0, "{}"]

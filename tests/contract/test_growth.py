@@ -95,7 +95,7 @@ def calls(session_db_id: int, name: str) -> list[Call]:
         ("list_heads", [keys]),
         ("lock_heads", [keys]),
         ("insert_message", [session_db_id, end + 1, "user", '"x"', now, *[None] * 6]),
-        ("update_head", [session_db_id, end, end + 1, end + 1, end + 1, 0, now, 0, 0, 0, 0, 1, None]),
+        ("update_head", [session_db_id, end, end + 1, end + 1, end + 1, 0, now, 0, 0, 1, None]),
         ("list_messages_before", [session_db_id, end + 1, PAGE + 1]),
         ("list_messages_after", [session_db_id, 0, PAGE + 1]),
         ("list_messages_after", [session_db_id, end - PAGE, PAGE + 1]),

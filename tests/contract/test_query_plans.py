@@ -30,6 +30,8 @@ MEANT = {
     "lock_batch": "writers has one row an instance",
     "delete_writer": "writers has one row an instance",
     "delete_old_writers": "writers has one row an instance",
+    **dict.fromkeys(("find_erasable", "lock_cut_sessions"), "an index of what is left to erase, and no more"),
+    "count_waiting_approvals": "an index of what is left to erase, and no more",
     "find_oldest_idempotency_key": "the first entry of an index",
     "list_tokens": "a person asks for it, seldom",
     "find_any_token": "the first row of a table",
@@ -40,6 +42,8 @@ EARLY = datetime(2026, 1, 1, 0, 30, tzinfo=UTC)
 VALUES: dict[str, Any] = {
     **dict.fromkeys(("id", "session_db_id", "before_id"), 4711),
     **dict.fromkeys(("seq", "after_seq"), 5),
+    **dict.fromkeys(("through_seq", "after_n", "after_turn_n"), 15),
+    "after_call_id": "call 4711",
     **dict.fromkeys(("before_seq", "last_seq", "message_count", "offset", "limit", "count"), 10),
     **dict.fromkeys(("n", "beat", "before_n", "batch", "switch_count"), 3),
     **dict.fromkeys(("base_version", "version", "cut_version", "changed_version"), 3),
@@ -71,7 +75,7 @@ VALUES: dict[str, Any] = {
     "fingerprint": "f",
     "payload": "p",
     "session_db_ids": "[1, 4711]",
-    "ends": "[[1, 9223372036854775807], [4711, 10]]",
+    "ends": "[[1, 9223372036854775807, 0, 0], [4711, 10, 3, 5]]",
     "keys": '[["owner 11", "session 4711"], ["", "session 4712"]]',
 }
 NAMES = {

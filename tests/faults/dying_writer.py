@@ -41,7 +41,7 @@ async def write(path: str) -> None:
                 await database.truncate_wal()
             if number % 50 == 0:
                 async with database.transaction() as transaction:
-                    await transaction.execute_many("delete_messages_after", [(1, 0)])
+                    await transaction.execute_many("erase_messages", [(1, 0, number)])
         await database.close()
 
 

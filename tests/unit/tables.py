@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar, cast
+
+from msgspec import structs
 
 from runtime.db.queries import find_folder, load_queries
 from runtime.db.sqlite_dialect import bind
 from runtime.store.batch import Known
 from runtime.store.cache import Cache
 from runtime.store.commands import Request, SessionKey
+from runtime.store.cuts import measure_cut
+from runtime.store.erasing import AtOnce
 from runtime.store.loader import Loader
 from runtime.store.statements import STATEMENTS, Rows
 
@@ -32,12 +36,14 @@ COMPARED = {
 }
 
 Columns = dict[str, Any]
+Result = TypeVar("Result")
 
 
 class Tables:
     """A migrated SQLite in memory. It is to the loader what an open transaction is."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: AtOnce | None = None) -> None:
+        self._at_once = at_once
         self._queries = load_queries("sqlite")
         self._connection = sqlite3.connect(
             ":memory:", isolation_level=None, detect_types=sqlite3.PARSE_DECLTYPES
@@ -68,13 +74,12 @@ class Tables:
 
     def known(self, requests: Sequence[Request], truth: Cache | None = None) -> Known:
         """What the loader reads for a batch; it takes the heads that `truth` has from there."""
-        loading = Loader(truth or Cache(0), sole_writer=True).load(self, requests)
-        try:
-            loading.send(None)
-        except StopIteration as done:
-            known: Known = done.value
-            return known
-        raise AssertionError("nothing here has to be waited for")
+        return run(Loader(truth or Cache(0), sole_writer=True, at_once=self._at_once).load(self, requests))
+
+    def measured(self, request: Request) -> Request:
+        """The request with what its cut takes away, as the store measures it."""
+        head, after = self.known([request]).heads[request.key], getattr(request.command, "after", 0)
+        return structs.replace(request, measured=run(measure_cut(self, head, after)))
 
     def apply(self, rows: Rows) -> None:
         """Write what was planned, in the order in which the writer does."""
@@ -89,17 +94,28 @@ class Tables:
 
     def sessions(self) -> dict[SessionKey, Columns]:
         """Each session with all that belongs to it, by table."""
-        rows = {row["id"]: dict(row) for row in self._select("sessions ORDER BY id")}
+        rows = {row["id"]: dict(row) for row in self._select("sessions WHERE owner IS NOT NULL ORDER BY id")}
+        cuts = {id: (row.pop("cut_after"), row.pop("cut_through")) for id, row in rows.items()}
         for row in rows.values():
             # How it is stored, not what is stored.
-            del row["size"], row["cut_after"], row["cut_through"]
+            del row["size"]
         keys = {id: SessionKey(row.pop("owner"), row.pop("session_id")) for id, row in rows.items()}
         found: dict[SessionKey, Columns]
         found = {keys[id]: {"session": row, **{table: [] for table in COMPARED}} for id, row in rows.items()}
         for table, columns in COMPARED.items():
             for row in self._select(f"{table} ORDER BY 1, 2, 3", columns):
-                found[keys[row["session_db_id"]]][table].append(tuple(row)[1:])
+                id, *rest = row
+                # What is still to be erased is not there.
+                if id in keys and not (table == "messages" and cuts[id][0] < rest[0] <= cuts[id][1]):
+                    found[keys[id]][table].append(tuple(rest))
         return found
+
+    def count_rows(self) -> dict[str, int]:
+        """How many rows each table has, also of what is gone."""
+        return {
+            table: self._connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in ("sessions", *COMPARED)
+        }
 
     def replies(self) -> dict[tuple[str, str], tuple[str, str]]:
         """The fingerprint and the reply under each idempotency key."""
@@ -110,6 +126,15 @@ class Tables:
 
     def _select(self, table: str, columns: str = "*") -> Sequence[sqlite3.Row]:
         return self._connection.execute(f"SELECT {columns} FROM {table}").fetchall()
+
+
+def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """What a coroutine returns that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return cast(Result, done.value)
+    raise AssertionError("nothing here has to be waited for")
 
 
 def json_or_none(text: str | None) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from msgspec import structs
 
-from runtime.errors import RequestError
+from runtime.errors import CutNotMeasured, RequestError
 from runtime.models import Approval
 from runtime.store.batch import Known, SessionChange
 from runtime.store.commands import (
@@ -21,11 +21,14 @@ from runtime.store.commands import (
     CreateApproval,
     DecideApproval,
     DeleteApproval,
+    Erased,
+    EraseRows,
     ForgetOld,
     Outcome,
     Request,
     SessionKey,
 )
+from runtime.store.erasing import AtOnce
 from runtime.store.plan import Plan, decode_reply, plan
 from runtime.store.turn_commands import TurnWritten
 from tests.chance import EXISTING, NOON, POOL, TO_BE_NAMED, Chance
@@ -33,7 +36,7 @@ from tests.conversation import Conversation, StoredTurn
 from tests.interleavings import Interleaving, Step, clean_up, interleavings, opening
 from tests.model import SPEECH, Model
 from tests.turn_steps import TURNS
-from tests.unit.tables import Columns, Tables, json_or_none
+from tests.unit.tables import COMPARED, Columns, Tables, json_or_none
 
 pytestmark = pytest.mark.usefixtures("uncounted")
 
@@ -50,9 +53,21 @@ def forget_old(chance: Chance) -> ForgetOld:
     return ForgetOld(TO_BE_NAMED, chance.time(), chance.time())
 
 
+def erase(chance: Chance) -> EraseRows:
+    return EraseRows(TO_BE_NAMED, chance.number(5) + 1)
+
+
 @pytest.fixture(scope="module")
 def tables() -> Iterator[Tables]:
     tables = Tables()
+    yield tables
+    tables.close()
+
+
+@pytest.fixture(scope="module", params=[0, 1, 4])
+def hasty_tables(request: pytest.FixtureRequest) -> Iterator[Tables]:
+    """Tables where what is more than a few rows is left to be erased in portions."""
+    tables = Tables(AtOnce(request.param, 1000 * request.param))
     yield tables
     tables.close()
 
@@ -91,8 +106,23 @@ class Run:
 
     def store(self, requests: Sequence[Request]) -> Plan:
         planned = plan(self.tables.known(requests), requests)
+        if any(isinstance(outcome, CutNotMeasured) for outcome in planned.outcomes):
+            measured = [
+                self.tables.measured(request) if isinstance(outcome, CutNotMeasured) else request
+                for request, outcome in zip(requests, planned.outcomes, strict=True)
+            ]
+            return self.store(measured)
         self.tables.apply(planned.rows)
         return planned
+
+    def erase_all(self) -> None:
+        """Erase all that is left, a row or two at a time."""
+        request = Request(EraseRows(TO_BE_NAMED, 2), TO_BE_NAMED, NOON)
+        while self.tables.known([request]).portions:
+            (outcome,) = self.store([request]).outcomes
+            assert isinstance(outcome, Erased)
+            assert 0 <= outcome.rows <= 2
+            assert outcome.rows or outcome.finished, "a portion that erases nothing would never end"
 
     def _begin(self) -> None:
         self.expected = []
@@ -108,7 +138,7 @@ def visible(outcome: Outcome) -> Outcome:
     """The outcome without what the model does not know: db ids, and events in pieces."""
     if isinstance(outcome, TurnWritten):
         return structs.replace(outcome, session_db_id=0, beginning=())
-    return outcome
+    return structs.replace(outcome, rows=0, finished=()) if isinstance(outcome, Erased) else outcome
 
 
 def state(model: Model) -> dict[SessionKey, Columns]:
@@ -233,6 +263,35 @@ def test_w3_a_batch_leaves_and_answers_what_its_requests_would_one_by_one(
         for batch in run.batches(steps):
             assert outcomes(run.store(batch)) == run.expected
             assert found(tables) == state(run.model)
+
+
+@given(interleavings(clean_up, erase, *TURNS))
+@settings(thoroughly, max_examples=2 * EXAMPLES)
+def test_w3_what_is_left_to_be_erased_is_gone_and_is_erased_whole(
+    hasty_tables: Tables, steps: list[Step]
+) -> None:
+    with hasty_tables.undone():
+        run = Run(hasty_tables)
+        for batch in run.batches(steps):
+            planned = run.store(batch)
+            assert outcomes(planned) == run.expected
+            assert found(hasty_tables) == state(run.model)
+            seen = [change for change in planned.changes if not is_about_rows(change)]
+            assert in_order(told(seen)) == in_order(expected_changes(run).values())
+            check_heads(run, planned.changes)
+        run.erase_all()
+        held = state(run.model)
+        assert found(hasty_tables) == held
+        assert hasty_tables.count_rows() == {
+            "sessions": len(held),
+            **{table: sum(len(session[table]) for session in held.values()) for table in COMPARED},
+        }
+
+
+def is_about_rows(change: SessionChange) -> bool:
+    """Whether it is of how the session is stored alone."""
+    base, head = change.base, change.head
+    return base is not None and head is not None and base.version == head.version and not change.pieces
 
 
 @given(interleavings(clean_up, *TURNS))

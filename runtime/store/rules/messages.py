@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from runtime.errors import CutNotMeasured
 from runtime.store import commands
 from runtime.store.batch import Batch, check_version
 from runtime.store.commands import Appended, NewMessage, Outcome, Receipt, Replaced, Request, Truncated
@@ -105,6 +106,8 @@ def _stored_before(batch: Batch, session: WorkingSession, after: int) -> tuple[i
     """What a cut leaves of the messages stored before this batch: their count and tokens."""
     if session.base is None:
         return 0, 0
+    if (session.id, after) not in batch.known.cuts:
+        raise CutNotMeasured(session.key.session_id)
     count, tokens = batch.known.cuts[session.id, after]
     return session.base.message_count - count, session.base.token_total - tokens
 

@@ -7,7 +7,15 @@ from msgspec import UNSET
 from runtime.errors import SessionExists, SessionNotFound
 from runtime.store import commands
 from runtime.store.batch import Batch, check_version
-from runtime.store.commands import Change, Forgotten, Outcome, Request, SessionDeleted, SessionWritten
+from runtime.store.commands import (
+    Change,
+    Erased,
+    Forgotten,
+    Outcome,
+    Request,
+    SessionDeleted,
+    SessionWritten,
+)
 from runtime.store.rules.rule import Rules
 from runtime.store.rules.turns import end_with_session
 from runtime.store.state import Details
@@ -71,7 +79,7 @@ def _delete_session(batch: Batch, request: Request, command: commands.DeleteSess
     else:
         session = batch.get(request)
     if command.hard:
-        batch.erase(session)
+        batch.erase(session, request.at)
     else:
         session.known_details()
         ended: list[Change] = ["turns"] if end_with_session(batch, session, request) else []
@@ -106,10 +114,21 @@ def _forget_old(batch: Batch, request: Request, command: commands.ForgetOld) -> 
     return Forgotten(session_id="", version=0)
 
 
+def _erase_rows(batch: Batch, request: Request, command: commands.EraseRows) -> Outcome:
+    portions = batch.erase_portions()
+    return Erased(
+        session_id="",
+        version=0,
+        rows=sum(portion.rows for portion in portions),
+        finished=tuple(portion.session_db_id for portion in portions if portion.finished),
+    )
+
+
 RULES: Rules = {
     commands.CreateSession: _create_session,
     commands.UpdateSession: _update_session,
     commands.DeleteSession: _delete_session,
     commands.RestoreSession: _restore_session,
     commands.ForgetOld: _forget_old,
+    commands.EraseRows: _erase_rows,
 }
