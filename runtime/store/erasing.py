@@ -19,22 +19,23 @@ class Portion(Struct, frozen=True):
     """Rows of one session to erase: parameters by statement.
 
     `head` is None where the session is gone: then everything in it goes, and at last the session. Else those
-    messages go that were taken away. They are erased up to `last_seq`; `finished` says that none are left.
+    messages go that were taken away. They begin behind `after`; `finished` says that nothing is left.
     """
 
     session_db_id: int
     head: Head | None
     erased: dict[str, tuple[object, ...]]
     rows: int
-    last_seq: int
+    after: int
     finished: bool
 
     def write(self, rows: Rows) -> None:
-        """Add what has to be written for it; for a session that lives its head says how far it is."""
+        """Add what has to be written for it; of a session that lives its head says how far it is."""
         for statement, parameters in self.erased.items():
             rows[statement].append(parameters)
         if self.head is None and self.finished:
             rows["delete_session"].append((self.session_db_id,))
         elif self.head is None:
-            # Where the next portion begins: it does not pass over what is erased again.
-            rows["update_cut"].append((self.session_db_id, self.last_seq, 0))
+            # The next portion passes over this one, and over none before. Postgres leaves dead entries in the
+            # index until somebody passes over them: else the deletion of the session would, over all of them.
+            rows["update_cut"].append((self.session_db_id, self.after, 0))

@@ -80,45 +80,44 @@ async def load_portions(tx: Transaction, requests: Sequence[Request], known: Kno
             return
 
 
-async def _measure_released(tx: Transaction, session_db_id: int, last_seq: int, budget: _Budget) -> Portion:
+async def _measure_released(tx: Transaction, session_db_id: int, after: int, budget: _Budget) -> Portion:
     before = budget.taken
     erased: dict[str, tuple[object, ...]] = {}
-    seq, finished = await _fit_messages(tx, session_db_id, last_seq, MAX_SEQ, budget)
-    if seq > last_seq:
-        erased["erase_messages"] = (session_db_id, last_seq, seq)
+    after, through, finished = await _fit_messages(tx, session_db_id, after, MAX_SEQ, budget)
+    if through > after:
+        erased["erase_messages"] = (session_db_id, after, through)
     for table in _TABLES:
         if finished:
             key, finished = await _fit(tx, table, session_db_id, budget)
             if key != table.start:
                 erased[table.erasing] = (session_db_id, *key)
-    return Portion(session_db_id, None, erased, budget.taken - before, seq, finished)
+    return Portion(session_db_id, None, erased, budget.taken - before, after, finished)
 
 
 async def _measure_cut(tx: Transaction, head: Head, budget: _Budget) -> Portion:
     before = budget.taken
-    seq, finished = await _fit_messages(tx, head.id, head.cut_after, head.cut_through, budget)
+    after, through, finished = await _fit_messages(tx, head.id, head.cut_after, head.cut_through, budget)
     erased: dict[str, tuple[object, ...]] = {}
-    if seq > head.cut_after:
-        erased["erase_messages"] = (head.id, head.cut_after, seq)
-    last_seq = head.cut_through if finished else seq
-    return Portion(head.id, head, erased, budget.taken - before, last_seq, finished)
+    if through > after:
+        erased["erase_messages"] = (head.id, after, through)
+    return Portion(head.id, head, erased, budget.taken - before, after, finished)
 
 
 async def _fit_messages(
-    tx: Transaction, session_db_id: int, after: int, through: int, budget: _Budget
-) -> tuple[int, bool]:
-    """The last message that fits, and whether none follows it up to `through`."""
+    tx: Transaction, session_db_id: int, after: int, end: int, budget: _Budget
+) -> tuple[int, int, bool]:
+    """Which messages fit, after one and through another, and whether none follow up to `end`."""
+    through, passed = after, False
     while True:
         limit = min(_MESSAGES_PAGE, budget.rows + 1)
-        page = await tx.fetch("list_messages_to_erase", session_db_id, after, limit)
+        page = await tx.fetch("list_messages_to_erase", session_db_id, through, limit)
         for seq, size in page:
-            if seq > through:
-                return after, True
-            if not budget.take(size):
-                return after, False
-            after = seq
+            if seq > end or not budget.take(size):
+                return after, through, seq > end
+            # The rows from before the first one are gone.
+            after, through, passed = after if passed else seq - 1, seq, True
         if len(page) < limit:
-            return after, True
+            return after, through, True
 
 
 async def _fit(

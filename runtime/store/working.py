@@ -103,9 +103,8 @@ class WorkingSession:
     def shorten_cut(self, portion: Portion) -> None:
         """Note what a portion erases of the messages that earlier cuts took away."""
         if self.base is not None and portion.head is not None and self.id == portion.head.id:
-            left = portion.last_seq < self.base.cut_through
-            self.cut_after = portion.last_seq if left else 0
-            self.cut_through = self.base.cut_through if left else 0
+            self.cut_after = 0 if portion.finished else portion.after
+            self.cut_through = 0 if portion.finished else self.base.cut_through
 
     def cut_left(self) -> tuple[int, int]:
         """The stored messages that are taken away and still to be erased: after one number, up to another."""

@@ -93,7 +93,7 @@ SELECT EXISTS (SELECT 1 FROM sessions WHERE owner IS NULL)
        OR EXISTS (SELECT 1 FROM sessions WHERE cut_through > 0) AS found;
 
 -- name: lock_released_sessions(limit)
--- Sessions that are gone and whose rows are still to be erased; cut_after is the last message that is. Those that
+-- Sessions that are gone and whose rows are still to be erased; the messages up to cut_after are. Those that
 -- another instance is erasing are passed over: two never wait for each other.
 SELECT id, cut_after
   FROM sessions
