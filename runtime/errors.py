@@ -49,6 +49,7 @@
     └── StartupError                the program cannot start: one line for the operator
         ├── SettingsError
         ├── DatabaseInUse           another process owns the SQLite file (W13)
+        ├── DatabaseLinked          the SQLite file is known, or in use, under another path (W13)
         ├── FileDamaged             the SQLite file, or its WAL, is not whole; `findings` says more
         ├── MigrationError
         └── StatementError          a file in sql/ is wrong
@@ -428,6 +429,12 @@ class DatabaseInUse(StartupError):
     """Another process owns the SQLite file (W13). The message names it."""
 
     code = "database_in_use"
+
+
+class DatabaseLinked(StartupError):
+    """The SQLite file is in use, or was last open, under another path (W13): its WAL lies beside that one."""
+
+    code = "database_linked"
 
 
 class FileDamaged(StartupError):

@@ -1,21 +1,14 @@
-"""SQLite, by aiosqlite: one connection that writes and checkpoints, a few that read.
-
-aiosqlite runs each connection in a thread of its own and takes its calls in order. Cancelling an await
-does not stop the statement in the thread, so whoever is cancelled waits until it has ended; and the
-thread is not a daemon, so every connection is closed, whatever happens.
-"""
+"""SQLite, by aiosqlite: one connection that writes and checkpoints, a few that read."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import os
 import sqlite3
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 import aiosqlite
@@ -23,16 +16,25 @@ import aiosqlite
 from runtime.db.cancellation import finish
 from runtime.db.database import DatabaseUrl, Dialect, Limits, Row
 from runtime.db.lockfile import LockFile
-from runtime.db.queries import Queries, load_queries
-from runtime.db.slowlog import SlowLog, now
-from runtime.db.sqlite_dialect import DRIVER_ERRORS, bind, is_read_only, translate
+from runtime.db.queries import load_queries
+from runtime.db.slowlog import SlowLog
+from runtime.db.sqlite_connection import (
+    BUSY_SECONDS,
+    SqliteReading,
+    SqliteTransaction,
+    WritingConnection,
+    close,
+    connect,
+    connect_to_write,
+    translated,
+)
+from runtime.db.sqlite_dialect import is_read_only, translate
 from runtime.db.sqlite_files import RESTORE
-from runtime.db.sqlite_readers import Readers
-from runtime.db.sqlite_staging import StagingConnection
+from runtime.db.sqlite_log import Log
+from runtime.db.sqlite_readers import Readers, break_off
 from runtime.db.sqlite_wal import WAL_BUSY_MS, WAL_LIMIT, WAL_SECONDS, Wal
 from runtime.errors import (
     CommitUnknown,
-    DatabaseConflict,
     DatabaseDamaged,
     DatabaseError,
     DatabaseUnavailable,
@@ -44,8 +46,6 @@ logger = logging.getLogger("agent_runtime.db")
 
 # The first that has the operator ->>.
 OLDEST_SQLITE = (3, 38)
-# Another program may look into the file, and hold it for as long as this (seconds).
-BUSY_SECONDS = 1.0
 # A reader takes and gives up the interpreter's lock with each row: four of them list half the sessions that
 # two do, and these leave one free while the other is at something long.
 MAX_READERS = 2
@@ -53,6 +53,8 @@ MAX_READERS = 2
 WRITER_PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA foreign_keys = ON",
+    # Its errors would be lost: see CHECKPOINT_FRAMES.
+    "PRAGMA wal_autocheckpoint = 0",
     f"PRAGMA journal_size_limit = {WAL_LIMIT}",
 )
 # Beside the owner of a file: whoever commits leaves checkpoints to the owner, and waits for its turn between
@@ -62,36 +64,6 @@ GUEST_PRAGMAS = ("PRAGMA foreign_keys = ON", "PRAGMA wal_autocheckpoint = 0", "P
 READER_PRAGMAS = ("PRAGMA query_only = ON",)
 # W5: an acknowledged transaction survives power loss, a buffered one may not.
 SYNCHRONOUS = {True: "PRAGMA synchronous = FULL", False: "PRAGMA synchronous = NORMAL"}
-
-Result = TypeVar("Result")
-
-
-async def _translated(awaitable: Awaitable[Result]) -> Result:
-    try:
-        return await awaitable
-    except DRIVER_ERRORS as error:
-        raise translate(error) from error
-
-
-async def _connect(path: str, pragmas: Sequence[str], **options: Any) -> aiosqlite.Connection:
-    """An open connection. Not to be cancelled: see `finish`."""
-    connection = aiosqlite.connect(
-        path, timeout=BUSY_SECONDS, isolation_level=None, detect_types=sqlite3.PARSE_DECLTYPES, **options
-    )
-    await _translated(connection)
-    try:
-        connection.row_factory = sqlite3.Row
-        for pragma in pragmas:
-            await _translated(connection.execute_fetchall(pragma))
-    except BaseException:
-        await _close(connection)
-        raise
-    return connection
-
-
-async def _close(connection: aiosqlite.Connection) -> None:
-    with suppress(*DRIVER_ERRORS):
-        await connection.close()
 
 
 async def list_applied(url: DatabaseUrl) -> list[str]:
@@ -115,55 +87,12 @@ async def _list_applied(url: DatabaseUrl) -> list[str]:
     except sqlite3.Error as error:
         if str(error).startswith("no such table"):
             return []
-        translated = translate(error)
-        if isinstance(translated, DatabaseDamaged):
+        wrong = translate(error)
+        if isinstance(wrong, DatabaseDamaged):
             raise FileDamaged(url.address, [str(error)], RESTORE) from error
-        raise StartupError(f"DB_URL: cannot read {url}: {translated}") from error
+        raise StartupError(f"DB_URL: cannot read {url}: {wrong}") from error
     finally:
-        await _close(connection)
-
-
-class SqliteReading:
-    """A connection that statements are run on by name."""
-
-    def __init__(self, connection: aiosqlite.Connection, queries: Queries, slow: SlowLog) -> None:
-        self._connection = connection
-        self._queries = queries
-        self._slow = slow
-
-    async def fetch(self, statement: str, *parameters: object) -> Sequence[Row]:
-        """Run a statement by name and return all of its rows."""
-        started = now()
-        try:
-            sql = self._queries[statement].sql
-            return cast(Sequence[Row], await self._connection.execute_fetchall(sql, bind(parameters)))
-        except DRIVER_ERRORS as error:
-            raise translate(error) from error
-        finally:
-            self._slow.note(statement, started)
-
-
-class SqliteTransaction(SqliteReading):
-    """The write transaction while it is open. It writes when it reads next, or at the end."""
-
-    def __init__(
-        self, connection: aiosqlite.Connection, staging: StagingConnection, queries: Queries, slow: SlowLog
-    ) -> None:
-        super().__init__(connection, queries, slow)
-        self._staging = staging
-
-    async def execute_many(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
-        """Run a statement by name once for each row of parameters."""
-        self._staging.stage(functools.partial(self._execute_many, statement, rows))
-
-    def _execute_many(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
-        started, query = now(), self._queries[statement]
-        try:
-            done = self._staging.executemany(query.sql, map(bind, rows))
-            if "base_version" in query.parameters and done.rowcount != len(rows):
-                raise DatabaseConflict(f"a row is not what {statement} took it for")
-        finally:
-            self._slow.note(statement, started)
+        await close(connection)
 
 
 class SqliteDatabase:
@@ -180,16 +109,18 @@ class SqliteDatabase:
         self._queries = load_queries("sqlite")
         self._slow = SlowLog(limits.slow_query_ms)
         self._readers = Readers(
-            lambda: _connect(url.address, READER_PRAGMAS),
+            lambda: connect(url.address, READER_PRAGMAS),
             min(limits.pool_max, MAX_READERS),
             limits.pool_timeout,
         )
         self._turn = asyncio.Lock()
-        self._writer: aiosqlite.Connection | None = None
+        self._writer: WritingConnection | None = None
         self._durable: bool | None = None
         self._closed = False
-        self._truncating: asyncio.Task[None] | None = None
+        self._checkpointing: asyncio.Task[None] | None = None
+        self._checkpoint_due = asyncio.Event()
         self._wal = Wal(url.address)
+        self._log = Log(url.address)
         self._damage = ""
 
     @classmethod
@@ -202,14 +133,15 @@ class SqliteDatabase:
         try:
             await finish(database._open_writer())
             if lock is not None:
+                database._log.open()
                 lock.note_opened()
         except BaseException as error:
             await database.close()
-            if isinstance(error, DatabaseError):
+            if isinstance(error, (DatabaseError, sqlite3.Error, OSError)):
                 raise StartupError(f"DB_URL: cannot open {url}: {error}") from error
             raise
         if lock is not None:
-            database._truncating = asyncio.create_task(database._truncate_regularly())
+            database._checkpointing = asyncio.create_task(database._checkpoint_regularly())
         return database
 
     async def fetch(self, statement: str, *parameters: object) -> Sequence[Row]:
@@ -230,23 +162,22 @@ class SqliteDatabase:
     async def transaction(self, *, durable: bool = True) -> AsyncIterator[SqliteTransaction]:
         """The one write transaction: see `Database.transaction`."""
         async with self._turn:
-            connection = await self._writing_connection()
+            writing = await self._writing_connection()
             committing = False
             try:
-                await self._begin(connection, durable)
-                yield SqliteTransaction(connection, self._staging, self._queries, self._slow)
+                await self._begin(writing, durable)
+                yield SqliteTransaction(writing, self._queries, self._slow, self._limits.command_timeout)
                 committing = True
-                await _translated(connection.commit())
+                await self._commit(writing)
             except BaseException as error:
                 if isinstance(error, DatabaseDamaged):
                     self._note_damage(error)
-                rolled_back = await finish(self._roll_back(connection))
-                if is_read_only(error):
-                    # It was opened while the disk was read-only, and would stay so.
-                    await finish(self._give_up(connection))
-                if committing and not rolled_back:
+                is_gone = await finish(self._clean_up(writing, error))
+                if committing and not is_gone and isinstance(error, Exception):
                     raise CommitUnknown(str(error)) from error
                 raise
+            if self._log.is_checkpoint_due():
+                self._checkpoint_due.set()
 
     def listen(self, on_payload: Callable[[str], None], on_gap: Callable[[], None]) -> None:
         """Nothing: no other process writes here."""
@@ -270,18 +201,23 @@ class SqliteDatabase:
     async def truncate_wal(self) -> None:
         """Bring the WAL back into the file where it has outgrown its limit, in the turn of a transaction."""
         if self._wal.is_too_long():
-            async with self._turn:
-                await self._checkpoint(await self._writing_connection())
+            await self._checkpoint("TRUNCATE")
         self._wal.note()
 
-    async def _checkpoint(self, connection: aiosqlite.Connection) -> None:
-        usual = f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}"
-        for pragma in (
-            f"PRAGMA busy_timeout = {WAL_BUSY_MS}",
-            "PRAGMA wal_checkpoint(TRUNCATE)",
-            usual,
-        ):
-            await _translated(connection.execute_fetchall(pragma))
+    async def _checkpoint(self, mode: str) -> None:
+        async with self._turn:
+            writing = await self._writing_connection()
+            try:
+                for pragma in (
+                    f"PRAGMA busy_timeout = {WAL_BUSY_MS}",
+                    f"PRAGMA wal_checkpoint({mode})",
+                    f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}",
+                ):
+                    await translated(writing.connection.execute_fetchall(pragma))
+            except BaseException as error:
+                await finish(self._clean_up(writing, error))
+                raise
+            self._log.note_checkpoint()
 
     def _note_damage(self, error: DatabaseDamaged) -> None:
         """Nothing more is written to a file that is damaged; what can be read of it is."""
@@ -296,64 +232,107 @@ class SqliteDatabase:
             await finish(self._close_all())
 
     async def _close_all(self) -> None:
-        if self._truncating is not None:
-            self._truncating.cancel()
-            await asyncio.wait([self._truncating])
+        if self._checkpointing is not None:
+            self._checkpointing.cancel()
+            await asyncio.wait([self._checkpointing])
         # The writer last: the last one to close brings the WAL back into the file, and only it may.
         await self._readers.close()
+        with suppress(DatabaseError):
+            await self._make_whole()
+        self._log.release()
         if self._writer is not None:
-            await _close(self._writer)
+            await close(self._writer.connection)
+        self._log.close()
         if self._lock is not None:
             self._lock.release()
 
-    async def _writing_connection(self) -> aiosqlite.Connection:
+    async def _writing_connection(self) -> WritingConnection:
         if self._closed:
             raise DatabaseUnavailable("the database is closed")
         if self._damage:
             raise DatabaseDamaged(self._damage)
+        await finish(self._make_whole())
         if self._writer is None:
-            await finish(self._open_writer())
-        return cast(aiosqlite.Connection, self._writer)
+            return await finish(self._open_writer())
+        return self._writer
 
-    async def _open_writer(self) -> None:
-        made: list[StagingConnection] = []
-
-        def make(*args: Any, **options: Any) -> StagingConnection:
-            made.append(StagingConnection(*args, **options))
-            return made[0]
-
+    async def _open_writer(self) -> WritingConnection:
         pragmas = WRITER_PRAGMAS if self._lock is not None else GUEST_PRAGMAS
-        self._writer = await _connect(self._path, pragmas, factory=make)
-        (self._staging,) = made
+        self._writer = writing = await connect_to_write(self._path, pragmas)
         self._durable = None
+        return writing
 
-    async def _begin(self, connection: aiosqlite.Connection, durable: bool) -> None:
+    async def _begin(self, writing: WritingConnection, durable: bool) -> None:
         if durable is not self._durable:
             self._durable = None
-            await _translated(connection.execute_fetchall(SYNCHRONOUS[durable]))
+            await translated(writing.connection.execute_fetchall(SYNCHRONOUS[durable]))
             self._durable = durable
         # Not staged: this is where it waits for the file, and what waits here is not under way (W8).
-        await _translated(connection.execute_fetchall("BEGIN IMMEDIATE"))
+        await translated(writing.connection.execute_fetchall("BEGIN IMMEDIATE"))
 
-    async def _roll_back(self, connection: aiosqlite.Connection) -> bool:
-        """Whether the transaction is known to be gone. The connection is usable afterwards, or given up."""
+    async def _commit(self, writing: WritingConnection) -> None:
+        seconds = self._limits.command_timeout
         try:
-            # In its turn, after a statement that was cancelled; nothing where no transaction is open.
-            await connection.rollback()
-        except DRIVER_ERRORS:
-            await self._give_up(connection)
-            return False
-        return True
+            async with asyncio.timeout(seconds):
+                await translated(writing.connection.commit())
+        except TimeoutError as error:
+            await finish(break_off(writing.connection))
+            if not writing.staging.committed:
+                raise DatabaseUnavailable(f"a transaction took longer than {seconds:g} s") from error
 
-    async def _give_up(self, connection: aiosqlite.Connection) -> None:
+    async def _clean_up(self, writing: WritingConnection, error: BaseException) -> bool:
+        """Roll back; whether the transaction is then known to be gone, now and after a crash (W14).
+
+        The connection is usable afterwards, or given up.
+        """
+        staging = writing.staging
+        await break_off(writing.connection)
+        if staging.io_error and self._lock is not None:
+            self._log.note_error(staging.io_error)
+        # One that was opened while the disk was read-only would stay so.
+        if not staging.is_usable() or is_read_only(error):
+            await self._give_up(writing)
+        try:
+            await self._make_whole()
+        except DatabaseError as reason:
+            logger.warning("%s: %s", self._path, reason)
+        return not staging.torn or (self._lock is not None and not self._log.doubt)
+
+    async def _give_up(self, writing: WritingConnection) -> None:
         """The next transaction opens another."""
         self._writer = None
-        await _close(connection)
+        await close(writing.connection)
 
-    async def _truncate_regularly(self) -> None:
+    async def _make_whole(self) -> None:
+        """W14: after an I/O error nothing is confirmed before all of the WAL is on the disk once more."""
+        if not self._log.doubt:
+            return
+        writing = self._writer or await self._open_writer()
+        try:
+            # Another process must not write meanwhile.
+            await translated(writing.connection.execute_fetchall("BEGIN IMMEDIATE"))
+            await asyncio.to_thread(self._log.make_whole)
+            await translated(writing.connection.rollback())
+        except DatabaseError as error:
+            await self._give_up(writing)
+            if isinstance(error, DatabaseDamaged):
+                self._note_damage(error)
+                raise
+            raise DatabaseUnavailable(self._log.explain(str(error))) from error
+
+    async def _checkpoint_regularly(self) -> None:
+        now = asyncio.get_running_loop().time
+        truncate_at = now() + WAL_SECONDS
         while True:
-            await asyncio.sleep(WAL_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(truncate_at):
+                    await self._checkpoint_due.wait()
+            self._checkpoint_due.clear()
             try:
-                await self.truncate_wal()
+                if now() < truncate_at:
+                    await self._checkpoint("PASSIVE")
+                else:
+                    truncate_at = now() + WAL_SECONDS
+                    await self.truncate_wal()
             except DatabaseError as error:
                 logger.warning("the WAL of %s could not be cut back: %s", self._path, error)

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import struct
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from runtime.db.lockfile import LockFile
 from runtime.db.sqlite_dialect import DAMAGED
-from runtime.errors import FileDamaged
+from runtime.db.sqlite_wal import FRAME_HEADER, INDEX_BYTES, WalIndex, parse_index, rewrite_all
+from runtime.errors import FileDamaged, StartupError
 
 MAGIC = b"SQLite format 3\0"
 PAGE_SIZES = {2**n for n in range(9, 17)}
@@ -34,29 +33,6 @@ ACCEPT = (
     "delete the file of the same name that ends in -shm"
 )
 
-# Version, unused, change counter, whether it is set up, byte order, page size, frames, pages; the checksum
-# of the last frame, the salts, a checksum. It stands there twice, then comes how many frames are in the
-# database file already.
-INDEX = struct.Struct("=3I2BH2I2I8s8s")
-INDEX_VERSION = 3_007_000
-WAL_HEADER, FRAME_HEADER = 32, 24
-
-
-@dataclass(frozen=True)
-class WalIndex:
-    """What a process knew of the WAL when it died."""
-
-    page_size: int
-    frames: int
-    backfilled: int
-    checksum: bytes
-    salts: bytes
-
-    @property
-    def wal_bytes(self) -> int:
-        """How long the WAL must be at least."""
-        return WAL_HEADER + self.frames * (FRAME_HEADER + self.page_size)
-
 
 def own_file(path: Path) -> LockFile:
     """Own the database file, which is whole as far as can be told at once.
@@ -66,6 +42,11 @@ def own_file(path: Path) -> LockFile:
     lock = LockFile.take(path)
     try:
         check_file(path, index_is_true=lock.same_boot)
+        # W14: the last owner may have died after a sync had failed.
+        rewrite_all(str(path))
+    except OSError as error:
+        lock.release()
+        raise StartupError(f"DB_URL: cannot write to the WAL of {path}: {error.strerror}") from error
     except BaseException:
         lock.release()
         raise
@@ -98,18 +79,7 @@ def _find_lost_writes(path: Path) -> str:
 
 
 def _read_index(path: Path) -> WalIndex | None:
-    """None where there is no index, or one that was being written: SQLite makes it anew."""
-    raw = _read(f"{path}-shm", 2 * INDEX.size + 4)
-    header = raw[: INDEX.size]
-    if len(raw) < 2 * INDEX.size + 4 or header != raw[INDEX.size : 2 * INDEX.size]:
-        return None
-    version, _, _, is_set_up, _, size, frames, _, *checksum, salts, _ = INDEX.unpack(header)
-    if version != INDEX_VERSION or not is_set_up:
-        return None
-    (backfilled,) = struct.unpack_from("=I", raw, 2 * INDEX.size)
-    # 65536 does not fit, and is written as 1.
-    page_size = (size & 0xFE00) + ((size & 1) << 16)
-    return WalIndex(page_size, frames, backfilled, struct.pack(">2I", *checksum), salts)
+    return parse_index(_read(f"{path}-shm", INDEX_BYTES))
 
 
 def _is_in(path: Path, index: WalIndex) -> bool:

@@ -46,7 +46,7 @@ class Readers(Generic[Conn]):
         try:
             yield connection
         except asyncio.CancelledError:
-            await finish(_break_off(connection))
+            await finish(break_off(connection))
             raise
         finally:
             self._idle.append(connection)
@@ -60,7 +60,7 @@ class Readers(Generic[Conn]):
         """Close all of them; what they are reading is broken off."""
         self._closed = True
         for connection in self._opened:
-            await _break_off(connection)
+            await break_off(connection)
             with suppress(*DRIVER_ERRORS):
                 await connection.close()
 
@@ -89,7 +89,7 @@ class Readers(Generic[Conn]):
         self._idle.append(connection)
 
 
-async def _break_off(connection: Connection) -> None:
+async def break_off(connection: Connection) -> None:
     """End the statement that runs there, or is only about to: that one an interruption would miss."""
     # The rollback does nothing, but in its turn: when it has ended, so has the statement.
     turn = asyncio.ensure_future(connection.rollback())

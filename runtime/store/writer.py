@@ -272,13 +272,18 @@ class Writer:
     async def _is_stored(self, number: int) -> bool:
         """W7: whether a batch is in whose COMMIT got no answer. Asks until the database answers."""
         for pause in _pauses():
+            batch: int | None = None
             try:
                 async with self._database.transaction() as tx:
                     (row,) = await tx.fetch("lock_batch", self._instance, self._clock())
-                return bool(row["batch"] >= number)
+                    batch = row["batch"]
             except Exception as error:
+                self._trouble = str(error)
                 logger.warning("a batch waits to hear whether it was committed: %s", error)
-                await asyncio.sleep(pause)
+            # Also where it was read and this transaction failed afterwards: the lock was held, it is true.
+            if batch is not None:
+                return batch >= number
+            await asyncio.sleep(pause)
         raise AssertionError("the pauses never end")
 
     async def _retire(self) -> None:

@@ -37,7 +37,7 @@ async def open_path(path: Path) -> SqliteDatabase:
 
 async def pragma(database: SqliteDatabase, name: str) -> object:
     assert database._writer is not None
-    [row] = await database._writer.execute_fetchall(f"PRAGMA {name}")
+    [row] = await database._writer.connection.execute_fetchall(f"PRAGMA {name}")
     return row[0]
 
 

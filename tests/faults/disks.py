@@ -59,3 +59,15 @@ def check_protection(folder: Path) -> None:
 def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr.strip()} (this test needs root)"
+
+
+@contextmanager
+def mounted_file(file: Path, place: Path) -> Iterator[Path]:
+    """The same file by another path, as a container has it. Needs the right to mount."""
+    place.parent.mkdir()
+    place.touch()
+    _run("mount", "--bind", str(file), str(place))
+    try:
+        yield place
+    finally:
+        _run("umount", str(place))

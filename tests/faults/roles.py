@@ -56,7 +56,7 @@ async def write(course: Course, chance: Random, number: int) -> None:
     while True:
         target = chance.choice(course.targets)
         answer = await course.asker.ask(target, "POST", path, body, headers)
-        _note_answer(course, write, answer)
+        note_answer(course, write, answer)
         if not write.key or answer.is_final:
             break
     if write.key and write.fate == "acknowledged" and chance.random() < REPEATED:
@@ -81,7 +81,8 @@ def _request(write: Write) -> tuple[str, Any]:
     return f"{path}/messages", messages[0] if len(messages) == 1 else {"messages": messages}
 
 
-def _note_answer(course: Course, write: Write, answer: Answer) -> None:
+def note_answer(course: Course, write: Write, answer: Answer) -> None:
+    """Note in the journal what an answer says of a write."""
     write.attempts += 1
     write.life = answer.life
     if answer.fate == "refused" and write.fate == "unknown" and write.attempts > 1:

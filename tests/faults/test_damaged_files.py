@@ -11,7 +11,8 @@ from random import Random
 
 import pytest
 
-from runtime.db.sqlite_files import WAL_HEADER, _read_index, check_file
+from runtime.db.sqlite_files import _read_index, check_file
+from runtime.db.sqlite_wal import WAL_HEADER
 from runtime.errors import FileDamaged
 from tests.contract.obstacles import execute
 from tests.faults import damages
@@ -121,8 +122,8 @@ def test_after_a_power_cut_what_is_left_of_the_wal_is_taken(path: Path):
     """A buffered write may be lost then (W5), and what the index says of it is not to be trusted."""
     damages.cut_to_a_frame(path)
     lock = Path(f"{path}.lock")
-    [owner, _] = lock.read_text().splitlines()
-    lock.write_text(f"{owner}\n00000000-another-boot\n")
+    owner, _, *rest = lock.read_text().splitlines()
+    lock.write_text("\n".join([owner, "00000000-another-boot", *rest]))
     assert run_command("stats", env={"DB_URL": f"sqlite:///{path}"}).returncode == 0
 
 

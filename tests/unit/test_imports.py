@@ -31,8 +31,16 @@ ALLOWED = {
 # The only files that may import a driver, or the server.
 ONLY = {
     "asyncpg": ("db.postgres",),
-    "aiosqlite": ("db.sqlite",),
-    "sqlite3": ("db.migrate", "db.sqlite", "db.sqlite_dialect", "db.sqlite_files", "db.sqlite_staging"),
+    "aiosqlite": ("db.sqlite", "db.sqlite_connection"),
+    "sqlite3": (
+        "db.migrate",
+        "db.sqlite",
+        "db.sqlite_connection",
+        "db.sqlite_dialect",
+        "db.sqlite_files",
+        "db.sqlite_log",
+        "db.sqlite_staging",
+    ),
     "yoyo": ("db.migrate",),
     "psycopg": ("db.migrate",),
     "aiohttp": ("api", "app", "agents", "access.issuer"),
