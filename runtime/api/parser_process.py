@@ -95,8 +95,10 @@ class BodyParser:
         """End the process, whatever it does."""
         worker, self._worker = self._worker, None
         if worker is not None:
-            with suppress(ProcessLookupError):
-                worker.kill()
+            # Not by its method, which would wait for a process that is dead in place of the loop's watcher.
+            if worker.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGKILL)
             await worker.wait()
 
     async def _parse_apart(self, body: bytes, wanted: type[T]) -> T:

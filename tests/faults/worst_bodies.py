@@ -82,6 +82,11 @@ OBJECTS: dict[str, Value] = {
     "an error at the end": lambda size: b'{"a":%b}' % LISTS["an error at the end"](size),
     "half a character at the end": lambda size: b'{"a":%b}' % LISTS["half a character at the end"](size),
 }
+# A list of objects is what a turn takes as the content of a message.
+PARTS: dict[str, Value] = {
+    f"a part: {name}": (lambda size, value=value: b'[{"type":"text","text":"hi","a":%b}]' % value(size))
+    for name, value in OBJECTS.items()
+}
 MESSAGES: dict[str, Value] = {
     "many short messages": _listed(b'{"role":"user"}'),
     "many messages": _listed(b'{"role":"user","content":"hello"}'),
@@ -165,6 +170,6 @@ PLACES: dict[str, Place] = {
         "/agent/message/stream",
         TURN + b'"type":"switch_agent","agent_type":"coder","content":',
         b"}}",
-        {**LISTS, **STRINGS},
+        {**PARTS, **LISTS, **STRINGS},
     ),
 }

@@ -11,6 +11,9 @@ from runtime.store.batch import Batch, OpenEnd
 from runtime.store.commands import JsonText
 from runtime.store.working import WorkingSession
 
+# The most calls, and characters of them, that are looked at: to read hundreds of thousands takes seconds.
+MAX_CALLS, MAX_LENGTH = 1000, 2_000_000
+
 # The id of each call with the name of its tool.
 OpenCalls = dict[str, JsonText]
 
@@ -47,10 +50,14 @@ def _from_the_end(batch: Batch, session: WorkingSession) -> Iterator[OpenEnd]:
 
 
 def calls_in(tool_calls: JsonText | None) -> OpenCalls:
-    """The calls that a message makes, answered or not."""
+    """The calls that a message makes, answered or not; none where they are more than a model makes."""
+    if tool_calls is None or len(tool_calls) > MAX_LENGTH:
+        return {}
     try:
-        calls = msgspec.json.decode(tool_calls or "[]", type=list[_Call])
+        calls = msgspec.json.decode(tool_calls, type=list[_Call])
     except msgspec.ValidationError:
+        return {}
+    if len(calls) > MAX_CALLS:
         return {}
     return {call.id: _text(call.function.name) for call in calls}
 
