@@ -72,7 +72,7 @@ async def test_times_are_in_order_whatever_their_zone(database: Database):
     east = later.astimezone(timezone(timedelta(hours=-11)))
     async with database.transaction() as transaction:
         await transaction.execute_many("insert_session", [session_row(1, at=east), session_row(2)])
-    rows = await database.fetch("list_idle_sessions", later + timedelta(microseconds=1), 10)
+    rows = await database.fetch("list_idle_sessions", later + timedelta(microseconds=1), "", 10)
     assert [row["session_id"] for row in rows] == ["s2", "s1"]
 
 

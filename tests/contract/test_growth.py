@@ -102,7 +102,7 @@ def calls(session_db_id: int, name: str) -> list[Call]:
         ("list_role_messages_before", [session_db_id, "tool", end + 1, 6]),
         ("find_last_message_time", [session_db_id]),
         ("list_details", [f"[{session_db_id}]"]),
-        ("list_open_ends", [f"[[{session_db_id}, {2**63 - 1}]]"]),
+        ("list_open_ends", [f"[[{session_db_id}, {2**63 - 1}, 0, 0]]"]),
         (
             "insert_turn",
             [session_db_id, 1, "t", "running", "ask", now, None, None, 0, 0, "i", 0, False, 1, 0, True],
@@ -115,7 +115,7 @@ def calls(session_db_id: int, name: str) -> list[Call]:
 
 
 # What a batch costs beside its sessions: nothing in these depends on one.
-OF_THE_BATCH = {"raise_batch", "notify", "delete_writer"}
+OF_THE_BATCH = {"raise_batch", "notify", "delete_writer", "find_erasable"}
 
 
 @pytest.fixture

@@ -30,7 +30,10 @@ MEANT = {
     "lock_batch": "writers has one row an instance",
     "delete_writer": "writers has one row an instance",
     "delete_old_writers": "writers has one row an instance",
-    **dict.fromkeys(("find_erasable", "lock_cut_sessions"), "an index of what is left to erase, and no more"),
+    **dict.fromkeys(
+        ("find_erasable", "lock_cut_sessions", "lock_released_sessions"),
+        "an index of what is left to erase, and no more",
+    ),
     "count_waiting_approvals": "an index of what is left to erase, and no more",
     "find_oldest_idempotency_key": "the first entry of an index",
     "list_tokens": "a person asks for it, seldom",
