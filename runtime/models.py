@@ -156,7 +156,7 @@ class MessagePage(Struct, frozen=True):
 class History(Struct, frozen=True):
     """A whole conversation in the form that chat-completion APIs take, each message as its JSON.
 
-    `agent_history` stands in the order in which it happened.
+    `agent_history` are the latest 1,000 handovers at most, in the order in which they happened.
     """
 
     session_id: str
@@ -207,11 +207,12 @@ class AgentSwitch(Struct, frozen=True, rename={"encoded_metadata": "metadata"}):
 
 
 class SwitchPage(Struct, frozen=True):
-    """Handovers of a session, latest first."""
+    """Handovers of a session, latest first. `next_before` asks for the page that follows."""
 
     session_id: str
     version: int
     switches: list[AgentSwitch]
+    next_before: int | None
 
 
 _ARGUMENTS = {"encoded_arguments": "arguments", "encoded_modified_arguments": "modified_arguments"}
@@ -250,11 +251,12 @@ class Approval(Struct, frozen=True, rename=_ARGUMENTS):
 
 
 class ApprovalList(Struct, frozen=True):
-    """Approvals of a session, oldest first."""
+    """Approvals of a session, oldest first. `next_after` asks for the page that follows."""
 
     session_id: str
     version: int
     approvals: list[Approval]
+    next_after: str | None
 
 
 class Turn(Struct, frozen=True):

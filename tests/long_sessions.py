@@ -6,9 +6,11 @@ from runtime.store.store import open_store
 from tests.contract.obstacles import execute
 
 WORDS = "It costs what it costs, whatever was said before. " * 4
-COLUMNS = "session_db_id, seq, role, content, timestamp"
+COLUMNS = "session_db_id, seq, role, size, content, timestamp"
 # Every tenth message is a tool's.
-MESSAGE = f"id, n, CASE WHEN n % 10 = 0 THEN 'tool' ELSE 'user' END, '\"{WORDS}\"', created_at"
+MESSAGE = (
+    f"id, n, CASE WHEN n % 10 = 0 THEN 'tool' ELSE 'user' END, {len(WORDS) + 2}, '\"{WORDS}\"', created_at"
+)
 HEAD = "UPDATE sessions SET version = {length}, last_seq = {length}, message_count = {length}"
 
 SQLITE = f"""

@@ -14,6 +14,7 @@ import msgspec
 from runtime.store.batch import SessionChange
 from runtime.store.commands import SessionKey
 from runtime.store.messages import encode_message
+from runtime.store.paging import PAGE_BYTES, count_fitting
 from runtime.store.state import Head, MessageColumns
 
 # The most messages kept of one session; it may hold half as many again before it is trimmed.
@@ -56,24 +57,28 @@ class Entry:
         del self.messages[:count], self.sizes[:count]
         self.unread = max(self.unread - count, 0)
 
-    def after(self, seq: int, limit: int) -> tuple[list[Encoded], bool] | None:
+    def after(self, seq: int, limit: int, max_bytes: int = PAGE_BYTES) -> tuple[list[Encoded], bool] | None:
         """The page after a message and whether more follow; None where it reaches back too far."""
         if seq + 1 < self.start:
             return None
         first = bisect_right(self.messages, seq, key=_seq_of)
-        return self._slice(first, first + limit), first + limit < len(self.messages)
+        end = min(first + limit, len(self.messages))
+        if sum(self.sizes[first:end]) > max_bytes:
+            end = first + max(count_fitting(self.sizes[first:end], max_bytes), 1)
+        return self._slice(first, end), end < len(self.messages)
 
-    def before(self, seq: int, limit: int) -> tuple[list[Encoded], bool] | None:
+    def before(self, seq: int, limit: int, max_bytes: int = PAGE_BYTES) -> tuple[list[Encoded], bool] | None:
         """The page that ends before a message, oldest first, and whether there are older ones."""
         end = bisect_left(self.messages, seq, key=_seq_of)
         whole = len(self.messages) == self.head.message_count
         if end < limit and not whole:
             return None
         first = max(0, end - limit)
+        if sum(self.sizes[first:end]) > max_bytes:
+            first = end - max(count_fitting(self.sizes[first:end][::-1], max_bytes), 1)
         return self._slice(first, end), first > 0 or not whole
 
     def _slice(self, first: int, end: int) -> list[Encoded]:
-        end = min(end, len(self.messages))
         for place in range(max(first, self.unread), end):
             self.messages[place] = _encoded(*self.messages[place])
         if first <= self.unread < end:

@@ -1,14 +1,14 @@
-"""Pages, heads and lists: from memory where that is sure to be right, else from the database."""
+"""Heads, sessions and what goes with them: from memory where that is sure to be right, else stored."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from functools import partial
 from operator import itemgetter
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -22,7 +22,6 @@ from runtime.models import (
     Approval,
     ApprovalList,
     ApprovalStatus,
-    History,
     Key,
     MessagePage,
     Role,
@@ -31,19 +30,34 @@ from runtime.models import (
     SessionStats,
     SwitchPage,
 )
-from runtime.store.cache import Cache, Encoded, Entry
+from runtime.store.cache import Cache, Encoded
 from runtime.store.commands import SessionKey
 from runtime.store.lookups import Lookup
-from runtime.store.messages import encode_chat_message, encode_row
+from runtime.store.message_pages import MessagePages, NumberedPage, last_seq_kept
+from runtime.store.paging import CHUNK_BYTES, PAGE_BYTES, Listing, fetch_page
 from runtime.store.rows import approval_row_from, context_from, head_from, session_from, switch_from
 from runtime.store.state import Head, approval_from
 
 # Behind the last entry of any list.
 END_OF_TIME, END_OF_IDS = datetime(9999, 12, 31, tzinfo=UTC), MAX_SEQ
-# How many rows are read at a time where all of them are asked for.
-CHUNK = 1000
+BEGINNING_OF_TIME = datetime(1, 1, 1, tzinfo=UTC)
+# The most handovers that a history tells of.
+MAX_AGENT_HISTORY = 1000
+
+SWITCHES = Listing("list_agent_switches", "measure_agent_switches")
+APPROVALS = Listing("list_approvals", "measure_approvals")
+APPROVALS_BY_STATUS = Listing("list_approvals_by_status", "measure_approvals_by_status")
 
 Position = tuple[datetime, Key]
+
+
+class HistoryReading(NamedTuple):
+    """A conversation, read as it is taken: its chunks raise MessagesCut. Handovers: the latest ones."""
+
+    head: Head
+    current_agent: str
+    agent_history: list[AgentSwitch]
+    chunks: AsyncIterator[list[Encoded]]
 
 
 class Heads(Protocol):
@@ -70,7 +84,7 @@ class Reader:
     ) -> None:
         self._database = database
         self._cache = cache
-        self._metrics = metrics
+        self._pages = MessagePages(database, cache, metrics)
         self._clock = clock
         self._heads = heads
 
@@ -111,12 +125,13 @@ class Reader:
         """A page of an owner's sessions, latest activity first. Raises InvalidInput for a bad cursor."""
         kind = "sessions_and_deleted" if include_deleted else "sessions"
         position = await self._position_of(owner, cursor)
-        rows = await self._database.fetch(f"list_{kind}", owner, *position, limit + 1)
+        listing = Listing(f"list_{kind}", f"measure_{kind}")
+        rows, more = await fetch_page(self._database, listing, (owner, *position), limit, PAGE_BYTES)
         total = (await self._database.fetch(f"count_{kind}", owner))[0]["total"] if count else msgspec.UNSET
-        sessions = [session_from(row) for row in rows[:limit]]
+        sessions = [session_from(row) for row in rows]
         for session in sessions:
             self._note_version(SessionKey(owner, session.session_id), session.version)
-        last = sessions[-1] if len(rows) > limit else None
+        last = sessions[-1] if more else None
         return SessionPage(
             sessions=sessions,
             next_cursor=None if last is None else _encode_cursor((last.last_activity, last.session_id)),
@@ -142,7 +157,7 @@ class Reader:
         """What a session has grown to. Raises SessionNotFound."""
         head = await self.get_head(key)
         session = await self.get_session(key)
-        rows = await self._database.fetch("find_last_message_time", head.id)
+        rows = await self._database.fetch("find_last_message_time", head.id, last_seq_kept(head))
         return SessionStats(
             session_id=key.session_id,
             version=head.version,
@@ -166,116 +181,30 @@ class Reader:
         """A page by key (R3): behind `after`, up to `before`, or the `last` ones. Raises SessionNotFound."""
         head = await self.get_head(key)
         if before is None and last is None:
-            messages, more = await self._messages_after(head, after or 0, limit, role)
-        else:
-            end = head.last_seq + 1 if before is None else min(before, head.last_seq + 1)
-            messages, more = await self._messages_before(head, end, last or limit, role)
-        return _page(head, messages, more)
+            return await self._pages.after(head, after or 0, limit, role)
+        end = head.last_seq + 1 if before is None else min(before, head.last_seq + 1)
+        return await self._pages.before(head, end, last or limit, role)
 
     async def list_messages_of(self, head: Head, after: int, limit: int) -> MessagePage:
-        """The page behind `after` of that very session, whatever bears its name by now."""
-        return _page(head, *await self._messages_after(head, after, limit, None))
+        """The page behind `after` of that very session, whatever bears its name by now: for a stream."""
+        return await self._pages.after(head, after, limit, None, CHUNK_BYTES)
 
-    async def list_numbered_page(
+    async def read_numbered_page(
         self, key: SessionKey, *, page: int, page_size: int, role: Role | None
-    ) -> MessagePage:
+    ) -> NumberedPage:
         """The `page`-th page, from 1, for clients that count pages. Raises SessionNotFound."""
-        head = await self.get_head(key)
-        offset, limit = (page - 1) * page_size, page_size + 1
-        if role is None:
-            rows = await self._database.fetch("list_messages_at", head.id, offset, limit)
-        else:
-            rows = await self._database.fetch("list_role_messages_at", head.id, role, offset, limit)
-        return _page(head, _encode(rows[:page_size]), len(rows) > page_size)
+        return await self._pages.numbered(await self.get_head(key), page, page_size, role)
 
-    async def _messages_after(
-        self, head: Head, after: int, limit: int, role: Role | None
-    ) -> tuple[list[Encoded], bool]:
-        if role is not None:
-            rows = await self._database.fetch("list_role_messages_after", head.id, role, after, limit + 1)
-            return _encode(rows[:limit]), len(rows) > limit
-        entry = await self._entry(head)
-        page = entry.after(after, limit) if entry is not None else None
-        self._count(page is not None)
-        if page is not None:
-            return page
-        rows = await self._database.fetch("list_messages_after", head.id, after, limit + 1)
-        messages, more = _encode(rows[:limit]), len(rows) > limit
-        if not more:
-            self._cache.put_tail(head, after + 1, messages)
-        return messages, more
-
-    async def _messages_before(
-        self, head: Head, end: int, limit: int, role: Role | None
-    ) -> tuple[list[Encoded], bool]:
-        if role is not None:
-            rows = await self._database.fetch("list_role_messages_before", head.id, role, end, limit + 1)
-            return _encode(rows[:limit])[::-1], len(rows) > limit
-        entry = await self._entry(head)
-        page = entry.before(end, limit) if entry is not None else None
-        self._count(page is not None)
-        if page is not None:
-            return page
-        rows = await self._database.fetch("list_messages_before", head.id, end, limit + 1)
-        messages, more = _encode(rows[:limit])[::-1], len(rows) > limit
-        if end > head.last_seq:
-            self._cache.put_tail(head, messages[0][0] if more else 1, messages)
-        return messages, more
-
-    async def _entry(self, head: Head) -> Entry | None:
-        """The cached tail of a session as it stands at `head`; only what it lacks is read (R2)."""
-        entry = self._cache.get(head.key)
-        # On SQLite `find_head` has kept the head, unless it may be old by now: then it must not be.
-        behind = entry is None or (entry.head.id, entry.head.version) < (head.id, head.version)
-        if behind and not self._database.sole_writer:
-            old = head if entry is None else entry.head
-            missing = None if entry is None else await self._missing(old, head)
-            self._cache.catch_up(old, head, missing)
-            entry = self._cache.get(head.key)
-        current = entry is not None and entry.head.id == head.id and entry.head.version == head.version
-        return entry if current else None
-
-    async def _missing(self, old: Head, head: Head) -> list[Encoded] | None:
-        """The messages between two heads; None where what is cached cannot be carried on."""
-        count = head.last_seq - old.last_seq
-        if old.id != head.id or head.cut_version > old.version or count > CHUNK:
-            return None
-        rows = (
-            await self._database.fetch("list_messages_after", head.id, old.last_seq, count) if count else ()
-        )
-        return [message for message in _encode(rows) if message[0] <= head.last_seq]
-
-    def _count(self, hit: bool) -> None:
-        (self._metrics.cache_hits if hit else self._metrics.cache_misses).inc()
-
-    async def get_history(self, key: SessionKey) -> History:
-        """A whole conversation in chat form, as it stood at one moment. Raises SessionNotFound."""
+    async def read_history(self, key: SessionKey) -> HistoryReading:
+        """A conversation in chat form, as it stood at one moment. Raises SessionNotFound."""
         head = await self.get_head(key)
         context = await self.get_context(key)
-        encoded = await self._whole_conversation(head)
-        switches = await self._all_switches(head)
-        now = await self.get_head(key)
-        if now.id != head.id or now.cut_version > head.version:
-            # Messages were taken away while they were read: what was read never stood there together.
-            return await self.get_history(key)
-        return History(
-            session_id=key.session_id,
-            version=head.version,
-            encoded=encoded,
-            message_count=len(encoded),
-            last_activity=head.last_activity,
+        return HistoryReading(
+            head=head,
             current_agent=context.current_agent,
-            agent_history=switches[: context.switch_count],
+            agent_history=await self._latest_switches(head, context.switch_count),
+            chunks=self._pages.conversation(head),
         )
-
-    async def _whole_conversation(self, head: Head) -> list[msgspec.Raw]:
-        encoded: list[msgspec.Raw] = []
-        after = 0
-        while after < head.last_seq:
-            rows = await self._database.fetch("list_messages_after", head.id, after, CHUNK)
-            encoded += [msgspec.Raw(encode_chat_message(row)) for row in rows if row["seq"] <= head.last_seq]
-            after = rows[-1]["seq"] if rows else head.last_seq
-        return encoded
 
     async def get_context(self, key: SessionKey) -> AgentContext:
         """Which agent holds the session. Raises SessionNotFound."""
@@ -289,35 +218,48 @@ class Reader:
         """Handovers of a session, latest first. Raises SessionNotFound."""
         head = await self.get_head(key)
         end = END_OF_IDS if before is None else before
-        rows = await self._database.fetch("list_agent_switches", head.id, end, limit)
-        return SwitchPage(key.session_id, head.version, [switch_from(row) for row in rows])
+        rows, more = await fetch_page(self._database, SWITCHES, (head.id, end), limit, PAGE_BYTES)
+        switches = [switch_from(row) for row in rows]
+        return SwitchPage(key.session_id, head.version, switches, switches[-1].id if more else None)
 
-    async def _all_switches(self, head: Head) -> list[AgentSwitch]:
-        """Every handover, in the order in which they happened."""
-        switches: list[AgentSwitch] = []
-        rows = await self._database.fetch("list_agent_switches", head.id, END_OF_IDS, CHUNK)
-        while rows:
-            switches += [switch_from(row) for row in rows]
-            rows = await self._database.fetch("list_agent_switches", head.id, rows[-1]["n"], CHUNK)
-        return switches[::-1]
+    async def _latest_switches(self, head: Head, switch_count: int) -> list[AgentSwitch]:
+        """The latest handovers up to a number, in the order in which they happened."""
+        place = (head.id, switch_count + 1)
+        rows, _ = await fetch_page(self._database, SWITCHES, place, MAX_AGENT_HISTORY, PAGE_BYTES)
+        return [switch_from(row) for row in rows][::-1]
 
     async def list_agent_history(self, key: SessionKey) -> list[AgentSwitch]:
-        """Every handover of a session, in the order in which they happened. Raises SessionNotFound."""
-        return await self._all_switches(await self.get_head(key))
+        """The latest handovers of a session, in the order in which they happened. Raises SessionNotFound."""
+        return await self._latest_switches(await self.get_head(key), END_OF_IDS - 1)
 
-    async def list_approvals(self, key: SessionKey, *, status: ApprovalStatus | None) -> ApprovalList:
-        """Approvals of a session, oldest first, as they stand now. Raises SessionNotFound."""
+    async def list_approvals(
+        self, key: SessionKey, *, status: ApprovalStatus | None, after: str | None, limit: int
+    ) -> ApprovalList:
+        """A page of a session's approvals, oldest first, as they stand now: behind the one for a call.
+
+        Raises SessionNotFound, and InvalidInput where there is none to go on behind.
+        """
         head = await self.get_head(key)
-        if status is None:
-            rows = await self._database.fetch("list_approvals", head.id)
-        else:
+        now = self._clock()
+        position = await self._position_behind(head, after)
+        listing: Listing = APPROVALS
+        place: tuple[object, ...] = (head.id, *position)
+        if status is not None:
             # One that has expired is still stored as pending.
             stored = "pending" if status == "expired" else status
-            rows = await self._database.fetch("list_approvals_by_status", head.id, stored)
-        now = self._clock()
+            times = (now if status == "pending" else None, now if status == "expired" else None)
+            listing, place = APPROVALS_BY_STATUS, (head.id, stored, *position, *times)
+        rows, more = await fetch_page(self._database, listing, place, limit, PAGE_BYTES)
         approvals = [approval_from(key.session_id, approval_row_from(row)).at(now) for row in rows]
-        wanted = [approval for approval in approvals if status in (None, approval.status)]
-        return ApprovalList(key.session_id, head.version, wanted)
+        next_after = approvals[-1].call_id if more else None
+        return ApprovalList(key.session_id, head.version, approvals, next_after)
+
+    async def _position_behind(self, head: Head, call_id: str | None) -> tuple[datetime, str]:
+        if call_id is None:
+            return BEGINNING_OF_TIME, ""
+        for row in await self._database.fetch("find_approval_time", head.id, call_id):
+            return row["created_at"], call_id
+        raise InvalidInput("after", "must be the call of an approval of this session: begin anew")
 
     async def find_approval(self, key: SessionKey, call_id: str) -> Approval | None:
         """The approval for a call, as it stands now. Raises SessionNotFound."""
@@ -330,25 +272,6 @@ class Reader:
         """How many tool calls wait for a person, in all sessions."""
         [row] = await self._database.fetch("count_waiting_approvals", self._clock())
         return int(row["waiting"])
-
-
-def _encode(rows: Sequence[Row]) -> list[Encoded]:
-    return [(row["seq"], msgspec.Raw(encode_row(row))) for row in rows]
-
-
-def _page(head: Head, messages: Sequence[Encoded], more: bool) -> MessagePage:
-    shown = messages
-    if messages and messages[-1][0] > head.last_seq:
-        # A message that was committed after the head was read belongs to a later page.
-        shown = [message for message in messages if message[0] <= head.last_seq]
-    return MessagePage(
-        session_id=head.key.session_id,
-        seqs=[seq for seq, _ in shown],
-        encoded=[raw for _, raw in shown],
-        more=more,
-        last_seq=head.last_seq,
-        version=head.version,
-    )
 
 
 def _encode_cursor(position: Position) -> str:

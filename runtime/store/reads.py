@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from runtime.models import (
+    MAX_LIMIT,
     MAX_PAGE,
     AgentContext,
     AgentSwitch,
@@ -23,7 +24,8 @@ from runtime.models import (
 from runtime.store.commands import SessionKey
 from runtime.store.feed import Feed, Follower
 from runtime.store.inputs import check_key, check_limit, check_number, check_seq
-from runtime.store.reader import Reader
+from runtime.store.message_pages import MessagesCut, NumberedPage, page_of
+from runtime.store.reader import HistoryReading, Reader
 from runtime.store.writer import Writer
 
 
@@ -85,15 +87,43 @@ class Reads:
     async def list_numbered_page(
         self, session_id: str, *, page: int, page_size: int, role: Role | None = None, owner: str = ""
     ) -> MessagePage:
-        """The `page`-th page of `page_size` messages, from 1. Its cost grows with `page`."""
+        """The `page`-th page of `page_size` messages, from 1, whole. Its cost grows with `page`."""
+        while True:
+            found = await self.read_numbered_page(
+                session_id, page=page, page_size=page_size, role=role, owner=owner
+            )
+            with contextlib.suppress(MessagesCut):
+                messages = [message async for chunk in found.chunks for message in chunk]
+                return page_of(found.head, messages, found.more)
+
+    async def read_numbered_page(
+        self, session_id: str, *, page: int, page_size: int, role: Role | None = None, owner: str = ""
+    ) -> NumberedPage:
+        """The same, read a chunk at a time: of large messages a page may be gigabytes."""
         check_number(page, "page", 1, MAX_PAGE)
         check_limit(page_size, "page_size")
         key = await self._settled(owner, session_id)
-        return await self._reader.list_numbered_page(key, page=page, page_size=page_size, role=role)
+        return await self._reader.read_numbered_page(key, page=page, page_size=page_size, role=role)
 
     async def get_history(self, session_id: str, *, owner: str = "") -> History:
-        """The whole conversation in chat form."""
-        return await self._reader.get_history(await self._settled(owner, session_id))
+        """The whole conversation in chat form, as it stood at one moment."""
+        while True:
+            reading = await self.read_history(session_id, owner=owner)
+            with contextlib.suppress(MessagesCut):
+                encoded = [raw async for chunk in reading.chunks for _, raw in chunk]
+                return History(
+                    session_id=session_id,
+                    version=reading.head.version,
+                    encoded=encoded,
+                    message_count=len(encoded),
+                    last_activity=reading.head.last_activity,
+                    current_agent=reading.current_agent,
+                    agent_history=reading.agent_history,
+                )
+
+    async def read_history(self, session_id: str, *, owner: str = "") -> HistoryReading:
+        """The same, read a chunk at a time: a conversation may be larger than memory."""
+        return await self._reader.read_history(await self._settled(owner, session_id))
 
     async def get_context(self, session_id: str, *, owner: str = "") -> AgentContext:
         """Which agent holds the session."""
@@ -109,14 +139,24 @@ class Reads:
         return await self._reader.list_switches(key, limit=limit, before=before)
 
     async def list_agent_history(self, session_id: str, *, owner: str = "") -> list[AgentSwitch]:
-        """Every handover, in the order in which they happened."""
+        """The latest 1,000 handovers at most, in the order in which they happened."""
         return await self._reader.list_agent_history(await self._settled(owner, session_id))
 
     async def list_approvals(
-        self, session_id: str, *, status: ApprovalStatus | None = None, owner: str = ""
+        self,
+        session_id: str,
+        *,
+        status: ApprovalStatus | None = None,
+        after: str | None = None,
+        limit: int = MAX_LIMIT,
+        owner: str = "",
     ) -> ApprovalList:
-        """Approvals of a session, oldest first."""
-        return await self._reader.list_approvals(await self._settled(owner, session_id), status=status)
+        """A page of a session's approvals, oldest first: behind the one for the call `after`."""
+        check_limit(limit, "limit")
+        if after is not None:
+            check_key(after, "after")
+        key = await self._settled(owner, session_id)
+        return await self._reader.list_approvals(key, status=status, after=after, limit=limit)
 
     async def find_approval(self, session_id: str, call_id: str, *, owner: str = "") -> Approval | None:
         """The approval for a call, if there is one."""

@@ -23,6 +23,11 @@ def decode_optional(text: JsonText | None) -> Any:
     return None if text is None else decode(text)
 
 
+def bytes_of(*texts: JsonText | None) -> int:
+    """How many bytes texts have as UTF-8: what pages are bounded by."""
+    return sum([len(text) if text.isascii() else len(text.encode()) for text in texts if text is not None])
+
+
 def encode_text(value: Any) -> JsonText:
     """The JSON text of a value that is known to have one."""
     return _encode(value).decode()

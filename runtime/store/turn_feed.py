@@ -16,7 +16,7 @@ from runtime.errors import InvalidInput
 from runtime.models import TurnEvent
 from runtime.store.state import TurnPiece, TurnRow, decode
 from runtime.store.turn_events import LAST_EVENTS, gap, token
-from runtime.store.turn_reader import PAGE, TurnReader
+from runtime.store.turn_reader import TurnReader
 from runtime.store.working_turn import TEXT
 
 # How many characters wait in memory for a follower, at most.
@@ -122,14 +122,14 @@ class TurnFollower:
 
     async def _read(self) -> list[TurnEvent]:
         n, length = self._position
-        pieces = await self._reader.list_events(self.session_db_id, self._turn_n, n)
+        pieces, more = await self._reader.list_events(self.session_db_id, self._turn_n, n)
         events = []
         # A text that is gone may have had more to it than what was told.
         if pieces and pieces[0].n > (n if length else n + 1):
             self._position = (pieces[0].n - 1, 0)
             events.append(TurnEvent(str(pieces[0].n - 1), "gap", gap(pieces[0].n - 1)))
         events += [event for piece in pieces for event in self._tell(piece)]
-        if len(pieces) == PAGE:
+        if more:
             self._fall_behind()
         elif self._pieces:
             self._news.set()

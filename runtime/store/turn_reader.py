@@ -12,12 +12,14 @@ from runtime.errors import TurnNotFound
 from runtime.models import Approval, ApprovalStatus, TurnList
 from runtime.store.commands import JsonText, SessionKey
 from runtime.store.inputs import is_key, json_list
+from runtime.store.paging import CHUNK_BYTES, Listing, fetch_page
 from runtime.store.reader import Reader
 from runtime.store.rows import turn_row_from
 from runtime.store.state import Head, TurnPiece, TurnRow, decode, turn_from
 
 # How many events are read at a time.
 PAGE = 200
+EVENTS = Listing("list_turn_events", "measure_turn_events")
 
 
 class CallDecision(Struct, frozen=True):
@@ -55,10 +57,11 @@ class TurnReader:
         rows = await self._database.fetch("list_turns", head.id, limit)
         return TurnList(key.session_id, head.version, [turn_from(turn_row_from(row)) for row in rows])
 
-    async def list_events(self, session_db_id: int, turn_n: int, from_n: int) -> list[TurnPiece]:
-        """A page of a turn's events, from a number on."""
-        rows = await self._database.fetch("list_turn_events", session_db_id, turn_n, from_n, PAGE)
-        return [TurnPiece(turn_n, row["n"], row["kind"], 0, row["data"]) for row in rows]
+    async def list_events(self, session_db_id: int, turn_n: int, from_n: int) -> tuple[list[TurnPiece], bool]:
+        """A page of a turn's events, from a number on, and whether more follow."""
+        place = (session_db_id, turn_n, from_n)
+        rows, more = await fetch_page(self._database, EVENTS, place, PAGE, CHUNK_BYTES)
+        return [TurnPiece(turn_n, row["n"], row["kind"], 0, row["data"]) for row in rows], more
 
     async def find_caller(self, key: SessionKey, approval: Approval) -> str | None:
         """The agent whose turn asked for an approval. Raises SessionNotFound."""

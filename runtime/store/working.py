@@ -11,7 +11,7 @@ from msgspec import Raw, structs
 from runtime.models import AgentContext, Session
 from runtime.store.commands import Change, JsonText, NewMessage, Receipt
 from runtime.store.erasing import Portion
-from runtime.store.state import ApprovalRow, Details, Head, MessageColumns, decode_optional
+from runtime.store.state import ApprovalRow, Details, Head, MessageColumns, bytes_of, decode_optional
 from runtime.store.statements import Rows
 from runtime.store.working_turn import WorkingTurn
 
@@ -37,7 +37,7 @@ class WorkingSession:
         # How many of those may be erased in the transaction that takes them away.
         self.cut_at_once = 0
         self.added: list[MessageColumns] = []
-        self.switches: list[tuple[object, ...]] = []
+        self.switches: list[tuple[Any, ...]] = []
         self.approvals: dict[str, ApprovalRow] = {}
         self.stored_approvals: dict[str, ApprovalRow] = {}
         self.deleted_approvals: set[str] = set()
@@ -186,8 +186,8 @@ class WorkingSession:
             self._write_changes(rows, self.base)
         if self.base is not None:
             self._write_cut(rows, self.base)
-        rows["insert_message"] += self.added
-        rows["insert_agent_switch"] += self.switches
+        rows["insert_message"] += [(*row, bytes_of(row[3], *row[5:8], *row[9:11])) for row in self.added]
+        rows["insert_agent_switch"] += [(*row, bytes_of(*row[5:7])) for row in self.switches]
         self._write_approvals(rows)
         for turn in self.turns:
             turn.write(rows)
@@ -201,7 +201,7 @@ class WorkingSession:
                 *(head.last_activity, details.is_active, head.deleted_at),
                 *(head.version, head.last_seq, head.message_count, head.token_total),
                 *(head.cut_version, head.changed_version, head.cut_after, head.cut_through),
-                *(head.first_user_seq, self.first_user_text),
+                *(head.first_user_seq, self.first_user_text, self._size(details)),
             )
         )
         rows["insert_agent_context"].append(
@@ -234,20 +234,26 @@ class WorkingSession:
     def _write_details(self, rows: Rows, base: Head, details: Details) -> None:
         session = _session_columns(details)
         if session != _session_columns(self.stored_details) or self.deleted_at != base.deleted_at:
-            rows["update_session"].append((self.id, *session, self.deleted_at))
+            rows["update_session"].append((self.id, *session, self.deleted_at, self._size(details)))
         context = _context_columns(details)
         if context != _context_columns(self.stored_details):
             rows["update_agent_context"].append((self.id, *context))
+
+    def _size(self, details: Details) -> int:
+        """A first message that comes later changes it by less than a kilobyte: so much it may be wrong."""
+        return bytes_of(details.title, details.description, details.metadata, self.first_user_text)
 
     def _write_approvals(self, rows: Rows) -> None:
         rows["delete_approval"] += [(self.id, call_id) for call_id in self.deleted_approvals]
         for call_id, new in self.approvals.items():
             stored = self.stored_approvals.get(call_id)
             if stored is None or call_id in self.deleted_approvals:
-                rows["insert_approval"].append((self.id, *structs.astuple(new)))
+                rows["insert_approval"].append((self.id, *structs.astuple(new), _approval_size(new)))
             elif stored != new:
                 decided = (new.decided_at, new.modified_arguments, new.feedback)
-                rows["update_approval"].append((self.id, call_id, new.status, new.expires_at, *decided))
+                rows["update_approval"].append(
+                    (self.id, call_id, new.status, new.expires_at, *decided, _approval_size(new))
+                )
 
 
 def _session_columns(details: Details | None) -> tuple[object, ...]:
@@ -274,3 +280,7 @@ def _context_columns(details: Details | None) -> tuple[object, ...]:
             details.context_metadata,
         )
     )
+
+
+def _approval_size(row: ApprovalRow) -> int:
+    return bytes_of(row.tool_name, row.arguments, row.reason, row.modified_arguments, row.feedback)

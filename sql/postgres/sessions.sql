@@ -46,12 +46,12 @@ SELECT s.id, s.title, s.description, s.metadata, s.created_at, s.is_active, s.fi
 SELECT nextval('sessions_id_seq') AS id
   FROM generate_series(1, $1::bigint);
 
--- name: insert_session(id, owner, session_id, title, description, metadata, created_at, last_activity, is_active, deleted_at, version, last_seq, message_count, token_total, cut_version, changed_version, cut_after, cut_through, first_user_seq, first_user_text)
+-- name: insert_session(id, owner, session_id, title, description, metadata, created_at, last_activity, is_active, deleted_at, version, last_seq, message_count, token_total, cut_version, changed_version, cut_after, cut_through, first_user_seq, first_user_text, size)
 INSERT INTO sessions (id, owner, session_id, title, description, metadata, created_at,
                       last_activity, is_active, deleted_at, version, last_seq, message_count,
                       token_total, cut_version, changed_version, cut_after, cut_through,
-                      first_user_seq, first_user_text)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20);
+                      first_user_seq, first_user_text, size)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21);
 
 -- name: update_head(id, base_version, version, last_seq, message_count, token_total, last_activity, cut_version, changed_version, first_user_seq, first_user_text)
 -- Only from the version that it was planned from. The text is written when the message that it comes from
@@ -69,9 +69,10 @@ UPDATE sessions AS s
              last_activity, cut_version, changed_version, first_user_seq, first_user_text)
  WHERE s.id = n.id AND s.version = n.base_version;
 
--- name: update_session(id, title, description, metadata, is_active, deleted_at)
+-- name: update_session(id, title, description, metadata, is_active, deleted_at, size)
 UPDATE sessions
-   SET title = $2, description = $3, metadata = $4, is_active = $5, deleted_at = $6
+   SET title = $2, description = $3, metadata = $4, is_active = $5, deleted_at = $6,
+       size = $7
  WHERE id = $1;
 
 -- name: update_cut(id, cut_after, cut_through)
@@ -140,36 +141,84 @@ SELECT k.id::bigint AS id,
           FROM (SELECT coalesce(size, pg_column_size(arguments)) AS size
                   FROM pending_approvals WHERE session_db_id = k.id::bigint LIMIT $2) AS each) AS a;
 
--- name: list_sessions(owner, before_activity, before_id, limit)
--- A page of an owner's sessions, latest activity first. Differs because the owner stands in the order as well:
--- else Postgres may take the index of the cleanup, and read all sessions for an owner who has few.
+-- name: list_sessions(owner, before_activity, before_id, limit, max_bytes)
+-- A page of an owner's sessions, latest activity first. None at all where they have more bytes together: see
+-- messages.sql.
+-- Differs because the owner stands in the order as well:
+-- else Postgres may take another index, and read all sessions for an owner who has few.
+WITH page AS MATERIALIZED (
+    SELECT id, session_id, title, description, metadata, created_at, last_activity, is_active, deleted_at,
+           version, last_seq, message_count, first_user_text,
+           coalesce(size, coalesce(octet_length(title::text), 0) + coalesce(octet_length(description::text), 0)
+                + octet_length(metadata::text) + coalesce(octet_length(first_user_text::text), 0)) AS size
+      FROM sessions
+     WHERE owner = $1 AND deleted_at IS NULL AND (owner, last_activity, id) < ($1, $2, $3)
+     ORDER BY owner DESC, last_activity DESC, id DESC
+     LIMIT $4
+)
 SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.last_activity,
        s.is_active, s.deleted_at, s.version, s.last_seq, s.message_count, s.first_user_text,
        c.current_agent
-  FROM sessions AS s
+  FROM page AS s
   JOIN agent_contexts AS c ON c.session_db_id = s.id
- WHERE s.owner = $1 AND s.deleted_at IS NULL AND (s.owner, s.last_activity, s.id) < ($1, $2, $3)
- ORDER BY s.owner DESC, s.last_activity DESC, s.id DESC
+ WHERE (SELECT sum(size)::bigint FROM page) <= $5
+ ORDER BY s.last_activity DESC, s.id DESC;
+
+-- name: measure_sessions(owner, before_activity, before_id, limit)
+-- The sizes of the same.
+SELECT coalesce(size, coalesce(octet_length(title::text), 0) + coalesce(octet_length(description::text), 0)
+                + octet_length(metadata::text) + coalesce(octet_length(first_user_text::text), 0)) AS size
+  FROM sessions
+ WHERE owner = $1 AND deleted_at IS NULL AND (owner, last_activity, id) < ($1, $2, $3)
+ ORDER BY owner DESC, last_activity DESC, id DESC
  LIMIT $4;
 
--- name: list_sessions_and_deleted(owner, before_activity, before_id, limit)
+-- name: list_sessions_and_deleted(owner, before_activity, before_id, limit, max_bytes)
 -- The same with the deleted ones: a page of each kind from its own index, then the two as one.
+WITH page AS MATERIALIZED (
+    SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.last_activity, s.is_active,
+           s.deleted_at, s.version, s.last_seq, s.message_count, s.first_user_text,
+           coalesce(s.size, coalesce(octet_length(s.title::text), 0) + coalesce(octet_length(s.description::text), 0)
+                + octet_length(s.metadata::text) + coalesce(octet_length(s.first_user_text::text), 0)) AS size
+      FROM (SELECT id
+              FROM (SELECT * FROM (SELECT id, last_activity FROM sessions
+                                    WHERE owner = $1 AND deleted_at IS NULL
+                                      AND (owner, last_activity, id) < ($1, $2, $3)
+                                    ORDER BY owner DESC, last_activity DESC, id DESC LIMIT $4) AS live
+                    UNION ALL
+                    SELECT * FROM (SELECT id, last_activity FROM sessions
+                                    WHERE owner = $1 AND deleted_at IS NOT NULL
+                                      AND (owner, last_activity, id) < ($1, $2, $3)
+                                    ORDER BY owner DESC, last_activity DESC, id DESC LIMIT $4) AS deleted) AS both_kinds
+             ORDER BY last_activity DESC, id DESC
+             LIMIT $4) AS chosen
+      JOIN sessions AS s ON s.id = chosen.id
+)
 SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.last_activity,
        s.is_active, s.deleted_at, s.version, s.last_seq, s.message_count, s.first_user_text,
        c.current_agent
-  FROM (SELECT id FROM (SELECT id FROM sessions
-                         WHERE owner = $1 AND deleted_at IS NULL
-                           AND (owner, last_activity, id) < ($1, $2, $3)
-                         ORDER BY owner DESC, last_activity DESC, id DESC LIMIT $4) AS live
-        UNION ALL
-        SELECT id FROM (SELECT id FROM sessions
-                         WHERE owner = $1 AND deleted_at IS NOT NULL
-                           AND (owner, last_activity, id) < ($1, $2, $3)
-                         ORDER BY owner DESC, last_activity DESC, id DESC LIMIT $4) AS deleted) AS page
-  JOIN sessions AS s ON s.id = page.id
+  FROM page AS s
   JOIN agent_contexts AS c ON c.session_db_id = s.id
- ORDER BY s.last_activity DESC, s.id DESC
- LIMIT $4;
+ WHERE (SELECT sum(size)::bigint FROM page) <= $5
+ ORDER BY s.last_activity DESC, s.id DESC;
+
+-- name: measure_sessions_and_deleted(owner, before_activity, before_id, limit)
+SELECT coalesce(s.size, coalesce(octet_length(s.title::text), 0) + coalesce(octet_length(s.description::text), 0)
+                + octet_length(s.metadata::text) + coalesce(octet_length(s.first_user_text::text), 0)) AS size
+  FROM (SELECT id
+          FROM (SELECT * FROM (SELECT id, last_activity FROM sessions
+                                WHERE owner = $1 AND deleted_at IS NULL
+                                  AND (owner, last_activity, id) < ($1, $2, $3)
+                                ORDER BY owner DESC, last_activity DESC, id DESC LIMIT $4) AS live
+                UNION ALL
+                SELECT * FROM (SELECT id, last_activity FROM sessions
+                                WHERE owner = $1 AND deleted_at IS NOT NULL
+                                  AND (owner, last_activity, id) < ($1, $2, $3)
+                                ORDER BY owner DESC, last_activity DESC, id DESC LIMIT $4) AS deleted) AS both_kinds
+         ORDER BY last_activity DESC, id DESC
+         LIMIT $4) AS chosen
+  JOIN sessions AS s ON s.id = chosen.id
+ ORDER BY s.last_activity DESC, s.id DESC;
 
 -- name: count_sessions(owner)
 SELECT count(*) AS total FROM sessions WHERE owner = $1 AND deleted_at IS NULL;

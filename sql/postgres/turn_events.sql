@@ -10,8 +10,23 @@ UPDATE turn_events
    SET data = data || $4
  WHERE session_db_id = $1 AND turn_n = $2 AND n = $3;
 
--- name: list_turn_events(session_db_id, turn_n, from_n, limit)
+-- name: list_turn_events(session_db_id, turn_n, from_n, limit, max_bytes)
+-- A page of a turn's events. None at all where they have more bytes together: see messages.sql.
+WITH page AS MATERIALIZED (
+    SELECT n, kind, data, octet_length(data) AS size
+      FROM turn_events
+     WHERE session_db_id = $1 AND turn_n = $2 AND n >= $3
+     ORDER BY n
+     LIMIT $4
+)
 SELECT n, kind, data
+  FROM page
+ WHERE (SELECT sum(size)::bigint FROM page) <= $5
+ ORDER BY n;
+
+-- name: measure_turn_events(session_db_id, turn_n, from_n, limit)
+-- The sizes of the same.
+SELECT octet_length(data) AS size
   FROM turn_events
  WHERE session_db_id = $1 AND turn_n = $2 AND n >= $3
  ORDER BY n

@@ -1,12 +1,25 @@
 -- How each conversation was handed over: the n-th switch of its session.
 
--- name: insert_agent_switch(session_db_id, n, from_agent, to_agent, switched_at, reason, metadata)
-INSERT INTO agent_switches (session_db_id, n, from_agent, to_agent, switched_at, reason, metadata)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7);
+-- name: insert_agent_switch(session_db_id, n, from_agent, to_agent, switched_at, reason, metadata, size)
+INSERT INTO agent_switches (session_db_id, n, from_agent, to_agent, switched_at, reason, metadata, size)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8);
 
--- name: list_agent_switches(session_db_id, before_n, limit)
--- A page of a session's switches, latest first.
+-- name: list_agent_switches(session_db_id, before_n, limit, max_bytes)
+-- A page of a session's switches, latest first. None at all where they have more bytes together: see messages.sql.
 SELECT n, from_agent, to_agent, switched_at, reason, metadata
+  FROM agent_switches
+ WHERE session_db_id = ?1 AND n < ?2
+ ORDER BY n DESC
+ LIMIT iif((SELECT sum(size)
+              FROM (SELECT size
+                      FROM agent_switches
+                     WHERE session_db_id = ?1 AND n < ?2
+                     ORDER BY n DESC
+                     LIMIT ?3)) <= ?4, ?3, 0);
+
+-- name: measure_agent_switches(session_db_id, before_n, limit)
+-- The sizes of the same.
+SELECT size
   FROM agent_switches
  WHERE session_db_id = ?1 AND n < ?2
  ORDER BY n DESC

@@ -1,9 +1,12 @@
 -- The messages of the sessions. One that is stored never changes.
+--
+-- What was cut away may lie here until it is erased: whatever lists messages leaves out those that the session's
+-- row says are cut. `size` is the bytes of a row's texts: pages are bounded by it before the texts are read.
 
--- name: insert_message(session_db_id, seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra)
+-- name: insert_message(session_db_id, seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra, size)
 INSERT INTO messages (session_db_id, seq, role, content, timestamp, name, tool_call_id,
-                      tool_calls, token_count, metadata, extra)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11);
+                      tool_calls, token_count, metadata, extra, size)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12);
 
 -- name: erase_messages(session_db_id, after_seq, through_seq)
 DELETE FROM messages WHERE session_db_id = ?1 AND seq > ?2 AND seq <= ?3;
@@ -31,68 +34,92 @@ SELECT seq, coalesce(size, length(CAST(content AS BLOB)) + coalesce(length(CAST(
  LIMIT ?3;
 
 -- name: list_messages_after(session_db_id, after_seq, limit)
--- A page of a session's messages, oldest first.
+-- The first messages behind one, for the writer.
 SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
   FROM messages
  WHERE session_db_id = ?1 AND seq > ?2
-   AND NOT (seq > (SELECT cut_after FROM sessions WHERE id = ?1)
-            AND seq <= (SELECT cut_through FROM sessions WHERE id = ?1))
+   AND (seq <= (SELECT cut_after FROM sessions WHERE id = ?1)
+        OR seq > (SELECT cut_through FROM sessions WHERE id = ?1))
  ORDER BY seq
  LIMIT ?3;
 
--- name: list_messages_before(session_db_id, before_seq, limit)
--- The page that ends before a message, latest first.
+-- name: list_page_after(session_db_id, after_seq, through_seq, role, limit, max_bytes)
+-- Messages behind one, up to another, oldest first; of any role where it is null. None at all where they have more
+-- bytes together: then they are measured first.
 SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
   FROM messages
- WHERE session_db_id = ?1 AND seq < ?2
-   AND NOT (seq > (SELECT cut_after FROM sessions WHERE id = ?1)
-            AND seq <= (SELECT cut_through FROM sessions WHERE id = ?1))
- ORDER BY seq DESC
- LIMIT ?3;
-
--- name: list_role_messages_after(session_db_id, role, after_seq, limit)
-SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
-  FROM messages
- WHERE session_db_id = ?1 AND role = ?2 AND seq > ?3
-   AND NOT (seq > (SELECT cut_after FROM sessions WHERE id = ?1)
-            AND seq <= (SELECT cut_through FROM sessions WHERE id = ?1))
+ WHERE session_db_id = ?1 AND seq > ?2 AND seq <= ?3
+   AND (?4 IS NULL OR role = ?4)
+   AND (seq <= (SELECT cut_after FROM sessions WHERE id = ?1)
+        OR seq > (SELECT cut_through FROM sessions WHERE id = ?1))
  ORDER BY seq
- LIMIT ?4;
+ LIMIT iif((SELECT sum(size)
+              FROM (SELECT size
+                      FROM messages
+                     WHERE session_db_id = ?1 AND seq > ?2 AND seq <= ?3
+                       AND (?4 IS NULL OR role = ?4)
+                       AND (seq <= (SELECT cut_after FROM sessions WHERE id = ?1)
+                            OR seq > (SELECT cut_through FROM sessions WHERE id = ?1))
+                     ORDER BY seq
+                     LIMIT ?5)) <= ?6, ?5, 0);
 
--- name: list_role_messages_before(session_db_id, role, before_seq, limit)
-SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
+-- name: measure_page_after(session_db_id, after_seq, through_seq, role, limit)
+-- The sizes of the same.
+SELECT size
   FROM messages
- WHERE session_db_id = ?1 AND role = ?2 AND seq < ?3
-   AND NOT (seq > (SELECT cut_after FROM sessions WHERE id = ?1)
-            AND seq <= (SELECT cut_through FROM sessions WHERE id = ?1))
- ORDER BY seq DESC
- LIMIT ?4;
-
--- name: list_messages_at(session_db_id, offset, limit)
--- A numbered page, for clients that count pages: its cost grows with the number.
-SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
-  FROM messages
- WHERE session_db_id = ?1
-   AND NOT (seq > (SELECT cut_after FROM sessions WHERE id = ?1)
-            AND seq <= (SELECT cut_through FROM sessions WHERE id = ?1))
+ WHERE session_db_id = ?1 AND seq > ?2 AND seq <= ?3
+   AND (?4 IS NULL OR role = ?4)
+   AND (seq <= (SELECT cut_after FROM sessions WHERE id = ?1)
+        OR seq > (SELECT cut_through FROM sessions WHERE id = ?1))
  ORDER BY seq
- LIMIT ?3 OFFSET ?2;
+ LIMIT ?5;
 
--- name: list_role_messages_at(session_db_id, role, offset, limit)
+-- name: list_page_before(session_db_id, after_seq, through_seq, role, limit, max_bytes)
+-- The same, latest first.
 SELECT seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra
   FROM messages
- WHERE session_db_id = ?1 AND role = ?2
-   AND NOT (seq > (SELECT cut_after FROM sessions WHERE id = ?1)
-            AND seq <= (SELECT cut_through FROM sessions WHERE id = ?1))
+ WHERE session_db_id = ?1 AND seq > ?2 AND seq <= ?3
+   AND (?4 IS NULL OR role = ?4)
+   AND (seq <= (SELECT cut_after FROM sessions WHERE id = ?1)
+        OR seq > (SELECT cut_through FROM sessions WHERE id = ?1))
+ ORDER BY seq DESC
+ LIMIT iif((SELECT sum(size)
+              FROM (SELECT size
+                      FROM messages
+                     WHERE session_db_id = ?1 AND seq > ?2 AND seq <= ?3
+                       AND (?4 IS NULL OR role = ?4)
+                       AND (seq <= (SELECT cut_after FROM sessions WHERE id = ?1)
+                            OR seq > (SELECT cut_through FROM sessions WHERE id = ?1))
+                     ORDER BY seq DESC
+                     LIMIT ?5)) <= ?6, ?5, 0);
+
+-- name: measure_page_before(session_db_id, after_seq, through_seq, role, limit)
+SELECT size
+  FROM messages
+ WHERE session_db_id = ?1 AND seq > ?2 AND seq <= ?3
+   AND (?4 IS NULL OR role = ?4)
+   AND (seq <= (SELECT cut_after FROM sessions WHERE id = ?1)
+        OR seq > (SELECT cut_through FROM sessions WHERE id = ?1))
+ ORDER BY seq DESC
+ LIMIT ?5;
+
+-- name: measure_page_at(session_db_id, role, offset, limit)
+-- The numbers and sizes of a numbered page, for clients that count pages: its cost grows with the number.
+SELECT seq, size
+  FROM messages
+ WHERE session_db_id = ?1 AND (?2 IS NULL OR role = ?2)
+   AND (seq <= (SELECT cut_after FROM sessions WHERE id = ?1)
+        OR seq > (SELECT cut_through FROM sessions WHERE id = ?1))
  ORDER BY seq
  LIMIT ?4 OFFSET ?3;
 
--- name: find_last_message_time(session_db_id)
+-- name: find_last_message_time(session_db_id, through_seq)
+-- When the last message up to a number was sent.
 SELECT timestamp
   FROM messages
- WHERE session_db_id = ?1
-   AND NOT (seq > (SELECT cut_after FROM sessions WHERE id = ?1)
-            AND seq <= (SELECT cut_through FROM sessions WHERE id = ?1))
+ WHERE session_db_id = ?1 AND seq <= ?2
+   AND (seq <= (SELECT cut_after FROM sessions WHERE id = ?1)
+        OR seq > (SELECT cut_through FROM sessions WHERE id = ?1))
  ORDER BY seq DESC
  LIMIT 1;
 

@@ -1,14 +1,15 @@
 -- The tool calls that wait, or waited, for a person. One that nobody decided stays 'pending' here
 -- also when its time has passed: whoever reads it looks at expires_at.
 
--- name: insert_approval(session_db_id, call_id, tool_name, arguments, reason, status, created_at, expires_at, decided_at, modified_arguments, feedback)
+-- name: insert_approval(session_db_id, call_id, tool_name, arguments, reason, status, created_at, expires_at, decided_at, modified_arguments, feedback, size)
 INSERT INTO pending_approvals (session_db_id, call_id, tool_name, arguments, reason, status,
-                               created_at, expires_at, decided_at, modified_arguments, feedback)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11);
+                               created_at, expires_at, decided_at, modified_arguments, feedback, size)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12);
 
--- name: update_approval(session_db_id, call_id, status, expires_at, decided_at, modified_arguments, feedback)
+-- name: update_approval(session_db_id, call_id, status, expires_at, decided_at, modified_arguments, feedback, size)
 UPDATE pending_approvals
-   SET status = ?3, expires_at = ?4, decided_at = ?5, modified_arguments = ?6, feedback = ?7
+   SET status = ?3, expires_at = ?4, decided_at = ?5, modified_arguments = ?6, feedback = ?7,
+       size = ?8
  WHERE session_db_id = ?1 AND call_id = ?2;
 
 -- name: delete_approval(session_db_id, call_id)
@@ -37,19 +38,61 @@ SELECT a.call_id, a.modified_arguments
   JOIN pending_approvals AS a
     ON a.session_db_id = k.value ->> 0 AND a.call_id = k.value ->> 1;
 
--- name: list_approvals(session_db_id)
-SELECT session_db_id, call_id, tool_name, arguments, reason, status, created_at,
-       expires_at, decided_at, modified_arguments, feedback
-  FROM pending_approvals
- WHERE session_db_id = ?1
- ORDER BY created_at, call_id;
+-- name: list_approvals(session_db_id, after_created_at, after_call_id, limit, max_bytes)
+-- A page of a session's approvals, oldest first, behind a time and a call. None at all where they have more bytes
+-- together: see messages.sql.
+-- Differs because SQLite would carry what it sorts: only small columns here.
+WITH page AS MATERIALIZED (
+    SELECT rowid AS id, size
+      FROM pending_approvals
+     WHERE session_db_id = ?1 AND (created_at, call_id) > (?2, ?3)
+     ORDER BY created_at, call_id
+     LIMIT ?4
+)
+SELECT a.session_db_id, a.call_id, a.tool_name, a.arguments, a.reason, a.status, a.created_at,
+       a.expires_at, a.decided_at, a.modified_arguments, a.feedback
+  FROM page
+ CROSS JOIN pending_approvals AS a ON a.rowid = page.id
+ WHERE (SELECT sum(size) FROM page) <= ?5
+ ORDER BY a.created_at, a.call_id;
 
--- name: list_approvals_by_status(session_db_id, status)
-SELECT session_db_id, call_id, tool_name, arguments, reason, status, created_at,
-       expires_at, decided_at, modified_arguments, feedback
+-- name: measure_approvals(session_db_id, after_created_at, after_call_id, limit)
+-- The sizes of the same.
+SELECT size
   FROM pending_approvals
- WHERE session_db_id = ?1 AND status = ?2
- ORDER BY created_at, call_id;
+ WHERE session_db_id = ?1 AND (created_at, call_id) > (?2, ?3)
+ ORDER BY created_at, call_id
+ LIMIT ?4;
+
+-- name: list_approvals_by_status(session_db_id, status, after_created_at, after_call_id, waiting_at, expired_at, limit, max_bytes)
+-- Those of a stored status that still wait at a time, or have expired by one, unless that is null.
+WITH page AS MATERIALIZED (
+    SELECT rowid AS id, size
+      FROM pending_approvals
+     WHERE session_db_id = ?1 AND status = ?2 AND (created_at, call_id) > (?3, ?4)
+       AND (?5 IS NULL OR expires_at IS NULL OR expires_at > ?5)
+       AND (?6 IS NULL OR expires_at <= ?6)
+     ORDER BY created_at, call_id
+     LIMIT ?7
+)
+SELECT a.session_db_id, a.call_id, a.tool_name, a.arguments, a.reason, a.status, a.created_at,
+       a.expires_at, a.decided_at, a.modified_arguments, a.feedback
+  FROM page
+ CROSS JOIN pending_approvals AS a ON a.rowid = page.id
+ WHERE (SELECT sum(size) FROM page) <= ?8
+ ORDER BY a.created_at, a.call_id;
+
+-- name: measure_approvals_by_status(session_db_id, status, after_created_at, after_call_id, waiting_at, expired_at, limit)
+SELECT size
+  FROM pending_approvals
+ WHERE session_db_id = ?1 AND status = ?2 AND (created_at, call_id) > (?3, ?4)
+   AND (?5 IS NULL OR expires_at IS NULL OR expires_at > ?5)
+   AND (?6 IS NULL OR expires_at <= ?6)
+ ORDER BY created_at, call_id
+ LIMIT ?7;
+
+-- name: find_approval_time(session_db_id, call_id)
+SELECT created_at FROM pending_approvals WHERE session_db_id = ?1 AND call_id = ?2;
 
 -- name: count_waiting_approvals(now)
 -- Those that never expire and those that have not yet: in two, so that the index passes over the expired. Those of

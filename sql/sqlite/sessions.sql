@@ -49,12 +49,12 @@ WITH RECURSIVE series (n) AS (
 SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'sessions'), 0) + n AS id
   FROM series;
 
--- name: insert_session(id, owner, session_id, title, description, metadata, created_at, last_activity, is_active, deleted_at, version, last_seq, message_count, token_total, cut_version, changed_version, cut_after, cut_through, first_user_seq, first_user_text)
+-- name: insert_session(id, owner, session_id, title, description, metadata, created_at, last_activity, is_active, deleted_at, version, last_seq, message_count, token_total, cut_version, changed_version, cut_after, cut_through, first_user_seq, first_user_text, size)
 INSERT INTO sessions (id, owner, session_id, title, description, metadata, created_at,
                       last_activity, is_active, deleted_at, version, last_seq, message_count,
                       token_total, cut_version, changed_version, cut_after, cut_through,
-                      first_user_seq, first_user_text)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20);
+                      first_user_seq, first_user_text, size)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21);
 
 -- name: update_head(id, base_version, version, last_seq, message_count, token_total, last_activity, cut_version, changed_version, first_user_seq, first_user_text)
 -- Only from the version that it was planned from. The text is written when the message that it comes from
@@ -66,9 +66,10 @@ UPDATE sessions
                               THEN first_user_text ELSE ?11 END
  WHERE id = ?1 AND version = ?2;
 
--- name: update_session(id, title, description, metadata, is_active, deleted_at)
+-- name: update_session(id, title, description, metadata, is_active, deleted_at, size)
 UPDATE sessions
-   SET title = ?2, description = ?3, metadata = ?4, is_active = ?5, deleted_at = ?6
+   SET title = ?2, description = ?3, metadata = ?4, is_active = ?5, deleted_at = ?6,
+       size = ?7
  WHERE id = ?1;
 
 -- name: update_cut(id, cut_after, cut_through)
@@ -126,8 +127,9 @@ SELECT k.value AS id,
                     FROM pending_approvals WHERE session_db_id = k.value LIMIT ?2)) AS size
   FROM json_each(?1) AS k;
 
--- name: list_sessions(owner, before_activity, before_id, limit)
--- A page of an owner's sessions, latest activity first.
+-- name: list_sessions(owner, before_activity, before_id, limit, max_bytes)
+-- A page of an owner's sessions, latest activity first. None at all where they have more bytes together: see
+-- messages.sql.
 SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.last_activity,
        s.is_active, s.deleted_at, s.version, s.last_seq, s.message_count, s.first_user_text,
        c.current_agent
@@ -135,25 +137,62 @@ SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.l
   JOIN agent_contexts AS c ON c.session_db_id = s.id
  WHERE s.owner = ?1 AND s.deleted_at IS NULL AND (s.last_activity, s.id) < (?2, ?3)
  ORDER BY s.last_activity DESC, s.id DESC
+ LIMIT iif((SELECT sum(size)
+              FROM (SELECT size
+                      FROM sessions
+                     WHERE owner = ?1 AND deleted_at IS NULL AND (last_activity, id) < (?2, ?3)
+                     ORDER BY last_activity DESC, id DESC
+                     LIMIT ?4)) <= ?5, ?4, 0);
+
+-- name: measure_sessions(owner, before_activity, before_id, limit)
+-- The sizes of the same.
+SELECT size
+  FROM sessions
+ WHERE owner = ?1 AND deleted_at IS NULL AND (last_activity, id) < (?2, ?3)
+ ORDER BY last_activity DESC, id DESC
  LIMIT ?4;
 
--- name: list_sessions_and_deleted(owner, before_activity, before_id, limit)
+-- name: list_sessions_and_deleted(owner, before_activity, before_id, limit, max_bytes)
 -- The same with the deleted ones: a page of each kind from its own index, then the two as one.
+WITH page AS MATERIALIZED (
+    SELECT id, size
+      FROM (SELECT * FROM (SELECT id, last_activity, size
+                             FROM sessions
+                            WHERE owner = ?1 AND deleted_at IS NULL
+                              AND (last_activity, id) < (?2, ?3)
+                            ORDER BY last_activity DESC, id DESC LIMIT ?4) AS live
+          UNION ALL
+          SELECT * FROM (SELECT id, last_activity, size
+                             FROM sessions
+                            WHERE owner = ?1 AND deleted_at IS NOT NULL
+                              AND (last_activity, id) < (?2, ?3)
+                            ORDER BY last_activity DESC, id DESC LIMIT ?4) AS deleted) AS both_kinds
+     ORDER BY last_activity DESC, id DESC
+     LIMIT ?4
+)
 SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.last_activity,
        s.is_active, s.deleted_at, s.version, s.last_seq, s.message_count, s.first_user_text,
        c.current_agent
-  FROM (SELECT id FROM (SELECT id FROM sessions
-                         WHERE owner = ?1 AND deleted_at IS NULL
-                           AND (last_activity, id) < (?2, ?3)
-                         ORDER BY last_activity DESC, id DESC LIMIT ?4) AS live
-        UNION ALL
-        SELECT id FROM (SELECT id FROM sessions
-                         WHERE owner = ?1 AND deleted_at IS NOT NULL
-                           AND (last_activity, id) < (?2, ?3)
-                         ORDER BY last_activity DESC, id DESC LIMIT ?4) AS deleted) AS page
-  JOIN sessions AS s ON s.id = page.id
-  JOIN agent_contexts AS c ON c.session_db_id = s.id
- ORDER BY s.last_activity DESC, s.id DESC
+  FROM page
+ CROSS JOIN sessions AS s ON s.id = page.id
+ CROSS JOIN agent_contexts AS c ON c.session_db_id = s.id
+ WHERE (SELECT sum(size) FROM page) <= ?5
+ ORDER BY s.last_activity DESC, s.id DESC;
+
+-- name: measure_sessions_and_deleted(owner, before_activity, before_id, limit)
+SELECT size
+  FROM (SELECT * FROM (SELECT id, last_activity, size
+                             FROM sessions
+                            WHERE owner = ?1 AND deleted_at IS NULL
+                              AND (last_activity, id) < (?2, ?3)
+                            ORDER BY last_activity DESC, id DESC LIMIT ?4) AS live
+          UNION ALL
+          SELECT * FROM (SELECT id, last_activity, size
+                             FROM sessions
+                            WHERE owner = ?1 AND deleted_at IS NOT NULL
+                              AND (last_activity, id) < (?2, ?3)
+                            ORDER BY last_activity DESC, id DESC LIMIT ?4) AS deleted) AS both_kinds
+ ORDER BY last_activity DESC, id DESC
  LIMIT ?4;
 
 -- name: count_sessions(owner)

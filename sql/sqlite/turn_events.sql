@@ -10,8 +10,22 @@ UPDATE turn_events
    SET data = data || ?4
  WHERE session_db_id = ?1 AND turn_n = ?2 AND n = ?3;
 
--- name: list_turn_events(session_db_id, turn_n, from_n, limit)
+-- name: list_turn_events(session_db_id, turn_n, from_n, limit, max_bytes)
+-- A page of a turn's events. None at all where they have more bytes together: see messages.sql.
 SELECT n, kind, data
+  FROM turn_events
+ WHERE session_db_id = ?1 AND turn_n = ?2 AND n >= ?3
+ ORDER BY n
+ LIMIT iif((SELECT sum(size)
+              FROM (SELECT length(CAST(data AS BLOB)) AS size
+                      FROM turn_events
+                     WHERE session_db_id = ?1 AND turn_n = ?2 AND n >= ?3
+                     ORDER BY n
+                     LIMIT ?4)) <= ?5, ?4, 0);
+
+-- name: measure_turn_events(session_db_id, turn_n, from_n, limit)
+-- The sizes of the same.
+SELECT length(CAST(data AS BLOB)) AS size
   FROM turn_events
  WHERE session_db_id = ?1 AND turn_n = ?2 AND n >= ?3
  ORDER BY n

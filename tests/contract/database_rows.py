@@ -16,13 +16,26 @@ FAR = 2**62
 
 def session_row(number: int, *, owner: str = "", at: datetime = NOON, metadata: str = "{}") -> list[object]:
     """The parameters of insert_session for the session `s<number>` with the id `number`."""
-    head = [1, 0, 0, 0, 0, 1, 0, 0, None, None]
+    head = [1, 0, 0, 0, 0, 1, 0, 0, None, None, len(metadata.encode())]
     return [number, owner, f"s{number}", None, None, metadata, at, at, True, None, *head]
 
 
 def message_row(session: int, seq: int, content: str = '"hello"') -> list[object]:
     """The parameters of insert_message."""
-    return [session, seq, "user", content, NOON, None, None, None, None, None, None]
+    return [
+        session,
+        seq,
+        "user",
+        content,
+        NOON,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        len(content.encode(errors="surrogatepass")),
+    ]
 
 
 async def insert_session(transaction: Transaction, number: int) -> None:

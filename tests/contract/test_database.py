@@ -211,6 +211,7 @@ REFUSED = {
         *message_row(1, 1)[:4],
         datetime.min.replace(tzinfo=timezone.max),
         *[None] * 6,
+        7,
     ],
 }
 

@@ -280,7 +280,7 @@ async def test_a_follower_who_is_interrupted_while_it_reads_misses_nothing(datab
     async with open_store(database_url) as store:
         await store.create_session("s", messages=[user(n) for n in range(3)])
     async with delayed_store(database_url) as (store, database), store.follow("s") as follower:
-        delay = database.delay("after", "list_messages_after")
+        delay = database.delay("after", "list_page_after")
         asked = asyncio.create_task(follower.events(LONG))
         await delay.reached.wait()
         asked.cancel()

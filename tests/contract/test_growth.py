@@ -21,7 +21,9 @@ from runtime.db.queries import load_queries
 from runtime.db.sqlite_dialect import bind
 from runtime.models import utc_now
 from runtime.store.commands import SessionKey
+from runtime.store.message_pages import ROLE_WINDOW
 from runtime.store.messages import new_messages
+from runtime.store.paging import PAGE_BYTES
 from runtime.store.store import Store, open_store
 from runtime.store.turn_commands import AdvanceTurn, Ending
 from tests.contract.obstacles import sqlite_path
@@ -94,13 +96,13 @@ def calls(session_db_id: int, name: str) -> list[Call]:
         ("find_session", ["", name]),
         ("list_heads", [keys]),
         ("lock_heads", [keys]),
-        ("insert_message", [session_db_id, end + 1, "user", '"x"', now, *[None] * 6]),
+        ("insert_message", [session_db_id, end + 1, "user", '"x"', now, *[None] * 6, 3]),
         ("update_head", [session_db_id, end, end + 1, end + 1, end + 1, 0, now, 0, 0, 1, None]),
-        ("list_messages_before", [session_db_id, end + 1, PAGE + 1]),
-        ("list_messages_after", [session_db_id, 0, PAGE + 1]),
-        ("list_messages_after", [session_db_id, end - PAGE, PAGE + 1]),
-        ("list_role_messages_before", [session_db_id, "tool", end + 1, 6]),
-        ("find_last_message_time", [session_db_id]),
+        ("list_page_before", [session_db_id, 0, end, None, PAGE + 1, PAGE_BYTES]),
+        ("list_page_after", [session_db_id, 0, end, None, PAGE + 1, PAGE_BYTES]),
+        ("list_page_after", [session_db_id, end - PAGE, end, None, PAGE + 1, PAGE_BYTES]),
+        ("list_page_before", [session_db_id, max(0, end - ROLE_WINDOW), end, "tool", 6, PAGE_BYTES]),
+        ("find_last_message_time", [session_db_id, end]),
         ("list_details", [f"[{session_db_id}]"]),
         ("list_open_ends", [f"[[{session_db_id}, {2**63 - 1}, 0, 0]]"]),
         (

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runtime.errors import InvalidInput
-from runtime.store.reader import CHUNK
+from runtime.store.message_pages import CHUNK
 from runtime.store.store import Store, open_store
 from tests.contract.delayed_database import Delay, delayed_store
 
@@ -64,7 +64,7 @@ async def test_r1_messages_that_were_committed_after_the_head_was_read_are_kept_
 ) -> None:
     await fill(postgres_url, 2)
     async with open_store(postgres_url) as other, delayed_store(postgres_url) as (store, database):
-        delay = database.delay("before", "list_messages_after")
+        delay = database.delay("before", "list_page_after")
         reading = await held(store, delay)
         await other.append_messages("s", [user("3")])
         delay.release.set()
@@ -80,7 +80,7 @@ async def test_r1_readers_who_catch_up_at_once_keep_each_message_once(postgres_u
         saw_three = database.delay("after", "list_heads")
         first = await held(store, saw_three)
         await other.append_messages("s", [user("4")])
-        read_three_and_four = database.delay("after", "list_messages_after")
+        read_three_and_four = database.delay("after", "list_page_after")
         second = await held(store, read_three_and_four)
         saw_three.release.set()
         assert await first == [1, 2, 3]
@@ -92,7 +92,7 @@ async def test_r1_readers_who_catch_up_at_once_keep_each_message_once(postgres_u
 async def test_a_history_is_one_that_stood_there_at_one_moment(database_url: str) -> None:
     await fill(database_url, CHUNK + 1)
     async with delayed_store(database_url) as (store, database):
-        delay = database.delay("after", "list_messages_after")
+        delay = database.delay("after", "list_page_after")
         reading = asyncio.create_task(store.get_history("s"))
         await delay.reached.wait()
         await store.replace_messages("s", [user("new")])

@@ -49,7 +49,7 @@ async def _begin(database: Database) -> int:
     if not await database.fetch("list_heads", '[["", "s1"]]'):
         async with database.transaction() as transaction:
             await insert_session(transaction, 1)
-    last = await database.fetch("list_messages_before", 1, 2**62, 1)
+    last = await database.fetch("list_page_before", 1, 0, 2**62, None, 1, 2**62)
     return last[0]["seq"] if last else 0
 
 
