@@ -164,6 +164,7 @@ async def test_the_agent_that_made_a_call_is_found(store: Store, clock: Clock) -
     await end_in_calls(store, "a", waiting=[waits("a")])
     for jump, call_id in ((-3600.0, "b"), (7200.0, "c")):
         await store.start_turn("s", agent="coder" if call_id == "b" else "ask")
+        clock.pass_seconds(1)
         running = await ask(store)
         # Its end is no earlier than its beginning, whatever the clock does.
         clock.jump(jump)
