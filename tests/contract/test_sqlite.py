@@ -18,6 +18,7 @@ from runtime.db.sqlite import SqliteDatabase
 from runtime.db.sqlite_connection import BUSY_STEP
 from runtime.errors import (
     DatabaseConflict,
+    DatabaseDamaged,
     DatabaseError,
     DatabaseUnavailable,
     DataRefused,
@@ -109,6 +110,30 @@ async def test_a_read_that_is_cancelled_frees_its_connection(path: Path):
         assert (await database.fetch("ping"))[0]["ok"] == 1
     assert await session_ids(database) == []
     await database.close()
+
+
+async def test_w14_a_log_that_is_not_what_was_written_to_it_takes_no_more_writes(path: Path):
+    """Some file systems go back to what the disk has when a sync fails."""
+    database = await open_path(path)
+    for number in (1, 2):
+        async with database.transaction() as transaction:
+            await insert_session(transaction, number)
+    database._log.note_error("disk I/O error")
+    async with database.transaction() as transaction:
+        await insert_session(transaction, 3)
+    wal = Path(f"{path}-wal")
+    with wal.open("r+b") as file:
+        file.seek(wal.stat().st_size - 100)
+        file.write(bytes(50))
+    database._log.note_error("disk I/O error")
+    for _ in range(2):
+        with pytest.raises(DatabaseDamaged, match="its WAL has lost what was written to it"):
+            async with database.transaction():
+                pass
+    assert "WAL" in database.fault()
+    await database.close()
+    # What the log still held was not brought into the file.
+    assert wal.stat().st_size
 
 
 # A statement that runs too long is broken off, also one that writes.
