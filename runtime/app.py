@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -37,6 +38,9 @@ TURNS_SHARE = 1 / 8
 DRAIN_SHARE = 1 / 8
 CANCEL_SHARE = 1 / 8
 FLUSH_SHARE = 0.45  # what is left is for the process to end
+# A process that has not ended so many seconds after its time is ended: nothing in it may wait for a disk that
+# does not answer.
+LAST_SECONDS = 0.25
 
 
 class RequestsInHand:
@@ -101,6 +105,7 @@ async def serve(settings: Settings, clock: Callable[[], datetime] = utc_now) -> 
         async with _listening(app, store, engine, settings):
             await stop.wait()
             logger.info("shutting down, in at most %g s", settings.shutdown_timeout)
+            _end_in_time(settings.shutdown_timeout)
     return store.unstored
 
 
@@ -154,6 +159,20 @@ def _on_signals(stop: asyncio.Event) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+
+
+def _end_in_time(timeout: float) -> None:
+    """End the process after the timeout even if a thread waits for something that cannot be interrupted."""
+
+    def end() -> None:
+        logger.error(
+            "the server did not come to its end in %g s: exiting at once, writes may be lost", timeout
+        )
+        os._exit(1)
+
+    timer = threading.Timer(timeout + LAST_SECONDS, end)
+    timer.daemon = True
+    timer.start()
 
 
 def _collect_seldom() -> None:

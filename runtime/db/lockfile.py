@@ -101,7 +101,8 @@ def _open_lock_file(database: Path) -> int:
     except OSError as error:
         reason = f"DB_URL: cannot write to the folder {database.parent}: {error.strerror}"
         raise StartupError(reason) from error
-    # Whoever can read a file can lock it: of one that an earlier version made, only who can write it may.
+    # To open a file for reading is enough to lock it. One that an earlier version made can be opened by
+    # everybody: no class of users may read it that may not write to it.
     mode = allowed = os.fstat(descriptor).st_mode
     for reads, writes in CLASSES:
         if not mode & writes:

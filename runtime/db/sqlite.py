@@ -20,9 +20,11 @@ from runtime.db.queries import load_queries
 from runtime.db.slowlog import SlowLog
 from runtime.db.sqlite_connection import (
     BUSY_SECONDS,
+    BUSY_STEP,
     SqliteReading,
     SqliteTransaction,
     WritingConnection,
+    begin,
     close,
     connect,
     connect_to_write,
@@ -211,7 +213,7 @@ class SqliteDatabase:
                 for pragma in (
                     f"PRAGMA busy_timeout = {WAL_BUSY_MS}",
                     f"PRAGMA wal_checkpoint({mode})",
-                    f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}",
+                    f"PRAGMA busy_timeout = {BUSY_STEP * 1000:.0f}",
                 ):
                     await translated(writing.connection.execute_fetchall(pragma))
             except BaseException as error:
@@ -268,7 +270,7 @@ class SqliteDatabase:
             await translated(writing.connection.execute_fetchall(SYNCHRONOUS[durable]))
             self._durable = durable
         # Not staged: this is where it waits for the file, and what waits here is not under way (W8).
-        await translated(writing.connection.execute_fetchall("BEGIN IMMEDIATE"))
+        await begin(writing.connection)
 
     async def _commit(self, writing: WritingConnection) -> None:
         seconds = self._limits.command_timeout
@@ -310,7 +312,7 @@ class SqliteDatabase:
         writing = self._writer or await self._open_writer()
         try:
             # Another process must not write meanwhile.
-            await translated(writing.connection.execute_fetchall("BEGIN IMMEDIATE"))
+            await begin(writing.connection)
             await asyncio.to_thread(self._log.make_whole)
             await translated(writing.connection.rollback())
         except DatabaseError as error:

@@ -20,12 +20,14 @@ import aiosqlite
 from runtime.db.database import Row
 from runtime.db.queries import Queries
 from runtime.db.slowlog import SlowLog, now
-from runtime.db.sqlite_dialect import DRIVER_ERRORS, bind, translate
+from runtime.db.sqlite_dialect import DRIVER_ERRORS, bind, is_busy, translate
 from runtime.db.sqlite_staging import StagingConnection
 from runtime.errors import DatabaseConflict, DatabaseUnavailable
 
-# Another program may look into the file, and hold it for as long as this (seconds).
+# Another program may look into the file, and hold it for as long as this (seconds). The writer waits in steps
+# of BUSY_STEP: SQLite's own wait cannot be interrupted.
 BUSY_SECONDS = 1.0
+BUSY_STEP = 0.05
 
 Connection = aiosqlite.Connection
 Result = TypeVar("Result")
@@ -49,9 +51,8 @@ async def translated(awaitable: Awaitable[Result]) -> Result:
 
 async def connect(path: str, pragmas: Sequence[str], **options: Any) -> Connection:
     """An open connection. Not to be cancelled: see `finish`."""
-    connection = aiosqlite.connect(
-        path, timeout=BUSY_SECONDS, isolation_level=None, detect_types=sqlite3.PARSE_DECLTYPES, **options
-    )
+    options = {"timeout": BUSY_SECONDS, "detect_types": sqlite3.PARSE_DECLTYPES, **options}
+    connection = aiosqlite.connect(path, isolation_level=None, **options)
     await translated(connection)
     try:
         connection.row_factory = sqlite3.Row
@@ -71,7 +72,21 @@ async def connect_to_write(path: str, pragmas: Sequence[str]) -> WritingConnecti
         made.append(StagingConnection(*args, **options))
         return made[0]
 
-    return WritingConnection(await connect(path, pragmas, factory=make), made[0])
+    return WritingConnection(await connect(path, pragmas, factory=make, timeout=BUSY_STEP), made[0])
+
+
+async def begin(connection: Connection) -> None:
+    """Begin a transaction that writes, once the file is free."""
+    now = asyncio.get_running_loop().time
+    deadline = now() + BUSY_SECONDS
+    while True:
+        try:
+            await translated(connection.execute_fetchall("BEGIN IMMEDIATE"))
+        except DatabaseUnavailable as error:
+            if not is_busy(error) or now() > deadline:
+                raise
+        else:
+            return
 
 
 async def close(connection: Connection) -> None:

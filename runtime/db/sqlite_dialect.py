@@ -64,8 +64,17 @@ def _as_text(time: datetime) -> str:
 
 def is_read_only(error: BaseException) -> bool:
     """Whether an error of ours comes from a connection that cannot write."""
+    return _primary_code(error) == sqlite3.SQLITE_READONLY
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether an error of ours comes from a file that another connection is writing to."""
+    return _primary_code(error) == sqlite3.SQLITE_BUSY
+
+
+def _primary_code(error: BaseException) -> int:
     code: int = getattr(error.__cause__, "sqlite_errorcode", sqlite3.SQLITE_OK)
-    return code & 0xFF == sqlite3.SQLITE_READONLY
+    return code & 0xFF
 
 
 def translate(error: Exception) -> DatabaseError:

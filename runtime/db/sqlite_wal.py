@@ -104,7 +104,7 @@ def rewrite_committed(path: str, index: WalIndex) -> None:
     """Bring what is committed in the WAL to the disk, and cut off what lies behind it.
 
     Behind it may lie a transaction that was refused but looks committed, and that would come back after a
-    crash. The caller keeps everybody from writing. Raises OSError, and DatabaseDamaged where the WAL does
+    crash. The caller has the write lock of the file. Raises OSError, and DatabaseDamaged where the WAL does
     not hold what was written to it.
     """
     with _opened(f"{path}-wal") as wal:

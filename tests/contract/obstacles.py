@@ -61,3 +61,14 @@ async def poison(url: str) -> None:
             END $$;
             CREATE TRIGGER refuse BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION refuse();""",
     )
+
+
+async def slow_to_insert(sqlite_url: str) -> None:
+    """From now on it takes hours to insert a message whose content holds the word "slow"."""
+    await execute(
+        sqlite_url,
+        """CREATE TRIGGER slow BEFORE INSERT ON messages WHEN new.content LIKE '%slow%'
+           BEGIN SELECT count(*) FROM (WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n
+                                       LIMIT 100000000000) SELECT i FROM n); END;""",
+        "",
+    )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -13,16 +14,21 @@ import pytest
 from runtime.db import sqlite, sqlite_dialect, sqlite_wal
 from runtime.db.database import DatabaseUrl, Limits
 from runtime.db.lockfile import LockFile
-from runtime.db.sqlite import BUSY_SECONDS, SqliteDatabase
+from runtime.db.sqlite import SqliteDatabase
+from runtime.db.sqlite_connection import BUSY_STEP
 from runtime.errors import (
     DatabaseConflict,
+    DatabaseDamaged,
     DatabaseError,
     DatabaseUnavailable,
     DataRefused,
     StartupError,
 )
 from tests.contract.database_rows import aiosqlite_threads, insert_session, message_row, session_ids, until
+from tests.contract.obstacles import slow_to_insert
 
+# What is broken off would take hours, and what holds up nobody no time; a busy machine may take a while.
+PATIENCE = 30
 LIMITS = Limits(pool_min=1, pool_max=2, pool_timeout=1, command_timeout=5, slow_query_ms=1e9)
 
 
@@ -72,7 +78,7 @@ async def test_the_wal_is_cut_back_when_it_has_grown(path: Path, monkeypatch: py
     await database.truncate_wal()
     assert wal.stat().st_size == 0
     assert len(await database.fetch("list_messages_after", 1, 0, 1000)) == 499
-    assert await pragma(database, "busy_timeout") == BUSY_SECONDS * 1000
+    assert await pragma(database, "busy_timeout") == BUSY_STEP * 1000
     await database.close()
 
 
@@ -104,6 +110,88 @@ async def test_a_read_that_is_cancelled_frees_its_connection(path: Path):
         assert (await database.fetch("ping"))[0]["ok"] == 1
     assert await session_ids(database) == []
     await database.close()
+
+
+async def test_w14_a_log_that_is_not_what_was_written_to_it_takes_no_more_writes(path: Path):
+    """Some file systems go back to what the disk has when a sync fails."""
+    database = await open_path(path)
+    for number in (1, 2):
+        async with database.transaction() as transaction:
+            await insert_session(transaction, number)
+    database._log.note_error("disk I/O error")
+    async with database.transaction() as transaction:
+        await insert_session(transaction, 3)
+    wal = Path(f"{path}-wal")
+    with wal.open("r+b") as file:
+        file.seek(wal.stat().st_size - 100)
+        file.write(bytes(50))
+    database._log.note_error("disk I/O error")
+    for _ in range(2):
+        with pytest.raises(DatabaseDamaged, match="its WAL has lost what was written to it"):
+            async with database.transaction():
+                pass
+    assert "WAL" in database.fault()
+    await database.close()
+    # What the log still held was not brought into the file.
+    assert wal.stat().st_size
+
+
+# A statement that runs too long is broken off, also one that writes.
+
+
+async def open_impatiently(path: Path) -> SqliteDatabase:
+    url, limits = DatabaseUrl("sqlite", str(path)), dataclasses.replace(LIMITS, command_timeout=0.2)
+    return await SqliteDatabase.open(url, limits, LockFile.take(path))
+
+
+async def read_slowly(database: SqliteDatabase) -> None:
+    async with database.transaction() as transaction:
+        await insert_session(transaction, 1)
+        await transaction.fetch("allocate_session_ids", 10**12)
+
+
+async def write_slowly(database: SqliteDatabase) -> None:
+    async with database.transaction() as transaction:
+        await insert_session(transaction, 1)
+        await transaction.execute_many("insert_message", [message_row(1, 1, '"slow"')])
+
+
+async def check_that_nothing_is_held_up(database: SqliteDatabase) -> None:
+    async with database.transaction() as transaction:
+        await insert_session(transaction, 2)
+    assert await session_ids(database) == [2]
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    ("run", "told"), [(read_slowly, "allocate_session_ids"), (write_slowly, "a transaction")]
+)
+async def test_r7_a_statement_of_a_transaction_that_takes_too_long_is_broken_off(
+    sqlite_url: str, path: Path, run: Callable[[SqliteDatabase], Awaitable[None]], told: str
+):
+    """It ran to its end, and nobody else could write meanwhile."""
+    await slow_to_insert(sqlite_url)
+    database = await open_impatiently(path)
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(DatabaseUnavailable, match=rf"{told} took longer than 0\.2 s"):
+            await run(database)
+        await check_that_nothing_is_held_up(database)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.01, 0.1])
+@pytest.mark.parametrize("run", [read_slowly, write_slowly])
+async def test_r7_a_statement_whose_caller_is_cancelled_is_broken_off(
+    sqlite_url: str, path: Path, run: Callable[[SqliteDatabase], Awaitable[None]], seconds: float
+):
+    await slow_to_insert(sqlite_url)
+    database = await open_path(path)
+    task = asyncio.ensure_future(run(database))
+    await asyncio.sleep(seconds)
+    task.cancel()
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.wait([task])
+        assert task.cancelled()
+        await check_that_nothing_is_held_up(database)
 
 
 # Errors, as SQLite itself raises them.

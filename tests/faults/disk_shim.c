@@ -5,7 +5,8 @@
    DISK_FILE   the database file; its -wal, -journal and -shm are known by their names
    DISK_LOG    where the records go: a struct record each, a write followed by its bytes
    DISK_FAULT  "CALL FILE ERRNO FIRST COUNT": of the calls of a kind (sync, write, truncate) on a file (db, wal,
-               shm) those numbered FIRST to FIRST + COUNT - 1 fail with ERRNO; more, separated by ";"
+               shm) those numbered FIRST to FIRST + COUNT - 1 fail with ERRNO, or with 0 never return; more,
+               separated by ";"
 
    A synced file is not really synced: what a disk would hold is reckoned from the records.
 */
@@ -111,7 +112,9 @@ static int injected(int call, int file) {
         struct fault *fault = &faults[i];
         if (fault->call != call || fault->file != file) continue;
         fault->seen++;
-        if (fault->seen >= fault->first && fault->seen < fault->first + fault->count) error = fault->error;
+        if (fault->seen < fault->first || fault->seen >= fault->first + fault->count) continue;
+        error = fault->error;
+        while (!error) pause();
     }
     return error;
 }
