@@ -1,6 +1,8 @@
 -- What: puts the new tables of 0005 in the places of the old ones, once portions/ has copied all rows.
 -- Why: see 0005.
 -- Locks: nothing that is in use: the server is not running (W13).
+-- Space: old and new rows stand in the file side by side, so that it grows to about twice its size. It does not
+--   shrink afterwards: what comes next goes into the pages of the old rows.
 -- Interrupted: while rows are copied, it goes on behind the last one; from here on it is one transaction. Where the
 --   mark of it is lost, the rows are copied once more.
 

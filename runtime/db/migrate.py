@@ -34,6 +34,8 @@ logger = logging.getLogger("agent_runtime.db")
 LOCK_SECONDS = 60
 # How many rows are copied at first, and how long a portion should take, in seconds.
 FIRST_PORTION, PORTION_SECONDS = 100, 0.2
+# How often to log how many rows are copied, in seconds: somebody waits for the start.
+PROGRESS_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -143,18 +145,22 @@ def _copy_portions(url: DatabaseUrl, migration_id: str) -> None:
     path = find_folder("migrations") / url.dialect / "portions" / f"{migration_id}.sql"
     if not path.exists():
         return
+    began = logged = time.monotonic()
+    copied = 0
     known = list_migrations(url.dialect)
     before = known[[each.id for each in known].index(migration_id) - 1]
     with closing(sqlite3.connect(url.address, isolation_level=None)) as connection:
         connection.executescript(before.sql)
         for statement in filter(str.strip, _read(path).split(";")):
-            rows = FIRST_PORTION
-            while (started := time.monotonic()) and connection.execute(
-                statement, {"rows": rows}
-            ).rowcount > 0:
-                fitting = rows * PORTION_SECONDS / max(time.monotonic() - started, 0.001)
-                rows = max(1, min(int(fitting), 2 * rows))
-                started = time.monotonic()
+            rows, started = FIRST_PORTION, time.monotonic()
+            while (done := connection.execute(statement, {"rows": rows}).rowcount) > 0:
+                ended = time.monotonic()
+                copied += done
+                if ended - logged >= PROGRESS_SECONDS:
+                    logged = ended
+                    logger.info("%s: %d rows are copied in %.0f s", migration_id, copied, ended - began)
+                fitting = rows * PORTION_SECONDS / max(ended - started, 0.001)
+                rows, started = max(1, min(int(fitting), 2 * rows)), time.monotonic()
 
 
 def _roll_back_last(url: DatabaseUrl, count: int) -> list[str]:

@@ -14,8 +14,8 @@ from runtime.store.inputs import json_list
 from runtime.store.rows import head_from
 from runtime.store.state import Head
 
-# A portion ends with the row that brings it to so many bytes: SQLite reads all of a large row to erase it.
-PORTION_BYTES = 16 * 1024 * 1024
+# A row counts as one more for so many bytes: SQLite reads all of a large row to erase it.
+BYTES_OF_A_ROW = 8192
 # How many sessions a portion may concern, and how many of a batch are looked at whether they are small.
 SESSIONS = 20
 WEIGHED_SESSIONS = 100
@@ -44,22 +44,18 @@ _MESSAGES_PAGE = 500
 
 
 class _Budget:
-    """How many rows and bytes a portion may still take. The row that oversteps the bytes is the last one."""
+    """How many rows a portion may still take, large ones being more than one. The last may overstep it."""
 
-    def __init__(self, rows: int, size: int) -> None:
-        self.rows = self._rows = rows
-        self._bytes = size
+    def __init__(self, rows: int) -> None:
+        self.left = rows
+        self.taken = 0
 
     def take(self, size: int) -> bool:
-        fits = self.rows > 0 and self._bytes > 0
+        fits = self.left > 0
         if fits:
-            self.rows -= 1
-            self._bytes -= size
+            self.left -= 1 + size // BYTES_OF_A_ROW
+            self.taken += 1
         return fits
-
-    @property
-    def taken(self) -> int:
-        return self._rows - self.rows
 
 
 async def load_portions(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
@@ -67,7 +63,7 @@ async def load_portions(tx: Transaction, requests: Sequence[Request], known: Kno
     rows = [request.command.rows for request in requests if isinstance(request.command, EraseRows)]
     if not rows:
         return
-    budget = _Budget(max(rows), PORTION_BYTES)
+    budget = _Budget(max(rows))
     for session_db_id, last_seq in await tx.fetch("lock_released_sessions", SESSIONS):
         known.portions.append(await _measure_released(tx, session_db_id, last_seq, budget))
         if not known.portions[-1].finished:
@@ -109,7 +105,7 @@ async def _fit_messages(
     """Which messages fit, after one and through another, and whether none follow up to `end`."""
     through, passed = after, False
     while True:
-        limit = min(_MESSAGES_PAGE, budget.rows + 1)
+        limit = min(_MESSAGES_PAGE, max(budget.left, 0) + 1)
         page = await tx.fetch("list_messages_to_erase", session_db_id, through, limit)
         for seq, size in page:
             if seq > end or not budget.take(size):

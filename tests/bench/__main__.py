@@ -9,13 +9,14 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from tests.bench import append, growth, instances, limits, loops, memory, over_http, shutdown, turns
+from tests.bench import append, growth, instances, limits, loops, memory, over_http, shutdown, spread, turns
 from tests.bench.databases import Databases, open_databases
 from tests.bench.report import Report
 from tests.bench.usual_way import benchmark as usual_way
 
 BENCHMARKS = {
     "append": append.run,
+    "spread": spread.run,
     "limits": limits.run,
     "http": over_http.run,
     "usual_way": usual_way.run,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -16,47 +14,13 @@ from runtime.config import Settings
 from runtime.db.database import open_database
 from runtime.errors import SessionNotFound
 from runtime.metrics import Metrics
-from runtime.store import eraser
-from runtime.store.commands import Replaced
+from runtime.store import eraser, erasing_loader
 from runtime.store.store import Store, open_store
-from tests.contract.delayed_database import Delayed, delayed_store
+from tests.contract.delayed_database import Delayed
+from tests.contract.erasing import LENGTH, WORDS, count, erased, gone, held, seqs
 from tests.contract.obstacles import execute
-from tests.contract.running import user
 from tests.long_sessions import make_session
 from tests.migrations.catalogue import query
-
-# More than is erased in the transaction that takes it away.
-LENGTH = 2_500
-WORDS = [user("The first"), user("The second")]
-
-
-@asynccontextmanager
-async def held(url: str) -> AsyncIterator[tuple[Store, asyncio.Event]]:
-    """A store whose eraser does not begin until the event is set."""
-    async with delayed_store(url) as (store, database):
-        delay = database.delay("before", "find_erasable")
-        await delay.reached.wait()
-        yield store, delay.release
-
-
-async def gone(store: Store, session_id: str) -> None:
-    """Wait until a deletion is committed."""
-    async with asyncio.timeout(60):
-        with contextlib.suppress(SessionNotFound):
-            while True:
-                await store.get_session(session_id)
-
-
-async def erased(store: Store) -> None:
-    """Wait until nothing is left to erase."""
-    async with asyncio.timeout(60):
-        while (await store._database.fetch("find_erasable"))[0]["found"]:  # noqa: ASYNC110 - no event says so
-            await asyncio.sleep(0.01)
-
-
-def count(url: str, table: str = "messages") -> int:
-    """The rows that a table has, also of what is gone."""
-    return int(query(url, f"SELECT count(*) FROM {table}")[0][0])
 
 
 async def count_by_transaction(url: str) -> None:
@@ -75,20 +39,6 @@ async def count_by_transaction(url: str) -> None:
 
 def rows_by_transaction(url: str) -> list[int]:
     return [rows for (rows,) in query(url, "SELECT count(*) FROM noted GROUP BY batch ORDER BY batch")]
-
-
-async def seqs(store: Store) -> list[int]:
-    """The numbers of a session's messages, read in every way that there is: all must agree."""
-    page = await store.list_messages("s", after=0, limit=1000)
-    backwards = await store.list_messages("s", last=1000)
-    by_role = await store.list_messages("s", role="user", limit=1000)
-    numbered = await store.list_numbered_page("s", page=1, page_size=1000)
-    assert page.seqs == backwards.seqs == by_role.seqs == numbered.seqs
-    history = await store.get_history("s")
-    stats = await store.get_stats("s")
-    assert len(page.seqs) == history.message_count == stats.message_count
-    assert await store._database.fetch("list_wrong_heads", 10) == []
-    return page.seqs
 
 
 async def test_a_large_session_is_gone_at_once_and_its_name_is_free(database_url: str) -> None:
@@ -123,6 +73,22 @@ async def test_no_transaction_erases_more_than_a_portion(
     portions = rows_by_transaction(database_url)
     assert sum(portions) == 2 * LENGTH - 1
     assert max(portions) <= 200
+
+
+async def test_a_portion_has_fewer_rows_where_they_are_large(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eraser, "MOST_ROWS", 200)
+    # Each message has 200 bytes, and counts as four more.
+    monkeypatch.setattr(erasing_loader, "BYTES_OF_A_ROW", 50)
+    await make_session(database_url, "s", 1_100)
+    await count_by_transaction(database_url)
+    async with open_store(database_url) as store:
+        await store.delete_session("s", hard=True)
+    portions = rows_by_transaction(database_url)
+    assert sum(portions) == 1_100
+    # Postgres goes by what a row takes on disk where no size is stored: the same here, but for a few bytes.
+    assert max(portions) <= 200 / 4
 
 
 async def test_another_write_waits_for_one_portion_at_most(
@@ -222,108 +188,6 @@ async def test_what_is_gone_is_counted_nowhere(database_url: str) -> None:
         assert await store._database.fetch("list_wrong_heads", 10) == []
         store.end_streams()
         await deleting
-
-
-async def test_a_long_cut_takes_effect_at_once(database_url: str) -> None:
-    await make_session(database_url, "s", LENGTH)
-    async with held(database_url) as (store, begin):
-        cut = await store.truncate_messages("s", after=5)
-        assert (cut.deleted, cut.last_seq) == (LENGTH - 5, LENGTH)
-        assert count(database_url) == LENGTH
-        assert await seqs(store) == [1, 2, 3, 4, 5]
-        appended = await store.append_messages("s", WORDS)
-        assert appended.last_seq == LENGTH + 2, "W4: numbers are not used again"
-        assert await seqs(store) == [1, 2, 3, 4, 5, LENGTH + 1, LENGTH + 2]
-        begin.set()
-        await erased(store)
-        assert await seqs(store) == [1, 2, 3, 4, 5, LENGTH + 1, LENGTH + 2]
-        assert count(database_url) == 7
-
-
-async def test_a_cut_that_overlaps_with_what_is_left_is_one_with_it(database_url: str) -> None:
-    await make_session(database_url, "s", LENGTH)
-    async with held(database_url) as (store, begin):
-        await store.truncate_messages("s", after=5)
-        await store.append_messages("s", WORDS)
-        assert (await store.truncate_messages("s", after=100)).deleted == 2
-        await store.append_messages("s", WORDS)
-        assert (await store.truncate_messages("s", after=3)).deleted == 4
-        assert query(database_url, "SELECT cut_after, cut_through FROM sessions") == [(3, LENGTH + 4)]
-        await store.append_messages("s", WORDS)
-        assert await seqs(store) == [1, 2, 3, LENGTH + 5, LENGTH + 6]
-        begin.set()
-        await erased(store)
-        assert await seqs(store) == [1, 2, 3, LENGTH + 5, LENGTH + 6]
-        assert count(database_url) == 5
-
-
-async def test_a_cut_behind_what_is_left_is_erased_at_once(database_url: str) -> None:
-    """One range can be noted. What was added since then is as much as was written in that time, seldom more
-    than a little."""
-    await make_session(database_url, "s", LENGTH)
-    async with held(database_url) as (store, begin):
-        await store.truncate_messages("s", after=5)
-        await store.append_messages("s", WORDS * 700)
-        assert (await store.truncate_messages("s", after=LENGTH + 2)).deleted == 1398
-        assert count(database_url) == LENGTH + 2
-        assert await seqs(store) == [1, 2, 3, 4, 5, LENGTH + 1, LENGTH + 2]
-        begin.set()
-        await erased(store)
-        assert await seqs(store) == [1, 2, 3, 4, 5, LENGTH + 1, LENGTH + 2]
-
-
-async def test_a_history_that_is_replaced_leaves_the_old_one_to_be_erased(database_url: str) -> None:
-    await make_session(database_url, "s", LENGTH)
-    async with held(database_url) as (store, begin):
-        first = (await store.list_messages("s", after=0, limit=1)).messages[0]["content"]
-        replaced = await store.replace_messages("s", [user(first), *WORDS])
-        assert isinstance(replaced, Replaced)
-        assert [receipt.seq for receipt in replaced.messages] == [1, LENGTH + 1, LENGTH + 2]
-        assert await seqs(store) == [1, LENGTH + 1, LENGTH + 2]
-        assert count(database_url) == LENGTH + 2
-        # What is compared with the next history is what is there.
-        again = await store.replace_messages("s", [user(first), *WORDS, *WORDS])
-        assert isinstance(again, Replaced)
-        assert [receipt.seq for receipt in again.messages] == [1, *range(LENGTH + 1, LENGTH + 5)]
-        await store.delete_session("s")
-        await store.restore_session("s")
-        begin.set()
-        await erased(store)
-        assert await seqs(store) == [1, *range(LENGTH + 1, LENGTH + 5)]
-        assert count(database_url) == 5
-
-
-async def test_a_turn_begins_where_the_history_ends_in_front_of_what_is_left(database_url: str) -> None:
-    await make_session(database_url, "s", LENGTH)
-    async with held(database_url) as (store, _):
-        await store.truncate_messages("s", after=5)
-        await store.start_turn("s", messages=[user("Why?")])
-        assert await seqs(store) == [1, 2, 3, 4, 5, LENGTH + 1]
-
-
-async def test_a_cut_that_another_one_comes_before_is_counted_anew(database_url: str) -> None:
-    await make_session(database_url, "s", LENGTH)
-    async with delayed_store(database_url) as (store, database):
-        counted = database.delay("after", "sum_messages_after")
-        cutting = asyncio.create_task(store.truncate_messages("s", after=5))
-        await counted.reached.wait()
-        assert (await store.truncate_messages("s", after=1200)).deleted == LENGTH - 1200
-        counted.release.set()
-        assert (await cutting).deleted == 1195
-        assert await seqs(store) == [1, 2, 3, 4, 5]
-
-
-async def test_a_cut_counts_what_was_added_while_it_was_counted(database_url: str) -> None:
-    await make_session(database_url, "s", LENGTH)
-    async with delayed_store(database_url) as (store, database):
-        counted = database.delay("after", "sum_messages_after")
-        cutting = asyncio.create_task(store.truncate_messages("s", after=5))
-        await counted.reached.wait()
-        await store.append_messages("s", [{**user("more"), "token_count": 7}])
-        counted.release.set()
-        assert (await cutting).deleted == LENGTH - 4
-        assert await seqs(store) == [1, 2, 3, 4, 5]
-        assert (await store.get_stats("s")).total_tokens == 0
 
 
 async def test_w12_a_deletion_that_is_still_erased_is_repeated_under_its_key(database_url: str) -> None:

@@ -117,7 +117,7 @@ def calls(session_db_id: int, name: str) -> list[Call]:
 
 
 # What a batch costs beside its sessions: nothing in these depends on one.
-OF_THE_BATCH = {"raise_batch", "notify", "delete_writer", "find_erasable"}
+OF_THE_BATCH = {"raise_batch", "notify", "delete_writer"}
 
 
 @pytest.fixture
@@ -147,7 +147,9 @@ async def statements_of(
         with caplog.at_level(logging.WARNING, "agent_runtime.db"):
             await action(store, name)
         messages = [record.getMessage() for record in caplog.records]
-    return [text.split()[2].rstrip(":") for text in messages if text.startswith("slow statement ")]
+    ran = [text.split()[2].rstrip(":") for text in messages if text.startswith("slow statement ")]
+    # Every start looks for what is left to erase, at the same time.
+    return [statement for statement in ran if statement != "find_erasable"]
 
 
 async def test_r3_each_statement_is_the_same_work_however_long_a_session_is(url: str):
