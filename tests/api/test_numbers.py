@@ -82,7 +82,7 @@ def drawn(count: int) -> list[str]:
     return found
 
 
-VALUES = drawn(30)
+VALUES = drawn(12)
 
 
 @pytest.fixture(params=["", PADDING], ids=["inline", "apart"])
