@@ -46,6 +46,15 @@ EncodedObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"}
 decode_json = msgspec.json.Decoder(float_hook=float).decode
 
 
+# Stands for a text that a reply does not carry because it is large: whoever needs it reads it.
+LEFT_OUT = msgspec.Raw(b"")
+
+
+def is_left_out(encoded: msgspec.Raw) -> bool:
+    """Whether the text itself is not here: no JSON is empty."""
+    return not len(memoryview(encoded))
+
+
 class Session(Struct, frozen=True, rename={"encoded_metadata": "metadata"}):
     """A conversation. `last_seq` is the highest sequence number ever given in it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Literal, Self
 
@@ -32,6 +33,7 @@ class Shares:
     def __init__(self, limits: ClientLimits) -> None:
         self._limits = limits
         self._held: Counter[tuple[str, Kind]] = Counter()
+        self._waiting: dict[tuple[str, Kind], list[asyncio.Future[None]]] = {}
 
     def take(self, client: str, kind: Kind, amount: int) -> None:
         """Count this for a client. Raises TooManyRequests; what nothing else stands beside always fits."""
@@ -43,8 +45,21 @@ class Shares:
             )
         self._held[client, kind] = held + amount
 
+    async def wait(self, client: str, kind: Kind, amount: int) -> None:
+        """Count this for a client as soon as there is room for it."""
+        while True:
+            try:
+                return self.take(client, kind, amount)
+            except TooManyRequests:
+                room = asyncio.get_running_loop().create_future()
+                self._waiting.setdefault((client, kind), []).append(room)
+                await room
+
     def give_back(self, client: str, kind: Kind, amount: int) -> None:
         """Count it no more."""
+        for room in self._waiting.pop((client, kind), ()):
+            if not room.done():
+                room.set_result(None)
         left = self._held[client, kind] - amount
         if left:
             self._held[client, kind] = left
@@ -84,6 +99,20 @@ class Holding:
                 for earlier in self._clients[:n]:
                     self._shares.give_back(earlier, kind, amount)
                 raise
+        self._taken[kind] = self._taken.get(kind, 0) + amount
+
+    async def wait(self, kind: Kind, amount: int) -> None:
+        """Take so much more for each client as soon as there is room for it."""
+        taken: list[str] = []
+        try:
+            # The address before the token, always: of two that wait none waits for the other.
+            for client in self._clients:
+                await self._shares.wait(client, kind, amount)
+                taken.append(client)
+        except BaseException:
+            for client in taken:
+                self._shares.give_back(client, kind, amount)
+            raise
         self._taken[kind] = self._taken.get(kind, 0) + amount
 
     def give_back(self, kind: Kind) -> None:

@@ -9,7 +9,7 @@ from msgspec import Struct, convert
 
 from runtime.api.request import write_options
 from runtime.api.respond import reply
-from runtime.api.routes import ENGINE, Call, Route
+from runtime.api.routes import ENGINE, Call, Route, make_room
 from runtime.models import AgentSwitch, EncodedObject, Key, Limit, Seq, Text
 from runtime.store.inputs import JsonObject
 
@@ -44,7 +44,7 @@ class SwitchedReply(Struct, frozen=True):
 
 
 class CurrentAgent(Struct, frozen=True):
-    """Who holds the conversation, and every handover before, oldest first."""
+    """Who holds the conversation, and the latest handovers before, oldest first: 1,000 at most, and 4 MiB."""
 
     session_id: str
     current_agent: str
@@ -53,10 +53,11 @@ class CurrentAgent(Struct, frozen=True):
 
 
 class Switches(Struct, frozen=True):
-    """Handovers of a session, latest first."""
+    """Handovers of a session, latest first, and the number to read on with: before it."""
 
     session_id: str
     switches: list[AgentSwitch]
+    next_before: int | None
 
 
 class Context(Struct, frozen=True, rename={"encoded_metadata": "metadata"}):
@@ -101,14 +102,14 @@ async def list_agents(call: Call[None, None]) -> web.Response:
 
 
 async def get_current_agent(call: Call[None, None]) -> web.Response:
-    """Who holds the conversation, with every handover before."""
+    """Who holds the conversation, with the latest handovers before."""
     context = await call.store.get_context(call.session_id, owner=call.owner)
     history = await call.store.list_agent_history(call.session_id, owner=call.owner)
     body = CurrentAgent(
         session_id=context.session_id,
         current_agent=context.current_agent,
         # None that came after the context was read.
-        agent_history=history[: context.switch_count],
+        agent_history=[switch for switch in history if switch.id <= context.switch_count],
         switch_count=context.switch_count,
     )
     return reply(body, context.version)
@@ -128,12 +129,12 @@ async def switch_agent(call: Call[None, Handover]) -> web.Response:
 
 
 async def list_switches(call: Call[SwitchesQuery, None]) -> web.Response:
-    """A page of handovers, latest first."""
+    """A page of handovers, latest first: of 4 MiB at most, or one."""
     query = call.query
     page = await call.store.list_switches(
         call.session_id, limit=query.limit, before=query.before, owner=call.owner
     )
-    return reply(Switches(page.session_id, page.switches), page.version)
+    return reply(Switches(page.session_id, page.switches, page.next_before), page.version)
 
 
 async def get_context(call: Call[None, None]) -> web.Response:
@@ -147,6 +148,7 @@ async def update_context(call: Call[None, ContextChange]) -> web.Response:
     outcome = await call.store.update_context(
         call.session_id, call.body.metadata, **write_options(call.request)
     )
+    await make_room(call.request, outcome.context.encoded_metadata)
     body = convert(outcome.context, Context, from_attributes=True)
     return reply(body, outcome.version, replayed=outcome.replayed)
 

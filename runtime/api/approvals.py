@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from aiohttp import web
 from msgspec import Meta, Struct
 
 from runtime.api.request import write_options
 from runtime.api.respond import no_content, reply
-from runtime.api.routes import ENGINE, Call, Route
+from runtime.api.routes import ENGINE, Call, Route, make_room
 from runtime.errors import (
     ApprovalDecided,
     ApprovalExists,
@@ -17,7 +17,18 @@ from runtime.errors import (
     ApprovalNotFound,
     InvalidInput,
 )
-from runtime.models import MAX_EXPIRES_IN, Approval, ApprovalStatus, Decision, Key, Text
+from runtime.models import (
+    MAX_EXPIRES_IN,
+    MAX_LIMIT,
+    Approval,
+    ApprovalList,
+    ApprovalStatus,
+    Decision,
+    Key,
+    Limit,
+    Text,
+)
+from runtime.store.commands import ApprovalWritten
 from runtime.store.inputs import JsonValue
 
 Seconds = Annotated[float, Meta(gt=0, le=MAX_EXPIRES_IN)]
@@ -41,23 +52,31 @@ class Verdict(Struct, frozen=True, forbid_unknown_fields=True):
     feedback: Text | None = None
 
 
-class ApprovalsQuery(Struct, frozen=True):
+class PendingQuery(Struct, frozen=True):
+    limit: Limit = MAX_LIMIT
+    after: Key | None = None
+
+
+class ApprovalsQuery(PendingQuery, frozen=True):
     status: ApprovalStatus | None = None
 
 
 class Approvals(Struct, frozen=True):
-    """Approvals of a session, oldest first."""
+    """Approvals of a session, oldest first, and the call to read on with: after it."""
 
     session_id: str
     approvals: list[Approval]
+    next_after: str | None
 
 
 class PendingApprovals(Struct, frozen=True):
-    """The approvals that nobody has decided and whose time has not passed, oldest first."""
+    """The approvals that nobody has decided and whose time has not passed, oldest first, and how many of them
+    stand here; and the call to read on with: after it."""
 
     session_id: str
     pending_approvals: list[Approval]
     count: int
+    next_after: str | None
 
 
 async def create_approval(call: Call[None, NewApproval]) -> web.Response:
@@ -72,20 +91,30 @@ async def create_approval(call: Call[None, NewApproval]) -> web.Response:
         expires_in=body.expires_in,
         **write_options(call.request),
     )
-    return reply(outcome.approval, outcome.version, status=201, replayed=outcome.replayed)
+    return await _written(call, outcome, status=201)
 
 
-async def list_pending_approvals(call: Call[None, None]) -> web.Response:
-    """The tool calls that wait."""
-    found = await call.store.list_approvals(call.session_id, status="pending", owner=call.owner)
-    body = PendingApprovals(found.session_id, found.approvals, len(found.approvals))
+async def list_pending_approvals(call: Call[PendingQuery, None]) -> web.Response:
+    """A page of the tool calls that wait: of 4 MiB at most, or one."""
+    found = await _list_approvals(call, "pending")
+    body = PendingApprovals(found.session_id, found.approvals, len(found.approvals), found.next_after)
     return reply(body, found.version)
 
 
 async def list_approvals(call: Call[ApprovalsQuery, None]) -> web.Response:
-    """The tool calls that wait or waited, of one status or of all."""
-    found = await call.store.list_approvals(call.session_id, status=call.query.status, owner=call.owner)
-    return reply(Approvals(found.session_id, found.approvals), found.version)
+    """A page of the tool calls that wait or waited, of one status or of all: of 4 MiB at most, or one."""
+    found = await _list_approvals(call, call.query.status)
+    return reply(Approvals(found.session_id, found.approvals, found.next_after), found.version)
+
+
+async def _list_approvals(call: Call[Any, None], status: ApprovalStatus | None) -> ApprovalList:
+    query: PendingQuery = call.query
+    try:
+        return await call.store.list_approvals(
+            call.session_id, status=status, after=query.after, limit=query.limit, owner=call.owner
+        )
+    except InvalidInput as error:
+        raise InvalidInput("?after", error.problems[0].message) from None
 
 
 async def decide_approval(call: Call[None, Verdict]) -> web.Response:
@@ -103,7 +132,13 @@ async def decide_approval(call: Call[None, Verdict]) -> web.Response:
         feedback=call.body.feedback,
         **write_options(call.request),
     )
-    return reply(outcome.approval, outcome.version, replayed=outcome.replayed)
+    return await _written(call, outcome)
+
+
+async def _written(call: Call[Any, Any], outcome: ApprovalWritten, *, status: int = 200) -> web.Response:
+    approval = outcome.approval
+    await make_room(call.request, approval.encoded_arguments, approval.encoded_modified_arguments)
+    return reply(approval, outcome.version, status=status, replayed=outcome.replayed)
 
 
 def _check_arguments(verdict: Verdict) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from aiohttp import web
@@ -30,18 +30,18 @@ async def follow_session(call: Call[FollowQuery, None]) -> web.StreamResponse:
         return await stream(call.request, follower.events, encode_events)
 
 
-def encode_events(events: Sequence[MessageEvent | ChangedEvent]) -> bytes:
-    """The events in the format of the stream."""
-    return b"".join(map(_encode_event, events))
-
-
-def _encode_event(event: MessageEvent | ChangedEvent) -> bytes:
-    if isinstance(event, MessageEvent):
-        return b"id: %d\nevent: message\ndata: %b\n\n" % (event.seq, bytes(event.encoded))
-    # With the id that begins anew: a reader that breaks off before the first message would come back with the
-    # old one.
-    id = b"id: 0\n" if event.is_reset else b""
-    return id + b"event: changed\ndata: %b\n\n" % msgspec.json.encode(event)
+def encode_events(events: Sequence[MessageEvent | ChangedEvent]) -> Iterator[bytes | msgspec.Raw]:
+    """The events in the format of the stream, in pieces."""
+    for event in events:
+        if isinstance(event, MessageEvent):
+            yield b"id: %d\nevent: message\ndata: " % event.seq
+            yield event.encoded
+            yield b"\n\n"
+        else:
+            # With the id that begins anew: a reader that breaks off before the first message would come back
+            # with the old one.
+            id = b"id: 0\n" if event.is_reset else b""
+            yield id + b"event: changed\ndata: %b\n\n" % msgspec.json.encode(event)
 
 
 ROUTES = (

@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError, convert
 
+from runtime.api.long_lists import reply_with_messages
 from runtime.api.request import must_exist, preferred_durability, write_options
 from runtime.api.respond import AcceptedReply, accepted, reply
 from runtime.api.routes import Call, Route
@@ -26,7 +27,9 @@ from runtime.store.commands import (
     put_receipts,
 )
 from runtime.store.inputs import invalid_input
+from runtime.store.message_pages import NumberedPage
 from runtime.store.messages import MessageBatch, MessageInput, new_message, new_messages
+from runtime.store.reader import HistoryReading
 
 StoredMessages = Annotated[
     list[msgspec.Raw], Meta(extra_json_schema={"items": {"$ref": "#/components/schemas/Message"}})
@@ -170,25 +173,37 @@ async def _written(
     return reply(body, outcome.version, status=status, replayed=outcome.replayed, headers=headers)
 
 
-async def list_messages(call: Call[PageQuery, None]) -> web.Response:
-    """A page of messages, oldest first: after a number, before one, the last ones, or a numbered page."""
+async def list_messages(call: Call[PageQuery, None]) -> web.StreamResponse:
+    """A page of messages, oldest first: after a number, before one, the last ones, or a numbered page.
+
+    A page has 4 MiB at most, or one message: it may end before the limit, and says where to go on. A numbered
+    page is whole, and sent as it is read where it is larger.
+    """
     query = call.query
     _check_one_way(query)
     options: dict[str, Any] = {"role": query.role, "owner": call.owner}
     if query.page is not None or query.page_size is not None:
-        page = await call.store.list_numbered_page(
-            call.session_id, page=query.page or 1, page_size=query.page_size or 20, **options
-        )
-    else:
-        page = await call.store.list_messages(
-            call.session_id,
-            after=query.after,
-            before=query.before,
-            last=query.last,
-            limit=query.limit,
-            **options,
-        )
+        options |= {"page": query.page or 1, "page_size": query.page_size or 20}
+
+        async def read() -> NumberedPage:
+            return await call.store.read_numbered_page(call.session_id, **options)
+
+        return await reply_with_messages(call.request, read, _describe_numbered)
+    page = await call.store.list_messages(
+        call.session_id,
+        after=query.after,
+        before=query.before,
+        last=query.last,
+        limit=query.limit,
+        **options,
+    )
     return reply(_as_page(page, back=query.before is not None or query.last is not None), page.version)
+
+
+def _describe_numbered(page: NumberedPage) -> Page:
+    head = page.head
+    next_after = page.end_seq if page.more else None
+    return Page(head.key.session_id, [], head.last_seq, head.version, next_after=next_after)
 
 
 def _check_one_way(query: PageQuery) -> None:
@@ -236,18 +251,29 @@ async def truncate_messages(call: Call[CutQuery, None]) -> web.Response:
     return reply(body, outcome.version, replayed=outcome.replayed)
 
 
-async def get_history(call: Call[None, None]) -> web.Response:
-    """The whole conversation in the form that chat-completion APIs take."""
-    history = await call.store.get_history(call.session_id, owner=call.owner)
-    body = HistoryReply(
-        session_id=history.session_id,
-        messages=history.encoded,
-        message_count=history.message_count,
-        last_activity=history.last_activity,
-        current_agent=history.current_agent,
-        agent_history=history.agent_history,
+async def get_history(call: Call[None, None]) -> web.StreamResponse:
+    """The whole conversation in the form that chat-completion APIs take.
+
+    A long one is sent as it is read; where messages are taken away meanwhile, the connection breaks off.
+    `agent_history` are the latest 1,000 handovers at most, and 4 MiB.
+    """
+
+    async def read() -> HistoryReading:
+        return await call.store.read_history(call.session_id, owner=call.owner)
+
+    return await reply_with_messages(call.request, read, _describe_history)
+
+
+def _describe_history(reading: HistoryReading) -> HistoryReply:
+    head = reading.head
+    return HistoryReply(
+        session_id=head.key.session_id,
+        messages=[],
+        message_count=head.message_count,
+        last_activity=head.last_activity,
+        current_agent=reading.current_agent,
+        agent_history=reading.agent_history,
     )
-    return reply(body, history.version)
 
 
 MESSAGES = "/sessions/{session_id}/messages"

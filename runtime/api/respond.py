@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
@@ -37,6 +38,30 @@ ALWAYS = {
 # A reply of more bytes than this may have to wait for its reader.
 LARGE = 64 * 1024
 
+
+async def write_pieces(response: web.StreamResponse, pieces: Iterable[bytes | msgspec.Raw]) -> None:
+    """Write what follows each other, at the pace of the reader.
+
+    A transport copies what it cannot send at once: it is given no more than can be sent in two steps.
+    """
+    small: list[bytes | memoryview] = []
+    size = 0
+    for piece in pieces:
+        view = memoryview(piece)
+        if size + len(view) <= LARGE:
+            small.append(view)
+            size += len(view)
+            continue
+        if small:
+            await response.write(b"".join(small))
+        start = len(view) - len(view) % LARGE
+        for place in range(0, start, LARGE):
+            await response.write(view[place : place + LARGE])
+        small, size = [view[start:]], len(view) - start
+    if size:
+        await response.write(b"".join(small))
+
+
 _ALWAYS = "".join(f"{name}: {value}\r\n" for name, value in ALWAYS.items())
 
 
@@ -59,15 +84,16 @@ class Reply(web.Response):
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Send the reply, its head before its body."""
-        if self._head is None or not isinstance(self.body, bytes):
+        body = self.body
+        if not isinstance(body, bytes) or self._must_be_empty_body:
             return await super().write_eof(data)
-        rest = self.body
-        if len(rest) <= LARGE:
-            rest = self._head + rest
-        elif self._payload_writer is not None:
-            # The body is not copied: it waits in memory until its reader has taken it.
-            await self._payload_writer.write(self._head)
-        await web.StreamResponse.write_eof(self, rest)
+        head = self._head or b""
+        if len(body) > LARGE and not self._eof_sent:
+            if head:
+                await self.write(head)
+            await write_pieces(self, [body])
+            head = body = b""
+        await web.StreamResponse.write_eof(self, head + body)
 
     def _is_usual(self, request: web.BaseRequest) -> bool:
         """Whether there is a body, and nothing to be said of the connection that HTTP/1.1 does not imply."""

@@ -7,11 +7,11 @@ from contextlib import suppress
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from runtime.access.shares import Holding
 from runtime.agents.engine import Engine
-from runtime.api.admission import Admission
+from runtime.api.admission import HOLDING, Admission
 from runtime.api.body import read_body
 from runtime.api.request import owner_of, parse_query, path_key
 from runtime.api.respond import LARGE, stamp
@@ -141,23 +141,35 @@ def _bind(route: Route, admission: Admission) -> Callable[[web.Request], Awaitab
             if body_type is not nothing:
                 body = await read_body(request, body_type, required=required)
             response = await handler(Call(request, keys, query, body))
-            # Only what was read: 429 says that nothing was done.
-            if scope == "read" and isinstance(response, web.Response):
-                await _send_if_large(request, response, holding)
+            if isinstance(response, web.Response):
+                await _send_if_large(request, response, holding, is_read=scope == "read")
             return response
 
     return answer
 
 
-async def _send_if_large(request: web.Request, response: web.Response, holding: Holding) -> None:
+async def _send_if_large(
+    request: web.Request, response: web.Response, holding: Holding, *, is_read: bool
+) -> None:
     """Send a large reply at once: until its reader has taken it, it is in hand."""
     size = len(response.body) if isinstance(response.body, bytes) else 0
     if size > LARGE:
-        holding.take("bytes", size)
+        # Only of what was read: 429 says that nothing was done. See `make_room` for what was written.
+        if is_read:
+            holding.take("bytes", size)
         stamp(response, request[REQUEST_ID])
         with suppress(ConnectionError):  # The reader went away, or was cut off.
             await response.prepare(request)
             await response.write_eof()
+
+
+async def make_room(request: web.Request, *parts: Raw) -> None:
+    """Before the reply to a write is made of these: wait until its client may have so much in hand."""
+    size = sum([len(memoryview(part)) for part in parts])
+    if size > LARGE:
+        # Of the body nothing is in hand any more.
+        request[HOLDING].give_back("bytes")
+        await request[HOLDING].wait("bytes", size)
 
 
 async def _expect(request: web.Request) -> None:

@@ -10,9 +10,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType, convert, structs
 
 from runtime.api.request import must_exist, write_options
 from runtime.api.respond import location, no_content, reply
-from runtime.api.routes import Call, Route
+from runtime.api.routes import Call, Route, make_room
 from runtime.errors import InvalidInput, SessionExists
 from runtime.models import Cleaned, Key, Limit, Session, SessionPage, Text
+from runtime.store.commands import SessionWritten
 from runtime.store.inputs import JsonObject
 from runtime.store.messages import MessageBatch
 
@@ -101,6 +102,11 @@ async def _create(
         if_missing=if_missing,
         **write_options(call.request),
     )
+    return await _written(call, outcome)
+
+
+async def _written(call: Call[Any, Any], outcome: SessionWritten) -> web.Response:
+    await make_room(call.request, outcome.session.encoded_metadata)
     return reply(
         outcome.session,
         outcome.version,
@@ -111,7 +117,7 @@ async def _create(
 
 
 async def list_sessions(call: Call[ListQuery, None]) -> web.Response:
-    """A page of sessions, latest activity first."""
+    """A page of sessions, latest activity first: of 4 MiB at most, or one. It may end before the limit."""
     try:
         return reply(await call.store.list_sessions(owner=call.owner, **structs.asdict(call.query)))
     except InvalidInput as error:
@@ -128,7 +134,7 @@ async def update_session(call: Call[None, SessionChange]) -> web.Response:
     """Change what the body names."""
     changes = structs.asdict(call.body)
     outcome = await call.store.update_session(call.session_id, **changes, **write_options(call.request))
-    return reply(outcome.session, outcome.version, replayed=outcome.replayed)
+    return await _written(call, outcome)
 
 
 async def delete_session(call: Call[DeleteQuery, None]) -> web.Response:
@@ -141,7 +147,7 @@ async def delete_session(call: Call[DeleteQuery, None]) -> web.Response:
 async def restore_session(call: Call[None, None]) -> web.Response:
     """Take back a deletion that was not for good."""
     outcome = await call.store.restore_session(call.session_id, **write_options(call.request))
-    return reply(outcome.session, outcome.version, replayed=outcome.replayed)
+    return await _written(call, outcome)
 
 
 async def get_stats(call: Call[None, None]) -> web.Response:

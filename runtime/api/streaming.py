@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
 
+import msgspec
 from aiohttp import web
 
 from runtime.api.admission import HOLDING, is_still_admitted
 from runtime.api.connection import Connection
-from runtime.api.respond import stamp
+from runtime.api.respond import LARGE, stamp, write_pieces
 from runtime.api.routes import EVENT_STREAM, METRICS, PACE, REQUEST_ID
 from runtime.errors import AgentRuntimeError
 
@@ -22,12 +23,14 @@ HEADERS = {"Content-Type": EVENT_STREAM, "X-Accel-Buffering": "no"}
 T = TypeVar("T")
 # Waits for what is new up to some seconds: empty when nothing came, None at the end.
 Source = Callable[[float], Awaitable[list[T] | None]]
+# What is sent of it, in pieces that are not copied.
+Encode = Callable[[list[T]], Iterable[bytes | msgspec.Raw]]
 
 
 async def stream(
     request: web.Request,
     source: Source[T],
-    encode: Callable[[list[T]], bytes],
+    encode: Encode[T],
     headers: Mapping[str, str] = {},
 ) -> web.StreamResponse:
     """Send what the source gives until it ends or the reader goes away; a comment while it is quiet."""
@@ -59,7 +62,7 @@ async def _send(
     request: web.Request,
     response: web.StreamResponse,
     source: Source[T],
-    encode: Callable[[list[T]], bytes],
+    encode: Encode[T],
 ) -> None:
     heartbeat = request.app[PACE].heartbeat
     while (events := await source(heartbeat)) is not None:
@@ -67,4 +70,25 @@ async def _send(
         if not await is_still_admitted(request):
             logger.info("request %s: the stream ends: its reader is not let in any more", request[REQUEST_ID])
             return
-        await response.write(encode(events) if events else COMMENT)
+        if not events:
+            await response.write(COMMENT)
+            continue
+        await _write_page(request, response, encode(events))
+        # Nothing of it is kept while the next one is waited for.
+        del events
+
+
+async def _write_page(
+    request: web.Request, response: web.StreamResponse, encoded: Iterable[bytes | msgspec.Raw]
+) -> None:
+    """Write a page of events: until its reader has taken it, it is in hand.
+
+    Raises TooManyRequests, which ends the stream: its reader comes back, with the id of the last event.
+    """
+    pieces = list(encoded)
+    size = sum([len(memoryview(piece)) for piece in pieces])
+    if size <= LARGE:
+        return await write_pieces(response, pieces)
+    request[HOLDING].take("bytes", size)
+    await write_pieces(response, pieces)
+    request[HOLDING].give_back("bytes")

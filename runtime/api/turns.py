@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from runtime.agents.requests import TurnMessage
 from runtime.api.event_shapes import TurnStream
@@ -83,12 +83,12 @@ async def _stream(
         return await stream(call.request, follower.events, encode_events, headers)
 
 
-def encode_events(events: Sequence[TurnEvent]) -> bytes:
-    """The events in the format of the stream."""
-    return b"".join(
-        b"id: %b\nevent: %b\ndata: %b\n\n" % (event.id.encode(), event.name.encode(), bytes(event.data))
-        for event in events
-    )
+def encode_events(events: Sequence[TurnEvent]) -> Iterator[bytes | Raw]:
+    """The events in the format of the stream, in pieces."""
+    for event in events:
+        yield b"id: %b\nevent: %b\ndata: " % (event.id.encode(), event.name.encode())
+        yield event.data
+        yield b"\n\n"
 
 
 async def list_turns(call: Call[TurnsQuery, None]) -> web.Response:

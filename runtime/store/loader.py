@@ -16,7 +16,7 @@ from runtime.store.inputs import is_key, json_list
 from runtime.store.rows import approval_row_from, details_from, head_from
 from runtime.store.rules.messages import is_same
 from runtime.store.rules.open_calls import calls_in
-from runtime.store.state import Head, MessageColumns
+from runtime.store.state import LARGE_TEXT, Head, MessageColumns
 from runtime.store.turn_commands import AdvanceTurn, StartTurn
 from runtime.store.turn_loader import load_turns
 
@@ -99,7 +99,7 @@ def _only_grows(request: Request) -> bool:
 async def _load_details(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
     needed = (request.key for request in requests if _needs_details(request.command))
     if ids := {head.id for key in needed if (head := known.heads.get(key)) is not None}:
-        rows = await tx.fetch("list_details", json_list(sorted(ids)))
+        rows = await tx.fetch("list_details", json_list(sorted(ids)), LARGE_TEXT)
         known.details.update({row["id"]: details_from(row) for row in rows})
 
 

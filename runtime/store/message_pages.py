@@ -35,14 +35,20 @@ class MessagesCut(Exception):
     """Messages were taken away while they were read: what was read never stood there together."""
 
 
+class Chunk(NamedTuple):
+    """Messages that are read at a time, and whether others follow."""
+
+    messages: list[Encoded]
+    more: bool
+
+
 class NumberedPage(NamedTuple):
     """A numbered page, read as it is taken: its chunks raise MessagesCut."""
 
     head: Head
     more: bool
     end_seq: int | None
-    size: int
-    chunks: AsyncIterator[list[Encoded]]
+    chunks: AsyncIterator[Chunk]
 
 
 class MessagePages:
@@ -93,13 +99,12 @@ class MessagePages:
             head=head,
             more=len(rows) > page_size,
             end_seq=measured[-1][0] if measured else None,
-            size=sum(size for _, size in measured),
             chunks=self._read_measured(head, measured, role),
         )
 
     async def _read_measured(
         self, head: Head, measured: Sequence[tuple[int, int]], role: Role | None
-    ) -> AsyncIterator[list[Encoded]]:
+    ) -> AsyncIterator[Chunk]:
         start = 0
         while start < len(measured):
             sizes = [size for _, size in measured[start:]]
@@ -110,10 +115,14 @@ class MessagePages:
             )
             if len(rows) < count:
                 raise MessagesCut
-            yield _encode(rows, encode_row)
             start += count
+            chunk = Chunk(_encode(rows, encode_row), start < len(measured))
+            # Nothing of it is kept here while the next one is read.
+            del rows
+            yield chunk
+            del chunk
 
-    async def conversation(self, head: Head) -> AsyncIterator[list[Encoded]]:
+    async def conversation(self, head: Head) -> AsyncIterator[Chunk]:
         """All messages in chat form, read as they are taken. Raises MessagesCut at the end at the latest."""
         after, left, more = 0, head.message_count, True
         while more:
@@ -122,7 +131,9 @@ class MessagePages:
             if chunk:
                 after = chunk[-1][0]
                 left -= len(chunk)
-                yield chunk
+                yield Chunk(chunk, more)
+            # Nothing of it is kept here while the next one is read.
+            del chunk
         # Numbers are not used again, and messages never change: if all were there, none was taken away.
         if left and await self._was_cut(head):
             raise MessagesCut

@@ -15,7 +15,7 @@ CHUNK_BYTES = 1024 * 1024
 
 
 class Listing(Struct, frozen=True):
-    """A statement that lists rows, none where they are too large together, and one that measures them."""
+    """A statement that lists rows, none if they have too many bytes together, and one that measures them."""
 
     rows: str
     sizes: str

@@ -30,10 +30,10 @@ from runtime.models import (
     SessionStats,
     SwitchPage,
 )
-from runtime.store.cache import Cache, Encoded
+from runtime.store.cache import Cache
 from runtime.store.commands import SessionKey
 from runtime.store.lookups import Lookup
-from runtime.store.message_pages import MessagePages, NumberedPage, last_seq_kept
+from runtime.store.message_pages import Chunk, MessagePages, NumberedPage, last_seq_kept
 from runtime.store.paging import CHUNK_BYTES, PAGE_BYTES, Listing, fetch_page
 from runtime.store.rows import approval_row_from, context_from, head_from, session_from, switch_from
 from runtime.store.state import Head, approval_from
@@ -57,7 +57,7 @@ class HistoryReading(NamedTuple):
     head: Head
     current_agent: str
     agent_history: list[AgentSwitch]
-    chunks: AsyncIterator[list[Encoded]]
+    chunks: AsyncIterator[Chunk]
 
 
 class Heads(Protocol):

@@ -93,7 +93,7 @@ class Reads:
                 session_id, page=page, page_size=page_size, role=role, owner=owner
             )
             with contextlib.suppress(MessagesCut):
-                messages = [message async for chunk in found.chunks for message in chunk]
+                messages = [message async for chunk in found.chunks for message in chunk.messages]
                 return page_of(found.head, messages, found.more)
 
     async def read_numbered_page(
@@ -110,7 +110,7 @@ class Reads:
         while True:
             reading = await self.read_history(session_id, owner=owner)
             with contextlib.suppress(MessagesCut):
-                encoded = [raw async for chunk in reading.chunks for _, raw in chunk]
+                encoded = [raw async for chunk in reading.chunks for _, raw in chunk.messages]
                 return History(
                     session_id=session_id,
                     version=reading.head.version,

@@ -11,6 +11,9 @@ from msgspec import Struct
 from runtime.models import Approval, ApprovalStatus, Turn, TurnStatus, decode_json
 from runtime.store.commands import JsonText, SessionKey
 
+# Texts of more bytes than this are kept under no idempotency key, and pass through no batch that leaves them
+# as they are.
+LARGE_TEXT = 64 * 1024
 # The columns of a message row: session_db_id, then those of `encode_message`.
 MessageColumns = tuple[Any, ...]
 
@@ -58,17 +61,20 @@ class Head(Struct, frozen=True):
 
 
 class Details(Struct, frozen=True):
-    """What a head leaves out of a session, and its agent context."""
+    """What a head leaves out of a session, and its agent context.
+
+    Metadata that is None is large, and was not loaded.
+    """
 
     title: JsonText | None
     description: JsonText | None
-    metadata: JsonText
+    metadata: JsonText | None
     created_at: datetime
     is_active: bool
     first_user_text: JsonText | None
     current_agent: str
     switch_count: int
-    context_metadata: JsonText
+    context_metadata: JsonText | None
     context_created_at: datetime
     context_updated_at: datetime
 

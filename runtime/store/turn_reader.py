@@ -58,9 +58,12 @@ class TurnReader:
         return TurnList(key.session_id, head.version, [turn_from(turn_row_from(row)) for row in rows])
 
     async def list_events(self, session_db_id: int, turn_n: int, from_n: int) -> tuple[list[TurnPiece], bool]:
-        """A page of a turn's events, from a number on, and whether more follow."""
+        """A page of a turn's events, from a number on, and whether more follow.
+
+        It has two at least: the first may be a text that its reader knows, and that goes no further.
+        """
         place = (session_db_id, turn_n, from_n)
-        rows, more = await fetch_page(self._database, EVENTS, place, PAGE, CHUNK_BYTES)
+        rows, more = await fetch_page(self._database, EVENTS, place, PAGE, CHUNK_BYTES, least=2)
         return [TurnPiece(turn_n, row["n"], row["kind"], 0, row["data"]) for row in rows], more
 
     async def find_caller(self, key: SessionKey, approval: Approval) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Raw, structs
 
-from runtime.models import AgentContext, Session
+from runtime.models import LEFT_OUT, AgentContext, Session
 from runtime.store.commands import Change, JsonText, NewMessage, Receipt
 from runtime.store.erasing import Portion
 from runtime.store.state import ApprovalRow, Details, Head, MessageColumns, bytes_of, decode_optional
@@ -43,6 +43,7 @@ class WorkingSession:
         self.deleted_approvals: set[str] = set()
         self.turns: list[WorkingTurn] = []
         self.changed: set[Change] = set()
+        self._last_encoded: tuple[JsonText, Raw] = ("", LEFT_OUT)
 
     @property
     def message_count(self) -> int:
@@ -154,7 +155,7 @@ class WorkingSession:
             session_id=self.key.session_id,
             title=decode_optional(details.title or self.first_user_text),
             description=decode_optional(details.description),
-            encoded_metadata=Raw(details.metadata),
+            encoded_metadata=self._encoded(details.metadata),
             created_at=details.created_at,
             last_activity=self.last_activity,
             is_active=details.is_active and self.deleted_at is None,
@@ -175,8 +176,16 @@ class WorkingSession:
             switch_count=details.switch_count,
             created_at=details.context_created_at,
             updated_at=details.context_updated_at,
-            encoded_metadata=Raw(details.context_metadata),
+            encoded_metadata=self._encoded(details.context_metadata),
         )
+
+    def _encoded(self, text: JsonText | None) -> Raw:
+        """A text as replies have it. Those of one batch share it: it may have megabytes."""
+        if text is None:
+            return LEFT_OUT
+        if self._last_encoded[0] is not text:
+            self._last_encoded = (text, Raw(text))
+        return self._last_encoded[1]
 
     def write(self, rows: Rows) -> None:
         """Add what has to be written, once for the whole batch."""

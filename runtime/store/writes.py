@@ -10,7 +10,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 from msgspec import UNSET, UnsetType, structs
 
 from runtime.db.database import Database
-from runtime.errors import CutNotMeasured, KeyReused, SessionNotFound
+from runtime.errors import CutNotMeasured, DatabaseError, KeyReused, SessionNotFound, Unconfirmed
 from runtime.models import DEFAULT_AGENT, MAX_EXPIRES_IN, Cleaned, Decision, Durability, Metadata
 from runtime.store import commands
 from runtime.store.cleanup import clean
@@ -36,6 +36,7 @@ from runtime.store.commands import (
     messages_of,
     weight,
 )
+from runtime.store.completing import complete
 from runtime.store.cuts import measure_cut
 from runtime.store.eraser import Eraser
 from runtime.store.inputs import (
@@ -301,7 +302,13 @@ class Writes:
     async def _submit(self, request: Request, kind: type[OutcomeT]) -> OutcomeT:
         outcome = await self._writer.submit(request)
         assert isinstance(outcome, kind), f"a {type(request.command).__name__} ended in {outcome!r}"
-        return outcome
+        try:
+            # By the id of the outcome: that of a repeat is the one that was made for the first request.
+            key = SessionKey(request.key.owner, outcome.session_id)
+            return await complete(self._reader, key, outcome)
+        except DatabaseError as error:
+            # It is not said that nothing was stored: a repeat under the same key finds it.
+            raise Unconfirmed(f"this is stored, but the reply to it could not be read: {error}") from error
 
     async def _request(self, command: Command, options: WriteOptions) -> Request:
         at = self._clock()

@@ -32,10 +32,12 @@ SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.l
   JOIN agent_contexts AS c ON c.session_db_id = s.id
  WHERE s.owner = $1 AND s.session_id = $2;
 
--- name: list_details(session_db_ids)
--- What a head leaves out, of the sessions [id, …] whose heads are locked.
-SELECT s.id, s.title, s.description, s.metadata, s.created_at, s.is_active, s.first_user_text,
-       c.current_agent, c.switch_count, c.metadata AS context_metadata,
+-- name: list_details(session_db_ids, max_bytes)
+-- What a head leaves out, of the sessions [id, …] whose heads are locked. Metadata with more bytes is null.
+SELECT s.id, s.title, s.description,
+       CASE WHEN coalesce(s.size, octet_length(s.metadata::text)) <= $2 THEN s.metadata END AS metadata,
+       s.created_at, s.is_active, s.first_user_text, c.current_agent, c.switch_count,
+       CASE WHEN octet_length(c.metadata::text) <= $2 THEN c.metadata END AS context_metadata,
        c.created_at AS context_created_at, c.updated_at AS context_updated_at
   FROM json_array_elements_text($1::json) AS k (id)
   JOIN sessions AS s ON s.id = k.id::bigint
@@ -70,9 +72,10 @@ UPDATE sessions AS s
  WHERE s.id = n.id AND s.version = n.base_version;
 
 -- name: update_session(id, title, description, metadata, is_active, deleted_at, size)
+-- Metadata stays where it is null; the size is that of what is given.
 UPDATE sessions
-   SET title = $2, description = $3, metadata = $4, is_active = $5, deleted_at = $6,
-       size = $7
+   SET title = $2, description = $3, metadata = coalesce($4, metadata), is_active = $5, deleted_at = $6,
+       size = $7 + CASE WHEN $4 IS NULL THEN octet_length(metadata::text) ELSE 0 END
  WHERE id = $1;
 
 -- name: update_cut(id, cut_after, cut_through)

@@ -6,8 +6,9 @@ INSERT INTO agent_contexts (session_db_id, current_agent, created_at, updated_at
 VALUES (?1, ?2, ?3, ?4, ?5, ?6);
 
 -- name: update_agent_context(session_db_id, current_agent, updated_at, switch_count, metadata)
+-- Metadata stays where it is null.
 UPDATE agent_contexts
-   SET current_agent = ?2, updated_at = ?3, switch_count = ?4, metadata = ?5
+   SET current_agent = ?2, updated_at = ?3, switch_count = ?4, metadata = coalesce(?5, metadata)
  WHERE session_db_id = ?1;
 
 -- name: find_agent_context(session_db_id)

@@ -31,10 +31,11 @@ SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.l
   JOIN agent_contexts AS c ON c.session_db_id = s.id
  WHERE s.owner = ?1 AND s.session_id = ?2;
 
--- name: list_details(session_db_ids)
--- What a head leaves out, of the sessions [id, …] whose heads are locked.
-SELECT s.id, s.title, s.description, s.metadata, s.created_at, s.is_active, s.first_user_text,
-       c.current_agent, c.switch_count, c.metadata AS context_metadata,
+-- name: list_details(session_db_ids, max_bytes)
+-- What a head leaves out, of the sessions [id, …] whose heads are locked. Metadata with more bytes is null.
+SELECT s.id, s.title, s.description, iif(s.size <= ?2, s.metadata, NULL) AS metadata, s.created_at, s.is_active,
+       s.first_user_text, c.current_agent, c.switch_count,
+       iif(length(CAST(c.metadata AS BLOB)) <= ?2, c.metadata, NULL) AS context_metadata,
        c.created_at AS context_created_at, c.updated_at AS context_updated_at
   FROM json_each(?1) AS k
   JOIN sessions AS s ON s.id = k.value
@@ -67,9 +68,10 @@ UPDATE sessions
  WHERE id = ?1 AND version = ?2;
 
 -- name: update_session(id, title, description, metadata, is_active, deleted_at, size)
+-- Metadata stays where it is null; the size is that of what is given.
 UPDATE sessions
-   SET title = ?2, description = ?3, metadata = ?4, is_active = ?5, deleted_at = ?6,
-       size = ?7
+   SET title = ?2, description = ?3, metadata = coalesce(?4, metadata), is_active = ?5, deleted_at = ?6,
+       size = ?7 + iif(?4 IS NULL, length(CAST(metadata AS BLOB)), 0)
  WHERE id = ?1;
 
 -- name: update_cut(id, cut_after, cut_through)

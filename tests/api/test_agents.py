@@ -81,7 +81,7 @@ async def test_switch(client: Client) -> None:
     }
     assert response.headers["ETag"] == '"2"'
     page = await check(await client.get("/sessions/s/switches"))
-    assert set(page) == {"session_id", "switches"}
+    assert set(page) == {"session_id", "switches", "next_before"}
     [switch] = page["switches"]
     assert set(switch) == SWITCH_FIELDS
     assert (switch["id"], switch["reason"], switch["metadata"]) == (1, "code", {"a": 1})

@@ -71,7 +71,7 @@ class TestApprovals:
         await ask(client, "b")
         await decide(client, "approve", "a")
         waiting = await check(await client.get("/sessions/s/pending-approvals"))
-        assert set(waiting) == {"session_id", "pending_approvals", "count"}
+        assert set(waiting) == {"session_id", "pending_approvals", "count", "next_after"}
         assert ([approval["call_id"] for approval in waiting["pending_approvals"]], waiting["count"]) == (
             ["b"],
             1,
@@ -83,7 +83,7 @@ class TestApprovals:
         await decide(client, "approve", "a")
         await decide(client, "reject", "b", feedback="no")
         every = await check(await client.get(APPROVALS))
-        assert set(every) == {"session_id", "approvals"}
+        assert set(every) == {"session_id", "approvals", "next_after"}
         assert [approval["call_id"] for approval in every["approvals"]] == ["a", "b", "c"]
         for status, call_id in (("approved", "a"), ("rejected", "b"), ("pending", "c")):
             found = await check(await client.get(f"{APPROVALS}?status={status}"))

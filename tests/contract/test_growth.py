@@ -103,7 +103,7 @@ def calls(session_db_id: int, name: str) -> list[Call]:
         ("list_page_after", [session_db_id, end - PAGE, end, None, PAGE + 1, PAGE_BYTES]),
         ("list_page_before", [session_db_id, max(0, end - ROLE_WINDOW), end, "tool", 6, PAGE_BYTES]),
         ("find_last_message_time", [session_db_id, end]),
-        ("list_details", [f"[{session_db_id}]"]),
+        ("list_details", [f"[{session_db_id}]", 65536]),
         ("list_open_ends", [f"[[{session_db_id}, {2**63 - 1}, 0, 0]]"]),
         (
             "insert_turn",
