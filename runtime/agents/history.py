@@ -10,6 +10,7 @@ import msgspec
 
 from runtime.agents.chat_messages import Decisions, Message
 from runtime.errors import HistoryTooLarge
+from runtime.models import decode_json
 from runtime.store.store import Store
 
 # How many messages are read at a time, from the newest back: at first, at most, and how many times more than
@@ -84,7 +85,7 @@ def _decode(raw: bytes | msgspec.Raw) -> Message:
 
 def _decode_field(name: str, text: bytes) -> Any:
     if len(text) <= LONG_CONTENT or text.startswith(b'"'):
-        return msgspec.json.decode(text)
+        return decode_json(text)
     return msgspec.Raw(text) if name == "content" else json.loads(text)
 
 

@@ -22,7 +22,7 @@ from runtime.store.turn_commands import AdvanceTurn, TurnWritten
 PAUSE = 0.05
 WRITING_TO_PAUSE = 2.0
 # In so many characters what is joined is cut again: the rows of events grow by such pieces.
-PIECE = 500
+PIECE = 2000
 # A sign of life, also while the model is silent: well within the lease.
 RENEWAL = 5.0
 

@@ -39,7 +39,8 @@ async def write(store: Store, key: str = "k") -> bool:
 async def count_events(store: Store) -> int:
     """How many events of the first turn are kept."""
     head = await store._reader.get_head(SessionKey("", "s"))
-    return len(await store._turn_reader.list_events(head.id, 1, 0))
+    events, _ = await store._turn_reader.list_events(head.id, 1, 0)
+    return len(events)
 
 
 async def make(store: Store) -> int:

@@ -269,7 +269,8 @@ async def ended_turn(store: Store) -> Running:
 
 async def count_events(store: Store, n: int) -> int:
     head = await store._reader.get_head(SessionKey("", "s"))
-    return len(await store._turn_reader.list_events(head.id, n, 0))
+    events, _ = await store._turn_reader.list_events(head.id, n, 0)
+    return len(events)
 
 
 @pytest.mark.parametrize(
@@ -345,6 +346,6 @@ async def test_a_session_that_is_deleted_for_good_takes_its_turns_along(store: S
     head = await store._reader.get_head(SessionKey("", "s"))
     await store.delete_session("s", hard=True)
     assert not await store._database.fetch("list_turns", head.id, 10)
-    assert not await store._turn_reader.list_events(head.id, 1, 0)
+    assert await store._turn_reader.list_events(head.id, 1, 0) == ([], False)
     running = await ask(store)
     assert [turn.turn_id for turn in (await store.list_turns("s")).turns] == [running.id]

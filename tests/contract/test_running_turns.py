@@ -40,7 +40,8 @@ TIMES = 120
 async def rows(running: Running) -> list[TurnPiece]:
     """The stored events of the first turn, one a row."""
     head = await running.store._reader.get_head(SessionKey("", "s"))
-    return await running.store._turn_reader.list_events(head.id, 1, 0)
+    events, _ = await running.store._turn_reader.list_events(head.id, 1, 0)
+    return events
 
 
 # Text
