@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from itertools import count
 from typing import Any, get_args
@@ -175,11 +175,11 @@ async def sizes(url: str, table: str, columns: Sequence[str]) -> list[tuple[int,
 
 
 @pytest.fixture
-async def small(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
+def small(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store whose pages have 20,000 bytes at most, and chunks as many."""
     for place in ("reader.PAGE_BYTES", "message_pages.CHUNK_BYTES", "turn_reader.CHUNK_BYTES"):
         monkeypatch.setattr(f"runtime.store.{place}", BOUND)
-    yield store
+    return store
 
 
 # Of several sizes: three fit on a page, two do, and one is larger than any page.
