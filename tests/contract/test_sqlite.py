@@ -124,7 +124,7 @@ async def test_w14_a_log_that_is_not_what_was_written_to_it_takes_no_more_writes
     wal = Path(f"{path}-wal")
     with wal.open("r+b") as file:
         file.seek(wal.stat().st_size - 100)
-        file.write(bytes(50))
+        file.write(b"\xaa" * 50)
     database._log.note_error("disk I/O error")
     for _ in range(2):
         with pytest.raises(DatabaseDamaged, match="its WAL has lost what was written to it"):
