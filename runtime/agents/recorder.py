@@ -6,12 +6,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from runtime.agents.patience import insist, unbroken
+from runtime.errors import AgentRuntimeError
 from runtime.models import Turn
 from runtime.store.commands import SessionKey
 from runtime.store.store import Store
@@ -21,8 +22,8 @@ from runtime.store.turn_commands import AdvanceTurn, TurnWritten
 # every word of a slow model, waits for none.
 PAUSE = 0.05
 WRITING_TO_PAUSE = 2.0
-# In so many characters what is joined is cut again: the rows of events grow by such pieces.
-PIECE = 2000
+# Pieces are joined until they have so many characters; none is cut.
+PIECE = 500
 # A sign of life, also while the model is silent: well within the lease.
 RENEWAL = 5.0
 
@@ -45,9 +46,9 @@ class Recorder:
         self._on_stop = on_stop
         self._on_loss = on_loss
         self.ended: Turn | None = None
-        # What the model has said since the last step, and how much of it is stored.
+        # What the model has said since the last step, and what of it is still to be stored.
         self._said = io.StringIO()
-        self._stored = 0
+        self._texts: list[str] = []
         self._news = asyncio.Event()
         self._closed = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -61,6 +62,10 @@ class Recorder:
         """Take a piece of what the model says."""
         if text:
             self._said.write(text)
+            if self._texts and len(self._texts[-1]) < PIECE:
+                self._texts[-1] += text
+            else:
+                self._texts.append(text)
             self._news.set()
 
     def look(self) -> None:
@@ -103,21 +108,21 @@ class Recorder:
 
     async def _write(self, step: dict[str, Any]) -> TurnWritten:
         async with self._writing:
-            self._said.seek(self._stored)
-            text = self._said.read()
+            texts, self._texts = self._texts, []
             command = AdvanceTurn(
                 *(self._key, self._turn_id, self._store.instance, self._beat),
-                texts=tuple(_pieces(text)),
+                texts=tuple(msgspec.json.encode(text).decode()[1:-1] for text in texts),
                 **step,
             )
-            # Where it fails nothing is stored: the text belongs to what the end of the turn tells.
-            written = await insist(lambda: self._store.advance_turn(command), self._turn_id)
-            self._stored += len(text)
+            try:
+                written = await insist(lambda: self._store.advance_turn(command), self._turn_id)
+            except AgentRuntimeError:
+                # It was not stored: it belongs to what the end of the turn tells.
+                self._texts[:0] = texts
+                raise
             self._beat = written.beat
             if step:
-                self._said.seek(self._stored)
-                rest, self._said, self._stored = self._said.read(), io.StringIO(), 0
-                self._said.write(rest)
+                self._said = io.StringIO()
             if command.ending is not None:
                 self.ended = written.turn
                 self.close()
@@ -129,9 +134,3 @@ class Recorder:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await event.wait()
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """The text cut, as it stands between the quotes of JSON strings."""
-    for start in range(0, len(text), PIECE):
-        yield msgspec.json.encode(text[start : start + PIECE]).decode()[1:-1]

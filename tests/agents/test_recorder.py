@@ -104,7 +104,7 @@ async def test_what_follows_within_the_pause_is_joined(
         await made.recorder.record(ending=DONE)
         assert made.store.texts[0] == ("first",)
         assert len(made.store.texts) == 2
-        assert [len(text) for text in made.store.texts[1][:-1]] == [PIECE] * (len(made.store.texts[1]) - 1)
+        assert all(PIECE <= len(text) < PIECE + 5 for text in made.store.texts[1][:-1])
         assert await made.heard() == "first" + "".join(f" {n}" for n in range(1000))
 
 
