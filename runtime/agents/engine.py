@@ -214,8 +214,10 @@ def _result(message: ToolResultMessage) -> ToolResult:
     result = UNSET if message.result is None and error is not UNSET else message.result
     if (result is UNSET) == (error is UNSET):
         raise InvalidInput("$.message", "must have either `result` or `error`")
-    output = (result or ToolOutput.parse(None)) if error is UNSET else error
-    return tool_result(message.call_id, output, tool_name=message.tool_name, failed=error is not UNSET)
+    if error is UNSET:
+        return tool_result(message.call_id, result, tool_name=message.tool_name)
+    marked = ToolOutput(f'"Error: {error.text[1:]}')
+    return tool_result(message.call_id, marked, tool_name=message.tool_name, failed=True)
 
 
 def make_model(settings: Settings) -> Model:

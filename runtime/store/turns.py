@@ -45,12 +45,15 @@ class ToolOutput(JsonValue):
 
 
 def tool_result(
-    call_id: str, output: ToolOutput, *, tool_name: str | None = None, failed: bool = False
+    call_id: str, content: Any, *, tool_name: str | None = None, failed: bool = False
 ) -> ToolResult:
-    """What a tool came to; one that `failed`, marked as an error. Raises InvalidInput."""
+    """What a tool came to: a text as it is, anything else as JSON. Raises InvalidInput."""
+    if not isinstance(content, ToolOutput):
+        text = content if isinstance(content, str) else json_text(content, "$.message.result")
+        content = ToolOutput(json_text(text, "$.message.result"))
     return ToolResult(
         check_key(call_id, "$.message.call_id"),
-        f'"Error: {output.text[1:]}' if failed else output.text,
+        content.text,
         optional_text(tool_name, "$.message.tool_name"),
         failed,
     )
