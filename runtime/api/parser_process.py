@@ -1,7 +1,7 @@
 """Parses large bodies in a process of its own: to decode one takes a second, and holds the GIL.
 
-A request to it is two frames, the type and the body; its reply is one frame, and one for each portion of the
-messages in the body. A frame is its length in four bytes, and so many bytes of msgpack.
+Both sides write frames: a length in four bytes, and so many bytes. A request is two, the pickled type and the
+body. The answer is one of msgpack, and one more for each portion of the messages in the body.
 """
 
 from __future__ import annotations

@@ -48,14 +48,12 @@ def tool_result(
     call_id: str, content: Any, *, tool_name: str | None = None, failed: bool = False
 ) -> ToolResult:
     """What a tool came to: a text as it is, anything else as JSON. Raises InvalidInput."""
-    if isinstance(content, ToolOutput):
-        text = content.text
-    else:
-        plain = content if isinstance(content, str) else json_text(content, "$.message.result")
-        text = json_text(plain, "$.message.result")
+    if not isinstance(content, ToolOutput):
+        text = content if isinstance(content, str) else json_text(content, "$.message.result")
+        content = ToolOutput(json_text(text, "$.message.result"))
     return ToolResult(
         check_key(call_id, "$.message.call_id"),
-        text,
+        content.text,
         optional_text(tool_name, "$.message.tool_name"),
         failed,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from runtime.agents.fragments import MAX_CHARACTERS
 from tests.api.asking import (
     ask,
     begin,
@@ -218,6 +219,20 @@ async def test_edited_arguments_are_those_of_one_call(database_url: str) -> None
         read, written = [m["tool_calls"] for m in sent(model.requests[2]) if m["role"] == "assistant"]
         assert read == [shown("c", "read_file", '{"path": "a"}')]
         assert written == [shown("c", "write_file", '{"path":"b","content":""}')]
+
+
+async def test_edited_arguments_are_no_longer_than_a_model_could_send(database_url: str) -> None:
+    script = [calls(call("c", "write_file", path="a", content="")), says("Done.")]
+    async with talking(database_url, script, max_body_bytes=2 * MAX_CHARACTERS) as (client, _):
+        await to_coder(client)
+        frame = len('{"path":"b","content":""}')
+        for length, status in ((MAX_CHARACTERS - frame + 1, 422), (MAX_CHARACTERS - frame, 200)):
+            edited = {"path": "b", "content": "x" * length}
+            async with begin(client, decision("c", "edit", modified_arguments=edited)) as response:
+                if status == 422:
+                    await check_problem(response, 422, "invalid_input", "$.message.modified_arguments")
+                else:
+                    assert response.status == 200, await response.text()
 
 
 async def test_a_call_that_nobody_answers_is_interrupted_for_the_model_alone(database_url: str) -> None:
