@@ -34,7 +34,7 @@ examples:
       look whether a file of your own agents is right, and what it makes of them
 
 Settings are environment variables that begin with AGENT_RUNTIME__: DB_URL, HOST, PORT, LLM_URL and more.
-README.md lists all of them with their defaults. A misspelt one is an error, not ignored.
+runtime/docs/settings.md lists all of them with their defaults. A misspelt one is an error, not ignored.
 
 exit status: 0 done; 1 something was found to be wrong, is still to do, or could not be stored;
 2 could not start.

@@ -30,10 +30,22 @@ from tests.postgres_server import PostgresServer, run_server
 
 DIALECTS = ("sqlite", "postgres")
 
+# Every test in these folders starts processes, breaks something or migrates: all are marked `slow`. A slow
+# test elsewhere is marked in its own module.
+SLOW_FOLDERS = ("faults", "migrations", "process")
+
 # The same examples every time; `--hypothesis-profile=long` draws twenty times as many, and new ones.
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.register_profile("long", max_examples=2000, deadline=None)
 settings.load_profile("steady")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the slow folders."""
+    tests = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(tests).parts[0] in SLOW_FOLDERS:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
@@ -49,7 +61,7 @@ def uncounted() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    with run_server() as server:
+    with run_server(in_memory=True) as server:
         yield server
 
 

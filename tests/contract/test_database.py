@@ -307,6 +307,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing_open(database_url: str, 
     await (await open_database(database_url)).close()
 
 
+@pytest.mark.slow
 async def test_close_does_not_wait_for_a_long_read(database: Database):
     slow = asyncio.create_task(database.fetch("allocate_session_ids", 30_000_000))
     await until(lambda: database.pool_usage()["busy"] == 1)

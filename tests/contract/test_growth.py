@@ -29,6 +29,8 @@ from runtime.store.turn_commands import AdvanceTurn, Ending
 from tests.contract.obstacles import sqlite_path
 from tests.long_sessions import make_session
 
+pytestmark = pytest.mark.slow
+
 LENGTHS = {"short": 100, "long": 100_000}
 PAGE = 50
 # How much more work the long session may be: an index may be a page deeper, a page hold a row less.

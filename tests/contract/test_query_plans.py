@@ -20,6 +20,8 @@ from runtime.db.sqlite_dialect import bind
 from tests.contract.filling import INSERTS, filling
 from tests.postgres_server import PostgresServer
 
+pytestmark = pytest.mark.slow
+
 # Whoever reads a whole table, and why that is meant.
 MEANT = {
     "count_everything": "a person asks for it, seldom",

@@ -328,6 +328,7 @@ owners = (f"owner-{n}-" for n in itertools.count(1))
 
 
 # Switches once more: it takes several of one session to make a list.
+@pytest.mark.slow
 @given(interleavings(switch_agent, switch_agent, min_size=20, max_size=60))
 @settings(
     max_examples=EXAMPLES // 5,

@@ -157,6 +157,7 @@ async def test_w7_a_commit_in_flight_at_shutdown_is_called_neither_stored_nor_lo
         assert await contents(store, "s") == ["x"]
 
 
+@pytest.mark.slow
 async def test_w7_a_line_that_goes_dead_holds_up_nobody_for_long(postgres_url: str) -> None:
     async with lay_wire(postgres_url) as (wire, url), open_store(postgres_url) as other:
         async with open_store(url, QUICK) as store:

@@ -41,7 +41,7 @@ def refusal(*arguments: str, **env: str) -> str:
 
 def test_help_tells_a_newcomer_what_there_is():
     text = run_command("--help", env={}).stdout
-    for word in ("serve", "migrate", "cleanup", "stats", "check", "examples:", "README.md", "exit status"):
+    for word in ("serve", "migrate", "cleanup", "stats", "check", "examples:", "settings.md", "exit status"):
         assert word in text
 
 

@@ -232,6 +232,7 @@ def test_short_files_that_are_wrong(file: Path, content: str | bytes, line: int,
     assert words in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deep", ["x = " + "[" * 5000, "parameters" + ".x" * 5000 + " = 1"])
 def test_nesting_without_end_is_refused(file: Path, deep: str):
     text = changed('parameters = { temperature = 0.2, stop = ["x"] }', deep)

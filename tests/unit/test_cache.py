@@ -34,6 +34,7 @@ def tables() -> Iterator[Tables]:
     tables.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sole_writer", [True, False], ids=["sole writer", "many writers"])
 @given(
     events=lists_of(draw_event, min_size=20, max_size=60),

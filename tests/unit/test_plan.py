@@ -253,6 +253,7 @@ def in_order(changes: Any) -> list[Any]:
     return sorted(changes, key=repr)
 
 
+@pytest.mark.slow
 @given(interleavings(clean_up, forget_old, *TURNS))
 @thoroughly
 def test_w3_a_batch_leaves_and_answers_what_its_requests_would_one_by_one(

@@ -1,14 +1,10 @@
-"""The repository as a whole: what stands at the top, and that README.md says what the code does."""
+"""The repository as a whole: what stands at the top, and what stands nowhere."""
 
 from __future__ import annotations
 
 import fnmatch
 import re
 from pathlib import Path
-
-import msgspec
-
-from runtime.config import Settings
 
 ROOT = Path(__file__).parents[2]
 AGREED = {
@@ -32,24 +28,6 @@ def is_ours(name: str) -> bool:
 def test_only_the_agreed_entries_stand_at_the_top():
     found = {path.name for path in ROOT.iterdir() if is_ours(path.name) and not path.name.startswith(".")}
     assert found == AGREED
-
-
-def test_the_settings_of_the_readme_are_those_of_the_program():
-    table = re.findall(
-        r"^\| `([A-Z_]+)` \| `([^`]*)` \|", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.M
-    )
-    assert table == [(name.upper(), written(value)) for name, value in defaults().items()]
-
-
-def defaults() -> dict[str, object]:
-    return msgspec.structs.asdict(Settings())
-
-
-def written(value: object) -> str:
-    """A default as an operator would set it."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value) or '""'
 
 
 def test_no_path_of_a_persons_machine_stands_anywhere():

@@ -57,6 +57,7 @@ def tables() -> Iterator[Tables]:
     tables.close()
 
 
+@pytest.mark.slow
 @given(lists_of(draw, min_size=8, max_size=30))
 @settings(
     max_examples=7 * EXAMPLES,
