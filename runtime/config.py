@@ -89,7 +89,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     read_timeout: Seconds = 20.0
     client_requests: Share = 4096
     client_streams: Share = 10_000
-    client_bytes: Bytes = 256 * MIB
+    client_bytes: Bytes = 128 * MIB
     internal_api_key: Secret = ""
     auth_jwks_url: KeysUrl = ""
     auth_issuer: Claim = ""

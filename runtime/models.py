@@ -165,7 +165,7 @@ class MessagePage(Struct, frozen=True):
 class History(Struct, frozen=True):
     """A whole conversation in the form that chat-completion APIs take, each message as its JSON.
 
-    `agent_history` are the latest 1,000 handovers at most, in the order in which they happened.
+    `agent_history` are the latest handovers, 1,000 and 1 MiB at most, in the order in which they happened.
     """
 
     session_id: str

@@ -101,6 +101,10 @@ class Holding:
                 raise
         self._taken[kind] = self._taken.get(kind, 0) + amount
 
+    def taken(self, kind: Kind) -> int:
+        """How much of this kind is taken."""
+        return self._taken.get(kind, 0)
+
     async def wait(self, kind: Kind, amount: int) -> None:
         """Take so much more for each client as soon as there is room for it."""
         taken: list[str] = []

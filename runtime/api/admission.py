@@ -10,6 +10,7 @@ from runtime.access.gate import Gate
 from runtime.access.identity import Identity
 from runtime.access.shares import Holding, Shares
 from runtime.api.intake import Intake
+from runtime.api.respond import LARGE
 from runtime.models import Scope
 
 IDENTITY = web.RequestKey("identity", Identity)
@@ -55,3 +56,15 @@ def network_of(address: str) -> str:
     if ":" not in address:
         return address
     return str(ip_network((address.partition("%")[0], 64), strict=False))
+
+
+async def make_room(request: web.Request, size: int) -> None:
+    """Before a write is answered with so many bytes: wait until its client may have them in hand.
+
+    A write is not refused for its reply: 429 says that nothing was done.
+    """
+    holding = request[HOLDING]
+    if size > LARGE and holding.taken("bytes") < size:
+        # Of two that wait none may hold what the other one needs. Nothing of the body is in hand any more.
+        holding.give_back("bytes")
+        await holding.wait("bytes", size)

@@ -7,9 +7,10 @@ from datetime import datetime
 from aiohttp import web
 from msgspec import Struct, convert
 
+from runtime.api.admission import make_room
 from runtime.api.request import write_options
 from runtime.api.respond import reply
-from runtime.api.routes import ENGINE, Call, Route, make_room
+from runtime.api.routes import ENGINE, Call, Route
 from runtime.models import AgentSwitch, EncodedObject, Key, Limit, Seq, Text
 from runtime.store.inputs import JsonObject
 
@@ -44,7 +45,7 @@ class SwitchedReply(Struct, frozen=True):
 
 
 class CurrentAgent(Struct, frozen=True):
-    """Who holds the conversation, and the latest handovers before, oldest first: 1,000 at most, and 4 MiB."""
+    """Who holds the conversation, and the latest handovers, oldest first: 1,000 and 1 MiB at most."""
 
     session_id: str
     current_agent: str
@@ -148,7 +149,7 @@ async def update_context(call: Call[None, ContextChange]) -> web.Response:
     outcome = await call.store.update_context(
         call.session_id, call.body.metadata, **write_options(call.request)
     )
-    await make_room(call.request, outcome.context.encoded_metadata)
+    await make_room(call.request, len(memoryview(outcome.context.encoded_metadata)))
     body = convert(outcome.context, Context, from_attributes=True)
     return reply(body, outcome.version, replayed=outcome.replayed)
 

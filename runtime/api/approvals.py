@@ -7,9 +7,10 @@ from typing import Annotated, Any
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from runtime.api.admission import make_room
 from runtime.api.request import write_options
 from runtime.api.respond import no_content, reply
-from runtime.api.routes import ENGINE, Call, Route, make_room
+from runtime.api.routes import ENGINE, Call, Route
 from runtime.errors import (
     ApprovalDecided,
     ApprovalExists,
@@ -137,7 +138,8 @@ async def decide_approval(call: Call[None, Verdict]) -> web.Response:
 
 async def _written(call: Call[Any, Any], outcome: ApprovalWritten, *, status: int = 200) -> web.Response:
     approval = outcome.approval
-    await make_room(call.request, approval.encoded_arguments, approval.encoded_modified_arguments)
+    parts = (approval.encoded_arguments, approval.encoded_modified_arguments)
+    await make_room(call.request, sum([len(memoryview(part)) for part in parts]))
     return reply(approval, outcome.version, status=status, replayed=outcome.replayed)
 
 

@@ -11,7 +11,7 @@ from aiohttp import hdrs, web
 from msgspec import Raw, Struct
 
 from runtime.api.admission import HOLDING
-from runtime.api.respond import reply, session_headers, stamp, write_pieces
+from runtime.api.respond import forget_frames, reply, session_headers, stamp, write_pieces
 from runtime.api.routes import REQUEST_ID
 from runtime.errors import AgentRuntimeError
 from runtime.store.message_pages import Chunk, MessagesCut
@@ -100,7 +100,8 @@ async def _stream(
                 await write_pieces(response, _pieces(chunk, follows=True))
                 del chunk
             await write_pieces(response, [after])
-    except ConnectionError:
+    except ConnectionError as error:
+        forget_frames(error)
         logger.debug("request %s: the reader went away, or was cut off", request[REQUEST_ID])
     except (AgentRuntimeError, MessagesCut) as error:
         reason = str(error) or "messages were taken away meanwhile"

@@ -255,7 +255,7 @@ async def get_history(call: Call[None, None]) -> web.StreamResponse:
     """The whole conversation in the form that chat-completion APIs take.
 
     A long one is sent as it is read; where messages are taken away meanwhile, the connection breaks off.
-    `agent_history` are the latest 1,000 handovers at most, and 4 MiB.
+    `agent_history` are the latest handovers, 1,000 and 1 MiB at most.
     """
 
     async def read() -> HistoryReading:

@@ -6,7 +6,7 @@ Everything raises InvalidInput, which names the place, or HttpError.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 from yarl import URL
 
-from runtime.api.admission import IDENTITY
+from runtime.api.admission import IDENTITY, make_room
 from runtime.errors import InvalidInput
 from runtime.models import Durability
 from runtime.store.inputs import check_key, invalid_input
@@ -39,7 +39,13 @@ def write_options(request: web.Request) -> WriteOptions:
     key = request.headers.get("Idempotency-Key")
     if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
         raise InvalidInput("Idempotency-Key", "must be 1 to 255 visible ASCII characters")
-    return {"owner": owner_of(request), "idempotency_key": key, "if_match": _expected_version(request)}
+    return {
+        "owner": owner_of(request),
+        "idempotency_key": key,
+        "if_match": _expected_version(request),
+        # What is stored was sent within a body.
+        "make_room": partial(make_room, request, request.client_max_size),
+    }
 
 
 def _expected_version(request: web.Request) -> int | None:

@@ -39,6 +39,14 @@ ALWAYS = {
 LARGE = 64 * 1024
 
 
+def forget_frames(error: BaseException) -> None:
+    """Let go of what an error holds that ended the waiting for a reader.
+
+    It is kept by the future that was waited for, which its frames keep as well: a cycle, and the reply in it.
+    """
+    error.__traceback__ = None
+
+
 async def write_pieces(response: web.StreamResponse, pieces: Iterable[bytes | msgspec.Raw]) -> None:
     """Write what follows each other, at the pace of the reader.
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 from aiohttp import web
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from runtime.access.shares import Holding
 from runtime.agents.engine import Engine
-from runtime.api.admission import HOLDING, Admission
+from runtime.api.admission import Admission
 from runtime.api.body import read_body
 from runtime.api.request import owner_of, parse_query, path_key
-from runtime.api.respond import LARGE, stamp
+from runtime.api.respond import LARGE, forget_frames, stamp
 from runtime.errors import AgentRuntimeError
 from runtime.metrics import Metrics
 from runtime.models import Scope
@@ -158,18 +157,11 @@ async def _send_if_large(
         if is_read:
             holding.take("bytes", size)
         stamp(response, request[REQUEST_ID])
-        with suppress(ConnectionError):  # The reader went away, or was cut off.
+        try:
             await response.prepare(request)
             await response.write_eof()
-
-
-async def make_room(request: web.Request, *parts: Raw) -> None:
-    """Before the reply to a write is made of these: wait until its client may have so much in hand."""
-    size = sum([len(memoryview(part)) for part in parts])
-    if size > LARGE:
-        # Of the body nothing is in hand any more.
-        request[HOLDING].give_back("bytes")
-        await request[HOLDING].wait("bytes", size)
+        except ConnectionError as error:  # The reader went away, or was cut off.
+            forget_frames(error)
 
 
 async def _expect(request: web.Request) -> None:

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType, convert, structs
 
+from runtime.api.admission import make_room
 from runtime.api.request import must_exist, write_options
 from runtime.api.respond import location, no_content, reply
-from runtime.api.routes import Call, Route, make_room
+from runtime.api.routes import Call, Route
 from runtime.errors import InvalidInput, SessionExists
 from runtime.models import Cleaned, Key, Limit, Session, SessionPage, Text
 from runtime.store.commands import SessionWritten
@@ -106,7 +107,7 @@ async def _create(
 
 
 async def _written(call: Call[Any, Any], outcome: SessionWritten) -> web.Response:
-    await make_room(call.request, outcome.session.encoded_metadata)
+    await make_room(call.request, len(memoryview(outcome.session.encoded_metadata)))
     return reply(
         outcome.session,
         outcome.version,

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from runtime.api.admission import HOLDING, is_still_admitted
 from runtime.api.connection import Connection
-from runtime.api.respond import LARGE, stamp, write_pieces
+from runtime.api.respond import LARGE, forget_frames, stamp, write_pieces
 from runtime.api.routes import EVENT_STREAM, METRICS, PACE, REQUEST_ID
 from runtime.errors import AgentRuntimeError
 
@@ -45,7 +45,8 @@ async def stream(
         if request.method != "HEAD":
             with request.app[METRICS].sse_streams.track_inprogress():
                 await _send(request, response, source, encode)
-    except ConnectionError:
+    except ConnectionError as error:
+        forget_frames(error)
         logger.debug("request %s: the reader went away, or was cut off", request[REQUEST_ID])
     except AgentRuntimeError as error:
         # The reply has begun, so it cannot become a problem: the reader comes back with its last id.

@@ -14,19 +14,31 @@ from runtime.store.reader import Reader
 OutcomeT = TypeVar("OutcomeT", bound=Outcome)
 
 
+def is_large(outcome: Outcome) -> bool:
+    """Whether something is left out of an outcome."""
+    match outcome:
+        case SessionWritten(session=session):
+            return is_left_out(session.encoded_metadata)
+        case ContextWritten(context=context):
+            return is_left_out(context.encoded_metadata)
+        case ApprovalWritten(approval=approval):
+            return is_left_out(approval.encoded_arguments)
+    return False
+
+
 async def complete(reader: Reader, key: SessionKey, outcome: OutcomeT) -> OutcomeT:
-    """The outcome, whole. What was left out of it comes with all beside it as it is stored by now.
+    """A large outcome, whole. What was left out of it comes with all beside it as it is stored by now.
 
     Raises SessionNotFound or ApprovalNotFound where it is gone by now.
     """
     match outcome:
-        case SessionWritten(session=session) if is_left_out(session.encoded_metadata):
+        case SessionWritten():
             session = await reader.get_session(key)
             return structs.replace(outcome, session=session, version=session.version)
-        case ContextWritten(context=context) if is_left_out(context.encoded_metadata):
+        case ContextWritten():
             context = await reader.get_context(key)
             return structs.replace(outcome, context=context, version=context.version)
-        case ApprovalWritten(approval=approval) if is_left_out(approval.encoded_arguments):
+        case ApprovalWritten(approval=approval):
             head = await reader.get_head(key)
             found = await reader.find_approval(key, approval.call_id)
             if found is None:

@@ -8,14 +8,14 @@ from sys import getsizeof
 from typing import Any, ClassVar, Self
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from runtime.db.database import Row
 from runtime.errors import InvalidInput
 from runtime.models import Metadata, Role, Time, TokenCount
 from runtime.store.commands import JsonText, NewMessage
 from runtime.store.inputs import invalid_input, json_text, json_type
-from runtime.store.state import encode_text
+from runtime.store.state import LARGE_TEXT, encode_text
 
 TITLE_LENGTH = 80
 # What a message that waits holds in memory beside its texts, in bytes (W9).
@@ -158,6 +158,12 @@ def encode_message(
     extra: JsonText | None,
 ) -> bytes:
     """The JSON of a stored message, as every reader gets it, from its columns in their order."""
+    large: list[JsonText] = []
+    if len(content) > LARGE_TEXT or _is_large(tool_calls) or _is_large(metadata) or _is_large(extra):
+        content = _take_out(content, large)
+        tool_calls = tool_calls and _take_out(tool_calls, large)
+        metadata = metadata and _take_out(metadata, large)
+        extra = extra and _take_out_members(extra, large)
     text = f'{{"seq":{seq},"role":"{role}","content":{content},"timestamp":"{rfc3339(timestamp)}"'
     if name is not None:
         text += f',"name":{name}'
@@ -171,7 +177,37 @@ def encode_message(
         text += f',"metadata":{metadata}'
     if extra is not None:
         text += f",{extra[1:-1]}"
-    return (text + "}").encode()
+    encoded = (text + "}").encode()
+    return _put_back(encoded, large) if large else encoded
+
+
+def _is_large(text: JsonText | None) -> bool:
+    return text is not None and len(text) > LARGE_TEXT
+
+
+# What stands for a large text while others are put around it: no JSON has one of these. Python may keep four bytes
+# for each of its characters, and would copy them several times.
+_HOLE = "\0"
+
+
+def _take_out(text: JsonText, large: list[JsonText]) -> JsonText:
+    if len(text) <= LARGE_TEXT:
+        return text
+    large.append(text)
+    return _HOLE
+
+
+def _take_out_members(extra: JsonText, large: list[JsonText]) -> JsonText:
+    return extra if len(extra) <= LARGE_TEXT else f"{{{_take_out(extra[1:-1], large)}}}"
+
+
+def _put_back(encoded: bytes, large: Sequence[JsonText]) -> bytes:
+    """The same with the large texts, in the order in which they were taken out."""
+    first, *others = encoded.split(_HOLE.encode())
+    parts = [first]
+    for text, after in zip(large, others, strict=True):
+        parts += (text.encode(), after)
+    return b"".join(parts)
 
 
 def encode_row(row: Row) -> bytes:
@@ -179,14 +215,26 @@ def encode_row(row: Row) -> bytes:
     return encode_message(*row)
 
 
+class _Nulls(Struct):
+    """Of the fields that we do not know, those that are null though we know them: others are passed over."""
+
+    token_count: msgspec.Raw | UnsetType = UNSET
+    metadata: msgspec.Raw | UnsetType = UNSET
+
+
 def encode_chat_message(row: Row) -> bytes:
     """A message in the form that chat-completion APIs take: what we added to it left out."""
-    text = f'{{"role":"{row["role"]}","content":{row["content"]}'
+    large: list[JsonText] = []
+    text = f'{{"role":"{row["role"]}","content":{_take_out(row["content"], large)}'
     for name in ("name", "tool_calls", "tool_call_id"):
         if row[name] is not None:
-            text += f',"{name}":{row[name]}'
-    if row["extra"] is not None:
-        others = msgspec.json.decode(row["extra"], type=dict[str, msgspec.Raw])
-        if kept := {name: part for name, part in others.items() if name not in _OURS}:
-            text += f",{_encode(kept).decode()[1:-1]}"
-    return (text + "}").encode()
+            text += f',"{name}":{_take_out(row[name], large)}'
+    extra = row["extra"]
+    if extra is not None and msgspec.json.decode(extra, type=_Nulls) != _Nulls():
+        others = msgspec.json.decode(extra, type=dict[str, msgspec.Raw])
+        kept = {name: part for name, part in others.items() if name not in _OURS}
+        extra = _encode(kept).decode() if kept else None
+    if extra is not None:
+        text += f",{_take_out_members(extra, large)[1:-1]}"
+    encoded = (text + "}").encode()
+    return _put_back(encoded, large) if large else encoded

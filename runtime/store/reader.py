@@ -41,7 +41,7 @@ from runtime.store.state import Head, approval_from
 # Behind the last entry of any list.
 END_OF_TIME, END_OF_IDS = datetime(9999, 12, 31, tzinfo=UTC), MAX_SEQ
 BEGINNING_OF_TIME = datetime(1, 1, 1, tzinfo=UTC)
-# The most handovers that a history tells of.
+# The most handovers that a history tells of, within CHUNK_BYTES.
 MAX_AGENT_HISTORY = 1000
 
 SWITCHES = Listing("list_agent_switches", "measure_agent_switches")
@@ -225,7 +225,7 @@ class Reader:
     async def _latest_switches(self, head: Head, switch_count: int) -> list[AgentSwitch]:
         """The latest handovers up to a number, in the order in which they happened."""
         place = (head.id, switch_count + 1)
-        rows, _ = await fetch_page(self._database, SWITCHES, place, MAX_AGENT_HISTORY, PAGE_BYTES)
+        rows, _ = await fetch_page(self._database, SWITCHES, place, MAX_AGENT_HISTORY, CHUNK_BYTES, least=0)
         return [switch_from(row) for row in rows][::-1]
 
     async def list_agent_history(self, key: SessionKey) -> list[AgentSwitch]:

@@ -139,7 +139,7 @@ class Reads:
         return await self._reader.list_switches(key, limit=limit, before=before)
 
     async def list_agent_history(self, session_id: str, *, owner: str = "") -> list[AgentSwitch]:
-        """The latest 1,000 handovers at most, in the order in which they happened."""
+        """The latest handovers, 1,000 and 1 MiB at most, in the order in which they happened."""
         return await self._reader.list_agent_history(await self._settled(owner, session_id))
 
     async def list_approvals(

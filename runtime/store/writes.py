@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, TypedDict, TypeVar, Unpack
 
 from msgspec import UNSET, UnsetType, structs
 
 from runtime.db.database import Database
-from runtime.errors import CutNotMeasured, DatabaseError, KeyReused, SessionNotFound, Unconfirmed
+from runtime.errors import (
+    CutNotMeasured,
+    DatabaseError,
+    DatabaseUnavailable,
+    KeyReused,
+    SessionNotFound,
+    Unconfirmed,
+)
 from runtime.models import DEFAULT_AGENT, MAX_EXPIRES_IN, Cleaned, Decision, Durability, Metadata
 from runtime.store import commands
 from runtime.store.cleanup import clean
@@ -36,7 +43,7 @@ from runtime.store.commands import (
     messages_of,
     weight,
 )
-from runtime.store.completing import complete
+from runtime.store.completing import complete, is_large
 from runtime.store.cuts import measure_cut
 from runtime.store.eraser import Eraser
 from runtime.store.inputs import (
@@ -54,16 +61,23 @@ from runtime.store.steady_clock import SteadyClock
 from runtime.store.turn_commands import StartTurn
 from runtime.store.writer import Writer
 
+# Seconds between two tries to read what belongs to the reply to a write.
+COMPLETE_PAUSE = 0.1
+
 OutcomeT = TypeVar("OutcomeT", bound=Outcome)
 
 
 class WriteOptions(TypedDict, total=False):
     """What every write takes: whose session it is, a key that makes a repeat harmless (W12), and the
-    version that the session must be at."""
+    version that the session must be at.
+
+    `make_room` is awaited before a large part of the outcome is read, of a body's size at most.
+    """
 
     owner: str
     idempotency_key: str | None
     if_match: int | None
+    make_room: Callable[[], Awaitable[None]]
 
 
 class Writes:
@@ -193,7 +207,7 @@ class Writes:
         request = await self._request(commands.TruncateMessages(key, after), options)
         while True:
             try:
-                return await self._submit(request, Truncated)
+                return await self._submit(request, Truncated, options)
             except CutNotMeasured:
                 # It is counted before the writer is asked again, which may take a while. The count is worth
                 # nothing after another cut.
@@ -297,18 +311,31 @@ class Writes:
         )
 
     async def _write(self, command: Command, kind: type[OutcomeT], options: WriteOptions) -> OutcomeT:
-        return await self._submit(await self._request(command, options), kind)
+        return await self._submit(await self._request(command, options), kind, options)
 
-    async def _submit(self, request: Request, kind: type[OutcomeT]) -> OutcomeT:
+    async def _submit(self, request: Request, kind: type[OutcomeT], options: WriteOptions) -> OutcomeT:
         outcome = await self._writer.submit(request)
         assert isinstance(outcome, kind), f"a {type(request.command).__name__} ended in {outcome!r}"
-        try:
-            # By the id of the outcome: that of a repeat is the one that was made for the first request.
-            key = SessionKey(request.key.owner, outcome.session_id)
-            return await complete(self._reader, key, outcome)
-        except DatabaseError as error:
-            # It is not said that nothing was stored: a repeat under the same key finds it.
-            raise Unconfirmed(f"this is stored, but the reply to it could not be read: {error}") from error
+        if not is_large(outcome):
+            return outcome
+        if "make_room" in options:
+            await options["make_room"]()
+        # By the id of the outcome: that of a repeat is the one that was made for the first request.
+        return await self._complete(SessionKey(request.key.owner, outcome.session_id), outcome)
+
+    async def _complete(self, key: SessionKey, outcome: OutcomeT) -> OutcomeT:
+        """Read what the outcome leaves out, for as long as a write may take."""
+        deadline = asyncio.get_running_loop().time() + self._writer.queue.limits.write_timeout
+        while True:
+            try:
+                return await complete(self._reader, key, outcome)
+            except DatabaseError as error:
+                if asyncio.get_running_loop().time() < deadline and isinstance(error, DatabaseUnavailable):
+                    await asyncio.sleep(COMPLETE_PAUSE)
+                    continue
+                # It is not said that nothing was stored: a repeat under the same key finds it.
+                text = f"this is stored, but the reply to it could not be read: {error}"
+                raise Unconfirmed(text) from error
 
     async def _request(self, command: Command, options: WriteOptions) -> Request:
         at = self._clock()

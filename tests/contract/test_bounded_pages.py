@@ -177,7 +177,12 @@ async def sizes(url: str, table: str, columns: Sequence[str]) -> list[tuple[int,
 @pytest.fixture
 def small(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store whose pages have 20,000 bytes at most, and chunks as many."""
-    for place in ("reader.PAGE_BYTES", "message_pages.CHUNK_BYTES", "turn_reader.CHUNK_BYTES"):
+    for place in (
+        "reader.PAGE_BYTES",
+        "reader.CHUNK_BYTES",
+        "message_pages.CHUNK_BYTES",
+        "turn_reader.CHUNK_BYTES",
+    ):
         monkeypatch.setattr(f"runtime.store.{place}", BOUND)
     return store
 

@@ -1,0 +1,86 @@
+"""A database with everything large that clients can store, and every route that reads, asked for it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from runtime.store.commands import SessionKey
+from runtime.store.messages import new_messages
+from runtime.store.store import Store
+from runtime.store.turn_commands import AdvanceTurn, Ending, NewApproval, NewEvent
+
+
+class Amount(NamedTuple):
+    """How many large things there are of each kind, and the bytes of each."""
+
+    count: int
+    size: int
+
+
+# One character beyond the Basic Multilingual Plane makes Python keep four bytes for each of the others.
+MARK = "🎉"
+
+
+async def fill(store: Store, amount: Amount) -> str:
+    """Fill an empty store; return the id of a turn."""
+    text = "x" * (amount.size - 64) + MARK
+    for number in range(amount.count):
+        await store.create_session(f"large-{number}", metadata={"k": text})
+    await store.update_context("large-0", {"k": text})
+    await store.create_session("s")
+    for number in range(amount.count):
+        await store.append_messages("s", [{"role": "user", "content": text}])
+        await store.switch_agent("s", f"agent-{number}", metadata={"k": text})
+        await store.create_approval("s", f"call-{number}", "tool", text)
+    await store.create_session("gone", metadata={"k": text})
+    await store.delete_session("gone")
+    return await _run_turn(store, amount)
+
+
+async def _run_turn(store: Store, amount: Amount) -> str:
+    """A turn with events as large as an answer of a model may be."""
+    written = await store.start_turn("turns", messages=[{"role": "user", "content": "go"}])
+    for number in range(amount.count):
+        data = '{"note":"' + "x" * min(amount.size, 1_000_000) + '"}'
+        last = number == amount.count - 1
+        step = AdvanceTurn(
+            SessionKey("", "turns"),
+            written.turn.turn_id,
+            store.instance,
+            written.beat,
+            messages=new_messages([{"role": "assistant", "content": "x"}]) if last else (),
+            approvals=(NewApproval(f"call-{number}", '"tool"', "{}"),),
+            events=(NewEvent("message", data),),
+            ending=Ending("completed") if last else None,
+        )
+        written = await store.advance_turn(step)
+    return written.turn.turn_id
+
+
+# What is asked of each GET route; a route may be asked in several ways.
+ASKED = {
+    "/sessions": ["/sessions?limit=1000", "/sessions?limit=1000&include_deleted=true&count=true"],
+    "/sessions/{session_id}": ["/sessions/large-0"],
+    "/sessions/{session_id}/stats": ["/sessions/s/stats"],
+    "/sessions/{session_id}/messages": [
+        "/sessions/s/messages?limit=1000",
+        "/sessions/s/messages?last=1000",
+        "/sessions/s/messages?last=1000&role=user",
+        "/sessions/s/messages?page=1&page_size=1000",
+    ],
+    "/sessions/{session_id}/history": ["/sessions/s/history"],
+    "/history/{session_id}": ["/history/s"],
+    "/sessions/{session_id}/events": ["/sessions/s/events?after=0"],
+    "/sessions/{session_id}/switches": ["/sessions/s/switches?limit=1000"],
+    "/sessions/{session_id}/context": ["/sessions/large-0/context"],
+    "/agents": ["/agents"],
+    "/agents/{session_id}/current": ["/agents/s/current"],
+    "/sessions/{session_id}/approvals": ["/sessions/s/approvals", "/sessions/s/approvals?status=pending"],
+    "/sessions/{session_id}/pending-approvals": ["/sessions/s/pending-approvals"],
+    "/sessions/{session_id}/turns": ["/sessions/turns/turns?limit=1000"],
+    "/sessions/{session_id}/turns/{turn_id}/events": ["/sessions/turns/turns/TURN/events"],
+    "/health": ["/health"],
+    "/health/ready": ["/health/ready"],
+    "/metrics": ["/metrics"],
+    "/openapi.json": ["/openapi.json"],
+}
