@@ -158,56 +158,28 @@ def encode_message(
     extra: JsonText | None,
 ) -> bytes:
     """The JSON of a stored message, as every reader gets it, from its columns in their order."""
-    large: list[JsonText] = []
-    if len(content) > LARGE_TEXT or _is_large(tool_calls) or _is_large(metadata) or _is_large(extra):
-        content = _take_out(content, large)
-        tool_calls = tool_calls and _take_out(tool_calls, large)
-        metadata = metadata and _take_out(metadata, large)
-        extra = extra and _take_out_members(extra, large)
-    text = f'{{"seq":{seq},"role":"{role}","content":{content},"timestamp":"{rfc3339(timestamp)}"'
+    parts = [f'{{"seq":{seq},"role":"{role}","content":', content, f',"timestamp":"{rfc3339(timestamp)}"']
     if name is not None:
-        text += f',"name":{name}'
+        parts += (',"name":', name)
     if tool_call_id is not None:
-        text += f',"tool_call_id":{tool_call_id}'
+        parts += (',"tool_call_id":', tool_call_id)
     if tool_calls is not None:
-        text += f',"tool_calls":{tool_calls}'
+        parts += (',"tool_calls":', tool_calls)
     if token_count is not None:
-        text += f',"token_count":{token_count}'
+        parts.append(f',"token_count":{token_count}')
     if metadata is not None:
-        text += f',"metadata":{metadata}'
+        parts += (',"metadata":', metadata)
     if extra is not None:
-        text += f",{extra[1:-1]}"
-    encoded = (text + "}").encode()
-    return _put_back(encoded, large) if large else encoded
+        parts += (",", extra[1:-1])
+    parts.append("}")
+    return _join(parts)
 
 
-def _is_large(text: JsonText | None) -> bool:
-    return text is not None and len(text) > LARGE_TEXT
-
-
-# What stands for a large text while others are put around it: no JSON has one of these. Python may keep four bytes
-# for each of its characters, and would copy them several times.
-_HOLE = "\0"
-
-
-def _take_out(text: JsonText, large: list[JsonText]) -> JsonText:
-    if len(text) <= LARGE_TEXT:
-        return text
-    large.append(text)
-    return _HOLE
-
-
-def _take_out_members(extra: JsonText, large: list[JsonText]) -> JsonText:
-    return extra if len(extra) <= LARGE_TEXT else f"{{{_take_out(extra[1:-1], large)}}}"
-
-
-def _put_back(encoded: bytes, large: Sequence[JsonText]) -> bytes:
-    """The same with the large texts, in the order in which they were taken out."""
-    first, *others = encoded.split(_HOLE.encode())
-    parts = [first]
-    for text, after in zip(large, others, strict=True):
-        parts += (text.encode(), after)
-    return b"".join(parts)
+def _join(parts: Sequence[str]) -> bytes:
+    if max(map(len, parts)) > LARGE_TEXT:
+        # Python may keep four bytes for each character of a text, and would copy all of it once more.
+        return b"".join([part.encode() for part in parts])
+    return "".join(parts).encode()
 
 
 def encode_row(row: Row) -> bytes:
@@ -224,17 +196,16 @@ class _Nulls(Struct):
 
 def encode_chat_message(row: Row) -> bytes:
     """A message in the form that chat-completion APIs take: what we added to it left out."""
-    large: list[JsonText] = []
-    text = f'{{"role":"{row["role"]}","content":{_take_out(row["content"], large)}'
+    parts = [f'{{"role":"{row["role"]}","content":', row["content"]]
     for name in ("name", "tool_calls", "tool_call_id"):
         if row[name] is not None:
-            text += f',"{name}":{_take_out(row[name], large)}'
+            parts += (f',"{name}":', row[name])
     extra = row["extra"]
     if extra is not None and msgspec.json.decode(extra, type=_Nulls) != _Nulls():
         others = msgspec.json.decode(extra, type=dict[str, msgspec.Raw])
         kept = {name: part for name, part in others.items() if name not in _OURS}
         extra = _encode(kept).decode() if kept else None
     if extra is not None:
-        text += f",{_take_out_members(extra, large)[1:-1]}"
-    encoded = (text + "}").encode()
-    return _put_back(encoded, large) if large else encoded
+        parts += (",", extra[1:-1])
+    parts.append("}")
+    return _join(parts)
