@@ -24,9 +24,6 @@ MARK = "🎉"
 async def fill(store: Store, amount: Amount) -> str:
     """Fill an empty store; return the id of a turn."""
     text = "x" * (amount.size - 64) + MARK
-    for number in range(amount.count):
-        await store.create_session(f"large-{number}", metadata={"k": text})
-    await store.update_context("large-0", {"k": text})
     await store.create_session("s")
     for number in range(amount.count):
         await store.append_messages("s", [{"role": "user", "content": text}])
@@ -34,7 +31,12 @@ async def fill(store: Store, amount: Amount) -> str:
         await store.create_approval("s", f"call-{number}", "tool", text)
     await store.create_session("gone", metadata={"k": text})
     await store.delete_session("gone")
-    return await _run_turn(store, amount)
+    turn_id = await _run_turn(store, amount)
+    # Last, and so first in every list.
+    for number in range(amount.count):
+        await store.create_session(f"large-{number}", metadata={"k": text})
+    await store.update_context("large-0", {"k": text})
+    return turn_id
 
 
 async def _run_turn(store: Store, amount: Amount) -> str:

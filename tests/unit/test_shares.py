@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from contextlib import suppress
 
@@ -121,3 +122,46 @@ def test_one_client_does_not_stand_in_the_way_of_another():
         modest.take("bytes", 100)
         with pytest.raises(TooManyRequests):
             greedy.take("bytes", 1)
+
+
+async def test_who_waits_for_room_gets_it_when_it_is_given_back():
+    shares = Shares(LIMITS)
+    with Holding(shares) as first, Holding(shares) as second, Holding(shares) as third:
+        for holding in (first, second, third):
+            holding.join("address")
+            holding.join("token")
+        await first.wait("bytes", 60)
+        waiting = [asyncio.ensure_future(each.wait("bytes", 60)) for each in (second, third)]
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in waiting)
+        first.give_back("bytes")
+        await waiting[0]
+        assert (second.taken("bytes"), third.taken("bytes"), waiting[1].done()) == (60, 0, False)
+        # Whoever gives up leaves nothing behind.
+        waiting[1].cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting[1]
+        second.give_back("bytes")
+        await third.wait("bytes", 100)
+        with pytest.raises(TooManyRequests):
+            first.take("bytes", 1)
+    with Holding(shares) as other:
+        other.join("token")
+        other.take("bytes", 100)
+
+
+async def test_of_two_clients_both_must_have_room():
+    shares = Shares(LIMITS)
+    with Holding(shares) as of_token, Holding(shares) as both:
+        of_token.join("token")
+        of_token.take("bytes", 60)
+        both.join("address")
+        both.join("token")
+        waiting = asyncio.ensure_future(both.wait("bytes", 60))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+        with Holding(shares) as other:
+            other.join("address")
+            other.take("bytes", 100)
