@@ -17,13 +17,13 @@ from aiohttp.typedefs import Handler
 from msgspec import structs
 
 from runtime import __version__
-from runtime.access.gate import open_gate
+from runtime.access.authentication import open_authenticator
 from runtime.agents.configuration import load_registry
 from runtime.agents.engine import Engine, make_model
 from runtime.api.application import create_app
 from runtime.api.connection import Runner
-from runtime.api.descriptors import quieten, raise_limit
-from runtime.api.routes import USUAL_PACE
+from runtime.api.fd_limits import quieten, raise_limit
+from runtime.api.routes import DEFAULT_STREAM_TIMEOUTS
 from runtime.config import PREFIX, Settings
 from runtime.errors import SettingsError
 from runtime.metrics import Metrics
@@ -98,7 +98,7 @@ async def serve(settings: Settings, clock: Callable[[], datetime] = utc_now) -> 
     flushing = structs.replace(settings, shutdown_timeout=settings.shutdown_timeout * FLUSH_SHARE)
     async with (
         open_store(None, flushing, metrics, clock=clock) as store,
-        open_gate(settings, store.tokens) as gate,
+        open_authenticator(settings, store.tokens) as gate,
     ):
         engine = Engine(store, registry, model, metrics)
         app = create_app(store, engine, gate, settings, metrics)
@@ -118,7 +118,7 @@ async def _listening(
     runner = Runner(
         app,
         read_timeout=settings.read_timeout,
-        patience=USUAL_PACE.patience,
+        patience=DEFAULT_STREAM_TIMEOUTS.patience,
         shutdown_timeout=settings.shutdown_timeout * CANCEL_SHARE,
         around=in_hand.around,
     )

@@ -24,7 +24,7 @@ AT_ONCE = struct.pack("ii", 1, 0)
 Fault = Literal["cut before", "cut after", "answer nothing", "go dead"]
 
 
-class Gate:
+class Authenticator:
     """Lets everything through, but while it is closed."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Wire:
     def __init__(self, socket: str) -> None:
         self._socket = socket
         self._lines: dict[Line, asyncio.Task[None]] = {}
-        self._there, self._back = Gate(), Gate()
+        self._there, self._back = Authenticator(), Authenticator()
         self.at_commit: Fault | None = None
         self.once = self.mute = False
         self.delay = 0.0

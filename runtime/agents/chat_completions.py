@@ -15,9 +15,9 @@ import aiohttp
 import msgspec
 
 from runtime.agents.event_stream import EventStreamParser
-from runtime.agents.fragments import Fragments, decode_chunk
 from runtime.agents.model import Answer, Question
-from runtime.agents.refusals import beginning, one_line, retry_after, words_in, words_of
+from runtime.agents.model_errors import beginning, one_line, retry_after, words_in, words_of
+from runtime.agents.stream_assembler import Fragments, decode_chunk
 from runtime.errors import (
     ModelError,
     ModelGarbled,

@@ -19,13 +19,13 @@ from typing import Any, TypeVar
 import msgspec
 from jsonschema import Draft202012Validator, SchemaError
 
-from runtime.agents.calls import plain_path
-from runtime.agents.places import Place, dotted, line_of
 from runtime.agents.registry import SWITCH_AGENT, Agent, ApprovalPolicy, ApprovalRule, Limits, Registry, Tool
+from runtime.agents.toml_location import Place, dotted, line_of
+from runtime.agents.tool_validation import plain_path
 from runtime.config import PREFIX
 from runtime.errors import InvalidInput, SettingsError
 from runtime.models import DEFAULT_AGENT
-from runtime.store.inputs import check_key, invalid_input
+from runtime.store.validation import check_key, invalid_input
 
 SETTING = f"{PREFIX}AGENTS_FILE"
 SECTIONS = ("agents", "tools", "approval", "limits")

@@ -11,30 +11,30 @@ from typing import Unpack
 
 from msgspec import UNSET
 
-from runtime.agents.calls import CallRefused, check_arguments
 from runtime.agents.chat_completions import ChatCompletions
 from runtime.agents.echo import EchoModel
-from runtime.agents.fragments import MAX_CHARACTERS
 from runtime.agents.model import Model, new_call_id
-from runtime.agents.patience import unbroken
 from runtime.agents.registry import Registry
-from runtime.agents.requests import (
+from runtime.agents.retry import unbroken
+from runtime.agents.stream_assembler import MAX_CHARACTERS
+from runtime.agents.tool_validation import InvalidToolCall, check_arguments
+from runtime.agents.turn import TurnRun
+from runtime.agents.turn_messages import (
     DecisionMessage,
     SwitchAgentMessage,
     ToolResultMessage,
     TurnMessage,
     UserMessage,
 )
-from runtime.agents.turn import TurnRun
 from runtime.config import PREFIX, Settings
 from runtime.errors import AgentRuntimeError, InvalidInput, ShuttingDown, TurnRunning
 from runtime.metrics import Metrics
 from runtime.models import decode_json
 from runtime.store.commands import SessionKey
-from runtime.store.inputs import JsonValue
 from runtime.store.store import Store
 from runtime.store.turn_commands import ToolResult, TurnWritten
 from runtime.store.turns import ToolOutput, tool_result, verdict
+from runtime.store.validation import JsonValue
 from runtime.store.writes import WriteOptions
 
 logger = logging.getLogger("agent_runtime.turns")
@@ -161,7 +161,7 @@ class Engine:
             await asyncio.to_thread(
                 check_arguments, self.registry, agent, approval.tool_name, decode_json(arguments.text)
             )
-        except CallRefused as refusal:
+        except InvalidToolCall as refusal:
             raise InvalidInput(path, str(refusal)) from None
 
     def _run(self, key: SessionKey, written: TurnWritten) -> None:

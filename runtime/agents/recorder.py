@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from runtime.agents.patience import insist, unbroken
+from runtime.agents.retry import retry_until_available, unbroken
 from runtime.errors import AgentRuntimeError
 from runtime.models import Turn
 from runtime.store.commands import SessionKey
@@ -58,7 +58,7 @@ class Recorder:
         """What the model has said since the last step."""
         return self._said.getvalue()
 
-    def say(self, text: str) -> None:
+    def append_text(self, text: str) -> None:
         """Take a piece of what the model says."""
         if text:
             self._said.write(text)
@@ -68,7 +68,7 @@ class Recorder:
                 self._texts.append(text)
             self._news.set()
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """The turn may have been asked to stop: the next write tells."""
         self._news.set()
 
@@ -115,7 +115,9 @@ class Recorder:
                 **step,
             )
             try:
-                written = await insist(lambda: self._store.advance_turn(command), self._turn_id)
+                written = await retry_until_available(
+                    lambda: self._store.advance_turn(command), self._turn_id
+                )
             except AgentRuntimeError:
                 # It was not stored: it belongs to what the end of the turn tells.
                 self._texts[:0] = texts

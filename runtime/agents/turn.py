@@ -9,13 +9,13 @@ from collections.abc import Callable
 
 from msgspec import structs
 
-from runtime.agents.answers import Step, judge
-from runtime.agents.chat_messages import Message, chat_messages
-from runtime.agents.history import read_decisions, read_history
+from runtime.agents.context_window import read_decisions, read_history
 from runtime.agents.model import Answer, Model, Question, ToolCall
-from runtime.agents.patience import insist
+from runtime.agents.prompt import Message, chat_messages
 from runtime.agents.recorder import Recorder
 from runtime.agents.registry import Agent, Registry
+from runtime.agents.retry import retry_until_available
+from runtime.agents.step import Step, judge
 from runtime.errors import (
     AgentRuntimeError,
     ModelError,
@@ -31,11 +31,11 @@ from runtime.errors import (
 from runtime.metrics import Metrics
 from runtime.models import Turn
 from runtime.store.commands import SessionKey
-from runtime.store.inputs import json_text
 from runtime.store.messages import new_messages
 from runtime.store.store import Store
 from runtime.store.turn_commands import Ending, TurnWritten
 from runtime.store.turn_events import assistant_message
+from runtime.store.validation import json_text
 
 logger = logging.getLogger("agent_runtime.turns")
 
@@ -90,7 +90,7 @@ class TurnRun:
         """Run until the turn has ended, however that is; return it, or None where it ended elsewhere."""
         recording = asyncio.create_task(self._recorder.run())
         try:
-            with self._store.watch_turns(self._session_db_id, self._recorder.look):
+            with self._store.watch_turns(self._session_db_id, self._recorder.poll):
                 await asyncio.wait([self._answering])
         finally:
             self._recorder.close()
@@ -124,7 +124,7 @@ class TurnRun:
 
     async def _ask(self, agent_type: str, agent: Agent) -> Answer:
         question = Question(
-            messages=await insist(lambda: self._read_messages(agent), self._turn.turn_id),
+            messages=await retry_until_available(lambda: self._read_messages(agent), self._turn.turn_id),
             tools=self._registry.definitions(agent_type),
             model=agent.model,
             parameters=agent.parameters,
@@ -150,14 +150,14 @@ class TurnRun:
         loop = asyncio.get_running_loop()
         asked_at: float | None = loop.time()
 
-        def say(text: str) -> None:
+        def append_text(text: str) -> None:
             nonlocal asked_at
             if asked_at is not None:
                 self._metrics.first_token_seconds.observe(loop.time() - asked_at)
                 asked_at = None
-            self._recorder.say(text)
+            self._recorder.append_text(text)
 
-        return say
+        return append_text
 
     async def _with_own_ids(self, answer: Answer) -> Answer:
         """The answer with a new id for each call whose id stands for an earlier one that was approved: an
@@ -166,7 +166,7 @@ class TurnRun:
 
     async def _with_own_id(self, call: ToolCall) -> ToolCall:
         session_id, owner = self._key.session_id, self._key.owner
-        taken = await insist(
+        taken = await retry_until_available(
             lambda: self._store.find_approval(session_id, call.id, owner=owner), self._turn.turn_id
         )
         return call if taken is None else structs.replace(call, id=self._make_id())

@@ -7,12 +7,12 @@ from datetime import datetime
 from aiohttp import web
 from msgspec import Struct, convert
 
-from runtime.api.admission import make_room
+from runtime.api.authorization import make_room
 from runtime.api.request import write_options
-from runtime.api.respond import reply
+from runtime.api.responses import reply
 from runtime.api.routes import ENGINE, Call, Route
 from runtime.models import AgentSwitch, EncodedObject, Key, Limit, Seq, Text
-from runtime.store.inputs import JsonObject
+from runtime.store.validation import JsonObject
 
 
 class Handover(Struct, frozen=True, forbid_unknown_fields=True):

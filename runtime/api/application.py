@@ -8,17 +8,26 @@ from functools import cache
 import msgspec
 from aiohttp import web
 
-from runtime.access.gate import Gate
-from runtime.access.shares import ClientLimits, Shares
+from runtime.access.authentication import Authenticator
+from runtime.access.quotas import ClientLimits, Quotas
 from runtime.agents.engine import Engine
 from runtime.api import agents, approvals, events, messages, operations, sessions, turns
-from runtime.api.admission import ADMISSION, Admission
+from runtime.api.authorization import AUTHORIZER, Authorizer
 from runtime.api.body import READ_TIMEOUT
-from runtime.api.intake import Intake
-from runtime.api.middleware import AROUND, around_every_request
+from runtime.api.middleware import MIDDLEWARE, around_every_request
 from runtime.api.openapi import describe
 from runtime.api.parser_process import PARSER, BodyParser
-from runtime.api.routes import DOCUMENT, ENGINE, METRICS, PACE, STORE, USUAL_PACE, Pace, add_routes
+from runtime.api.routes import (
+    DEFAULT_STREAM_TIMEOUTS,
+    DOCUMENT,
+    ENGINE,
+    METRICS,
+    STORE,
+    STREAM_TIMEOUTS,
+    StreamTimeouts,
+    add_routes,
+)
+from runtime.api.throttle import Throttle
 from runtime.config import Settings
 from runtime.metrics import Metrics
 from runtime.store.store import Store
@@ -42,11 +51,11 @@ _document: Callable[[], bytes] = cache(lambda: msgspec.json.encode(describe(ROUT
 def create_app(
     store: Store,
     engine: Engine,
-    gate: Gate,
+    gate: Authenticator,
     settings: Settings,
     metrics: Metrics,
     *,
-    pace: Pace = USUAL_PACE,
+    pace: StreamTimeouts = DEFAULT_STREAM_TIMEOUTS,
 ) -> web.Application:
     """The HTTP application over an open store and the engine that runs its turns; `gate` says who asks.
 
@@ -54,18 +63,18 @@ def create_app(
     when the application begins to shut down.
     """
     app = web.Application(client_max_size=settings.max_body_bytes)
-    app[AROUND] = around_every_request(metrics.http_request_seconds, access_log=settings.access_log)
+    app[MIDDLEWARE] = around_every_request(metrics.http_request_seconds, access_log=settings.access_log)
     app[STORE] = store
     app[ENGINE] = engine
     app[METRICS] = metrics
-    app[PACE] = pace
+    app[STREAM_TIMEOUTS] = pace
     limits = ClientLimits(settings.client_requests, settings.client_streams, settings.client_bytes)
-    app[ADMISSION] = Admission(gate, Intake(settings.write_timeout / 2), Shares(limits))
+    app[AUTHORIZER] = Authorizer(gate, Throttle(settings.write_timeout / 2), Quotas(limits))
     app[READ_TIMEOUT] = settings.read_timeout
     app[PARSER] = BodyParser()
     app.on_cleanup.append(_close_parser)
     app[DOCUMENT] = _document
-    add_routes(app.router, ROUTES, app[ADMISSION])
+    add_routes(app.router, ROUTES, app[AUTHORIZER])
     return app
 
 

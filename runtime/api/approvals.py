@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from runtime.api.admission import make_room
+from runtime.api.authorization import make_room
 from runtime.api.request import write_options
-from runtime.api.respond import no_content, reply
+from runtime.api.responses import no_content, reply
 from runtime.api.routes import ENGINE, Call, Route
 from runtime.errors import (
     ApprovalDecided,
@@ -30,7 +30,7 @@ from runtime.models import (
     Text,
 )
 from runtime.store.commands import ApprovalWritten
-from runtime.store.inputs import JsonValue
+from runtime.store.validation import JsonValue
 
 Seconds = Annotated[float, Meta(gt=0, le=MAX_EXPIRES_IN)]
 

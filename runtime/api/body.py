@@ -11,7 +11,7 @@ from typing import TypeVar
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from runtime.api.admission import HOLDING
+from runtime.api.authorization import QUOTA_LEASE
 from runtime.api.parser_process import PARSER
 from runtime.api.problems import HttpError
 
@@ -64,7 +64,7 @@ def _taken(request: web.Request, part: bytes, before: int) -> bytes:
     """A part of the body, counted for whoever sends it; so much came before it."""
     if before + len(part) > request.client_max_size:
         raise _too_large(request.client_max_size)
-    request[HOLDING].take("bytes", len(part))
+    request[QUOTA_LEASE].take("bytes", len(part))
     return part
 
 

@@ -14,10 +14,10 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
-from runtime.api.descriptors import Refusals, most_connections
-from runtime.api.middleware import AROUND, Around, random_id
+from runtime.api.fd_limits import Refusals, most_connections
+from runtime.api.middleware import MIDDLEWARE, Around, random_id
 from runtime.api.problems import HttpError, problem
-from runtime.api.respond import stamp
+from runtime.api.responses import stamp
 from runtime.api.routes import REQUEST_ID
 
 logger = logging.getLogger("agent_runtime.http")
@@ -222,5 +222,5 @@ class Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         # aiohttp has no other way to say what a connection is made of.
         made = await super()._make_server()
-        handler = self._around(self.app[AROUND](made.request_handler))
+        handler = self._around(self.app[MIDDLEWARE](made.request_handler))
         return _Server(handler, request_factory=made.request_factory, **made._kwargs)

@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from runtime.api.event_shapes import SessionStream
+from runtime.api.event_schemas import SessionStream
 from runtime.api.request import last_event_id
 from runtime.api.routes import EVENT_STREAM, Call, Route
 from runtime.api.streaming import stream

@@ -10,8 +10,8 @@ import msgspec
 from aiohttp import hdrs, web
 from msgspec import Raw, Struct
 
-from runtime.api.admission import HOLDING
-from runtime.api.respond import forget_frames, reply, session_headers, stamp, write_pieces
+from runtime.api.authorization import QUOTA_LEASE
+from runtime.api.responses import forget_frames, reply, session_headers, stamp, write_pieces
 from runtime.api.routes import REQUEST_ID
 from runtime.errors import AgentRuntimeError
 from runtime.store.message_pages import Chunk, MessagesCut
@@ -84,7 +84,7 @@ async def _stream(
     chunks: AsyncIterator[Chunk],
     around: tuple[bytes, bytes],
 ) -> web.StreamResponse:
-    holding, before, after = request[HOLDING], *around
+    holding, before, after = request[QUOTA_LEASE], *around
     holding.take("bytes", _size(held[0]))
     response = web.StreamResponse(
         headers={hdrs.CONTENT_TYPE: "application/json", **session_headers(version, replayed=False)}

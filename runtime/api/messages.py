@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError, convert
 
 from runtime.api.long_lists import reply_with_messages
 from runtime.api.request import must_exist, preferred_durability, write_options
-from runtime.api.respond import AcceptedReply, accepted, reply
+from runtime.api.responses import AcceptedReply, accepted, reply
 from runtime.api.routes import Call, Route
 from runtime.errors import InvalidInput
 from runtime.models import AgentSwitch, Durability, Limit, MessagePage, PageNumber, Role, Seq
@@ -26,10 +26,10 @@ from runtime.store.commands import (
     encode_receipts,
     put_receipts,
 )
-from runtime.store.inputs import invalid_input
 from runtime.store.message_pages import NumberedPage
 from runtime.store.messages import MessageBatch, MessageInput, new_message, new_messages
 from runtime.store.reader import HistoryReading
+from runtime.store.validation import invalid_input
 
 StoredMessages = Annotated[
     list[msgspec.Raw], Meta(extra_json_schema={"items": {"$ref": "#/components/schemas/Message"}})

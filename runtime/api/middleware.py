@@ -14,7 +14,7 @@ from aiohttp.typedefs import Handler
 from prometheus_client import Histogram
 
 from runtime.api.problems import problem
-from runtime.api.respond import stamp
+from runtime.api.responses import stamp
 from runtime.api.routes import REQUEST_ID
 
 logger = logging.getLogger("agent_runtime.http")
@@ -22,7 +22,7 @@ logger = logging.getLogger("agent_runtime.http")
 # What stands around all that aiohttp does for a request, its routing too. Its own kind of middleware costs
 # more than what is done here.
 Around = Callable[[Handler], Handler]
-AROUND: web.AppKey[Around] = web.AppKey("around")
+MIDDLEWARE: web.AppKey[Around] = web.AppKey("around")
 
 SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -9,9 +9,9 @@ from types import NoneType
 from typing import Any, get_args
 
 from runtime import __version__
-from runtime.agents.requests import DecisionMessage, ToolResultMessage
+from runtime.agents.turn_messages import DecisionMessage, ToolResultMessage
 from runtime.api.approvals import Verdict
-from runtime.api.event_shapes import EVENT_DATA, EVENT_IDS
+from runtime.api.event_schemas import EVENT_DATA, EVENT_IDS
 from runtime.api.openapi_replies import describe_failures, describe_reply, schema_of, schemas_of
 from runtime.api.problems import ProblemDetails
 from runtime.api.routes import Route

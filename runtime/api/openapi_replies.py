@@ -11,7 +11,7 @@ import msgspec
 
 from runtime import errors
 from runtime.api.problems import HTTP_CODES, ProblemDetails, status_of
-from runtime.api.respond import AcceptedReply
+from runtime.api.responses import AcceptedReply
 from runtime.api.routes import EVENT_STREAM, Route
 from runtime.models import Session
 

@@ -10,8 +10,8 @@ from aiohttp import web
 from msgspec import Struct
 
 from runtime import __version__
-from runtime.api.admission import ADMISSION
-from runtime.api.respond import Reply, reply
+from runtime.api.authorization import AUTHORIZER
+from runtime.api.responses import Reply, reply
 from runtime.api.routes import DOCUMENT, METRICS, Call, Route
 from runtime.metrics import CONTENT_TYPE
 
@@ -44,7 +44,7 @@ async def get_readiness(call: Call[None, None]) -> web.Response:
     """Whether the database, its migrations and the writer are ready."""
     checks = await call.store.check_health()
     ready = all(finding == "ok" for finding in checks.values())
-    if not ready and not call.request.app[ADMISSION].gate.open:
+    if not ready and not call.request.app[AUTHORIZER].gate.open:
         # Nobody was asked who they are: a stranger learns what is not ready, and the log why.
         logger.warning("not ready: %s", checks)
         checks = {name: "ok" if finding == "ok" else UNAVAILABLE for name, finding in checks.items()}

@@ -26,8 +26,8 @@ from runtime.api.parsing import parse_body
 from runtime.api.problems import HttpError
 from runtime.errors import InvalidInput, NotStored
 from runtime.store.commands import NewMessage
-from runtime.store.inputs import JsonValue
 from runtime.store.messages import MessageBatch
+from runtime.store.validation import JsonValue
 
 T = TypeVar("T")
 

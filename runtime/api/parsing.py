@@ -15,7 +15,7 @@ import msgspec
 
 from runtime.api.problems import HttpError
 from runtime.errors import InvalidInput
-from runtime.store.inputs import invalid_input
+from runtime.store.validation import invalid_input
 
 T = TypeVar("T")
 

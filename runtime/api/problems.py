@@ -10,7 +10,7 @@ from aiohttp import web
 from msgspec import UNSET, Struct, UnsetType
 
 from runtime import errors
-from runtime.api.respond import Reply
+from runtime.api.responses import Reply
 
 logger = logging.getLogger("agent_runtime.http")
 

@@ -14,10 +14,10 @@ import msgspec
 from aiohttp import web
 from yarl import URL
 
-from runtime.api.admission import IDENTITY, make_room
+from runtime.api.authorization import IDENTITY, make_room
 from runtime.errors import InvalidInput
 from runtime.models import Durability
-from runtime.store.inputs import check_key, invalid_input
+from runtime.store.validation import check_key, invalid_input
 from runtime.store.writes import WriteOptions
 
 T = TypeVar("T")

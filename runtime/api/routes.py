@@ -8,12 +8,12 @@ from typing import Any, Generic, TypeVar, get_args, get_type_hints
 from aiohttp import web
 from msgspec import Struct
 
-from runtime.access.shares import Holding
+from runtime.access.quotas import QuotaLease
 from runtime.agents.engine import Engine
-from runtime.api.admission import Admission
+from runtime.api.authorization import Authorizer
 from runtime.api.body import read_body
 from runtime.api.request import owner_of, parse_query, path_key
-from runtime.api.respond import LARGE, forget_frames, stamp
+from runtime.api.responses import LARGE, forget_frames, stamp
 from runtime.errors import AgentRuntimeError
 from runtime.metrics import Metrics
 from runtime.models import Scope
@@ -23,7 +23,7 @@ Q = TypeVar("Q")
 B = TypeVar("B")
 
 
-class Pace(Struct, frozen=True):
+class StreamTimeouts(Struct, frozen=True):
     """How replies are kept going, in seconds.
 
     After `heartbeat` quiet seconds a comment says that a stream lives, to proxies above all. A reader that
@@ -34,14 +34,14 @@ class Pace(Struct, frozen=True):
     patience: float = 30.0
 
 
-USUAL_PACE = Pace()
+DEFAULT_STREAM_TIMEOUTS = StreamTimeouts()
 
 EVENT_STREAM = "text/event-stream"
 
 STORE = web.AppKey("store", Store)
 ENGINE = web.AppKey("engine", Engine)
 METRICS = web.AppKey("metrics", Metrics)
-PACE = web.AppKey("pace", Pace)
+STREAM_TIMEOUTS = web.AppKey("pace", StreamTimeouts)
 DOCUMENT: web.AppKey[Callable[[], bytes]] = web.AppKey("document")
 REQUEST_ID = web.RequestKey("request_id", str)
 
@@ -107,7 +107,7 @@ class Route(Struct, frozen=True):
         return query, body
 
 
-def add_routes(router: web.UrlDispatcher, routes: tuple[Route, ...], admission: Admission) -> None:
+def add_routes(router: web.UrlDispatcher, routes: tuple[Route, ...], admission: Authorizer) -> None:
     """Let the router answer these, to those who are admitted. GET answers HEAD as well."""
     for route in routes:
         # Any character may stand in a key, braces too, which a plain {name} would not match.
@@ -119,7 +119,7 @@ def add_routes(router: web.UrlDispatcher, routes: tuple[Route, ...], admission: 
             router.add_route(route.method, pattern, handler, expect_handler=_expect)
 
 
-def _bind(route: Route, admission: Admission) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _bind(route: Route, admission: Authorizer) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     names = route.keys
     query_type, body_type = route.parsed
     handler = route.handler
@@ -129,7 +129,7 @@ def _bind(route: Route, admission: Admission) -> Callable[[web.Request], Awaitab
     is_stream = route.media_type == EVENT_STREAM
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        with Holding(admission.shares) as holding:
+        with QuotaLease(admission.shares) as holding:
             await admission.admit(request, scope, holding)
             if is_stream:
                 # Before anything is done: 429 says that nothing was.
@@ -148,7 +148,7 @@ def _bind(route: Route, admission: Admission) -> Callable[[web.Request], Awaitab
 
 
 async def _send_if_large(
-    request: web.Request, response: web.Response, holding: Holding, *, is_read: bool
+    request: web.Request, response: web.Response, holding: QuotaLease, *, is_read: bool
 ) -> None:
     """Send a large reply at once: until its reader has taken it, it is in hand."""
     size = len(response.body) if isinstance(response.body, bytes) else 0

@@ -8,15 +8,15 @@ from typing import Annotated, Any
 from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType, convert, structs
 
-from runtime.api.admission import make_room
+from runtime.api.authorization import make_room
 from runtime.api.request import must_exist, write_options
-from runtime.api.respond import location, no_content, reply
+from runtime.api.responses import location, no_content, reply
 from runtime.api.routes import Call, Route
 from runtime.errors import InvalidInput, SessionExists
 from runtime.models import Cleaned, Key, Limit, Session, SessionPage, Text
 from runtime.store.commands import SessionWritten
-from runtime.store.inputs import JsonObject
 from runtime.store.messages import MessageBatch
+from runtime.store.validation import JsonObject
 
 # A century bounds what is meant as an age; it also keeps times within the calendar.
 Hours = Annotated[float, Meta(ge=0, le=876_600)]

@@ -9,10 +9,10 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
-from runtime.api.admission import HOLDING, is_still_admitted
+from runtime.api.authorization import QUOTA_LEASE, is_still_admitted
 from runtime.api.connection import Connection
-from runtime.api.respond import LARGE, forget_frames, stamp, write_pieces
-from runtime.api.routes import EVENT_STREAM, METRICS, PACE, REQUEST_ID
+from runtime.api.responses import LARGE, forget_frames, stamp, write_pieces
+from runtime.api.routes import EVENT_STREAM, METRICS, REQUEST_ID, STREAM_TIMEOUTS
 from runtime.errors import AgentRuntimeError
 
 logger = logging.getLogger("agent_runtime.http")
@@ -35,8 +35,8 @@ async def stream(
 ) -> web.StreamResponse:
     """Send what the source gives until it ends or the reader goes away; a comment while it is quiet."""
     # It has begun for good: from here on it counts as a stream alone.
-    request[HOLDING].give_back("requests")
-    request[HOLDING].give_back("bytes")
+    request[QUOTA_LEASE].give_back("requests")
+    request[QUOTA_LEASE].give_back("bytes")
     response = web.StreamResponse(headers={**HEADERS, **headers})
     stamp(response, request[REQUEST_ID])
     try:
@@ -65,7 +65,7 @@ async def _send(
     source: Source[T],
     encode: Encode[T],
 ) -> None:
-    heartbeat = request.app[PACE].heartbeat
+    heartbeat = request.app[STREAM_TIMEOUTS].heartbeat
     while (events := await source(heartbeat)) is not None:
         # A token may be revoked, or expire, while its stream is open.
         if not await is_still_admitted(request):
@@ -90,6 +90,6 @@ async def _write_page(
     size = sum([len(memoryview(piece)) for piece in pieces])
     if size <= LARGE:
         return await write_pieces(response, pieces)
-    request[HOLDING].take("bytes", size)
+    request[QUOTA_LEASE].take("bytes", size)
     await write_pieces(response, pieces)
-    request[HOLDING].give_back("bytes")
+    request[QUOTA_LEASE].give_back("bytes")

@@ -8,10 +8,10 @@ from contextlib import AbstractAsyncContextManager
 from aiohttp import web
 from msgspec import Raw, Struct
 
-from runtime.agents.requests import TurnMessage
-from runtime.api.event_shapes import TurnStream
+from runtime.agents.turn_messages import TurnMessage
+from runtime.api.event_schemas import TurnStream
 from runtime.api.request import last_turn_event_id, must_exist, write_options
-from runtime.api.respond import reply, session_headers
+from runtime.api.responses import reply, session_headers
 from runtime.api.routes import ENGINE, EVENT_STREAM, Call, Route
 from runtime.api.streaming import stream
 from runtime.errors import (

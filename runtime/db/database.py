@@ -198,7 +198,7 @@ async def _open_sqlite(
 ) -> Database:
     from runtime.db.migrate import prepare_schema
     from runtime.db.sqlite import SqliteDatabase
-    from runtime.db.sqlite_files import own_file
+    from runtime.db.sqlite_integrity import own_file
 
     try:
         lock = own_file(Path(url.address))

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from runtime.db.cancellation import finish
 from runtime.db.database import DatabaseUrl, Dialect, MigrateMode
 from runtime.db.queries import find_folder, load_queries
+from runtime.db.uncancellable import finish
 from runtime.errors import AgentRuntimeError, DatabaseInUse, MigrationError
 
 logger = logging.getLogger("agent_runtime.db")
@@ -245,7 +245,7 @@ def _owned(url: DatabaseUrl) -> Iterator[None]:
     if url.dialect == "postgres":
         yield
         return
-    from runtime.db.sqlite_files import own_file
+    from runtime.db.sqlite_integrity import own_file
 
     lock = own_file(Path(url.address))
     try:

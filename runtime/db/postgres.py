@@ -15,11 +15,11 @@ from typing import Any, TypeVar, cast
 
 import asyncpg
 
-from runtime.db.cancellation import finish
 from runtime.db.database import DatabaseUrl, Dialect, Limits, Row
 from runtime.db.listener import Listener
 from runtime.db.queries import Queries, Query, load_queries
 from runtime.db.slowlog import SlowLog, now
+from runtime.db.uncancellable import finish
 from runtime.errors import (
     CommitUnknown,
     DatabaseConflict,

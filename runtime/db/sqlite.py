@@ -13,7 +13,6 @@ from urllib.parse import quote
 
 import aiosqlite
 
-from runtime.db.cancellation import finish
 from runtime.db.database import DatabaseUrl, Dialect, Limits, Row
 from runtime.db.lockfile import LockFile
 from runtime.db.queries import load_queries
@@ -31,10 +30,11 @@ from runtime.db.sqlite_connection import (
     translated,
 )
 from runtime.db.sqlite_dialect import is_read_only, translate
-from runtime.db.sqlite_files import RESTORE
+from runtime.db.sqlite_integrity import RESTORE
 from runtime.db.sqlite_log import Log
 from runtime.db.sqlite_readers import Readers, break_off
 from runtime.db.sqlite_wal import WAL_BUSY_MS, WAL_LIMIT, WAL_SECONDS, Wal
+from runtime.db.uncancellable import finish
 from runtime.errors import (
     CommitUnknown,
     DatabaseDamaged,

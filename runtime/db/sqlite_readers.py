@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Generic, Protocol, TypeVar
 
-from runtime.db.cancellation import finish
 from runtime.db.sqlite_dialect import DRIVER_ERRORS
+from runtime.db.uncancellable import finish
 from runtime.errors import DatabaseUnavailable
 
 # How long to wait for an interrupted statement before it is interrupted again.

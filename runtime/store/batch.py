@@ -13,10 +13,10 @@ from msgspec import Struct
 from runtime.errors import SessionNotFound, VersionMismatch
 from runtime.store.commands import Change, IdempotencyKey, JsonText, Request, SessionKey
 from runtime.store.erasing import Portion
+from runtime.store.planned_session import PlannedSession
+from runtime.store.planned_turn import PlannedTurn
 from runtime.store.state import ApprovalRow, Details, Head, MessageColumns, TurnPiece, TurnRow
 from runtime.store.statements import Rows
-from runtime.store.working import WorkingSession
-from runtime.store.working_turn import WorkingTurn
 
 # How many idempotency keys one transaction forgets, and of how many turns the events.
 FORGET_LIMIT = 1000
@@ -30,7 +30,7 @@ class StoredReply(Struct, frozen=True):
     reply: JsonText
 
 
-class OpenEnd(Struct, frozen=True):
+class TailMessage(Struct, frozen=True):
     """A message near the end of a history, as far as it says which calls are answered."""
 
     seq: int
@@ -40,7 +40,7 @@ class OpenEnd(Struct, frozen=True):
 
 
 @dataclass
-class Known:
+class PlanInput:
     """What was read before the batch: the heads, and what its commands name beside them.
 
     `histories` holds the first messages of sessions whose history is to be replaced, by session db id;
@@ -61,16 +61,16 @@ class Known:
     new_ids: list[int] = field(default_factory=list)
     turns: dict[int, TurnRow] = field(default_factory=dict)
     unfinished: dict[int, JsonText] = field(default_factory=dict)
-    open_ends: dict[int, list[OpenEnd]] = field(default_factory=dict)
+    open_ends: dict[int, list[TailMessage]] = field(default_factory=dict)
     cut_at_once: dict[int, int] = field(default_factory=dict)
     small_sessions: set[int] = field(default_factory=set)
     portions: list[Portion] = field(default_factory=list)
 
-    def open_end(self, session_db_id: int) -> list[OpenEnd]:
+    def open_end(self, session_db_id: int) -> list[TailMessage]:
         """The stored messages that may be the last of a session, oldest first: its end as it stands, and
         what commands in the batch may make its end."""
         kept = [
-            OpenEnd(columns[0], columns[1], columns[5], columns[6])
+            TailMessage(columns[0], columns[1], columns[5], columns[6])
             for columns in self.histories.get(session_db_id, ())
         ]
         return sorted([*self.open_ends.get(session_db_id, ()), *kept], key=lambda message: message.seq)
@@ -97,9 +97,9 @@ class SessionChange(Struct, frozen=True):
 class Batch:
     """The sessions of a batch, and the keys, as the requests decided so far leave them."""
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: PlanInput) -> None:
         self.known = known
-        self.sessions: dict[SessionKey, WorkingSession] = {}
+        self.sessions: dict[SessionKey, PlannedSession] = {}
         self.replies = dict(known.replies)
         self.new_replies: list[tuple[object, ...]] = []
         self.erased: dict[SessionKey, Head] = {}
@@ -115,15 +115,15 @@ class Batch:
         self.replies[owner, key.key] = reply
         self.new_replies.append((owner, key.key, reply.fingerprint, reply.reply, request.at))
 
-    def find(self, key: SessionKey) -> WorkingSession | None:
+    def find(self, key: SessionKey) -> PlannedSession | None:
         session = self.sessions.get(key)
         if session is None and key not in self.erased and (head := self.known.heads.get(key)) is not None:
-            session = WorkingSession(head, self.known.details.get(head.id), base=head)
+            session = PlannedSession(head, self.known.details.get(head.id), base=head)
             session.cut_at_once = self.known.cut_at_once.get(head.id, 0)
             self.sessions[key] = session
         return session
 
-    def get(self, request: Request) -> WorkingSession:
+    def get(self, request: Request) -> PlannedSession:
         """The live session that a request is about, at the version that it expects."""
         session = self.find(request.key)
         if session is None or session.deleted_at is not None:
@@ -131,13 +131,13 @@ class Batch:
         check_version(request, session.version)
         return session
 
-    def add(self, request: Request, details: Details) -> WorkingSession:
+    def add(self, request: Request, details: Details) -> PlannedSession:
         """A new session at version 0: the change that makes it raises that to 1."""
         head = Head(next(self.new_ids), request.key, 0, 0, 0, 0, request.at, None, 0, 0, 0, 0, None)
-        session = self.sessions[request.key] = WorkingSession(head, details, base=None)
+        session = self.sessions[request.key] = PlannedSession(head, details, base=None)
         return session
 
-    def erase(self, session: WorkingSession, at: datetime) -> None:
+    def erase(self, session: PlannedSession, at: datetime) -> None:
         """Let a session be gone for good; one that is large leaves its rows to be erased in portions."""
         del self.sessions[session.key]
         if session.base is not None:
@@ -154,17 +154,17 @@ class Batch:
                 session.shorten_cut(portion)
         return portions
 
-    def approval(self, session: WorkingSession, call_id: str) -> ApprovalRow | None:
+    def approval(self, session: PlannedSession, call_id: str) -> ApprovalRow | None:
         stored = self.known.approvals.get((session.id, call_id))
         if stored is not None and call_id not in session.stored_approvals:
             session.stored_approvals[call_id] = session.approvals[call_id] = stored
         return session.approvals.get(call_id)
 
-    def turn(self, session: WorkingSession) -> WorkingTurn | None:
+    def turn(self, session: PlannedSession) -> PlannedTurn | None:
         """The last turn of a session."""
         row = self.known.turns.get(session.id)
         if row is not None and not session.turns:
-            session.turns.append(WorkingTurn(session.id, row, stored=row))
+            session.turns.append(PlannedTurn(session.id, row, stored=row))
         return session.turns[-1] if session.turns else None
 
     def rows(self) -> Rows:
@@ -201,7 +201,7 @@ class Batch:
                 yield SessionChange(session.key, base, head, session.added, what, pieces, left)
 
 
-def _pieces(session: WorkingSession) -> list[TurnPiece] | None:
+def _pieces(session: PlannedSession) -> list[TurnPiece] | None:
     # What came before an interruption was another instance's to tell: it may not have been heard here.
     if any(turn.interrupted for turn in session.turns):
         return None

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from runtime.db.database import Transaction
 from runtime.models import MAX_SEQ
-from runtime.store.batch import Known
+from runtime.store.batch import PlanInput
 from runtime.store.commands import DeleteSession, EraseRows, Request
 from runtime.store.erasing import AtOnce, Portion
-from runtime.store.inputs import json_list
 from runtime.store.rows import head_from
 from runtime.store.state import Head
+from runtime.store.validation import json_list
 
 # A row counts as one more for so many bytes: SQLite reads all of a large row to erase it.
 BYTES_OF_A_ROW = 8192
@@ -58,7 +58,7 @@ class _Budget:
         return fits
 
 
-async def load_portions(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
+async def load_portions(tx: Transaction, requests: Sequence[Request], known: PlanInput) -> None:
     """What the next portion erases. On Postgres its sessions stay locked; none is waited for."""
     rows = [request.command.rows for request in requests if isinstance(request.command, EraseRows)]
     if not rows:
@@ -132,7 +132,7 @@ async def _fit(
 
 
 async def load_small_sessions(
-    tx: Transaction, requests: Sequence[Request], known: Known, at_once: AtOnce
+    tx: Transaction, requests: Sequence[Request], known: PlanInput, at_once: AtOnce
 ) -> None:
     """Find which of the sessions that are to go for good are erased in this very transaction."""
     erasing = {r.key for r in requests if isinstance(r.command, DeleteSession) and r.command.hard}

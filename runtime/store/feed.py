@@ -41,7 +41,7 @@ _decode_notification = msgspec.json.Decoder(tuple[str, list[Changed] | None]).de
 class TurnListener(Protocol):
     """Whoever wants to hear of the turns of a session."""
 
-    def hear(self, what: Collection[str], pieces: Sequence[TurnPiece] | None) -> None:
+    def on_change(self, what: Collection[str], pieces: Sequence[TurnPiece] | None) -> None:
         """Something has changed, and the turns came to this; None: that is to be read."""
 
     def end(self) -> None:
@@ -94,9 +94,9 @@ class Feed:
             self._tell(map(_changed, changes))
         for change in changes if self._listeners else ():
             for listener in self._listeners.get(_id_of(change), ()):
-                listener.hear(change.what, change.pieces)
+                listener.on_change(change.what, change.pieces)
 
-    def hear(self, notification: str) -> None:
+    def on_change(self, notification: str) -> None:
         """Tell of a batch that another instance committed (R2). Anything else on the channel is ignored."""
         try:
             instance, changes = _decode_notification(notification)
@@ -112,7 +112,7 @@ class Feed:
         self._tell(changes)
         for session_db_id, _, _, what in changes:
             for listener in self._listeners.get(session_db_id, ()):
-                listener.hear(what, None)
+                listener.on_change(what, None)
 
     def _warn(self) -> None:
         """Log the first notification that no instance sent: others may be sent without end."""
@@ -129,10 +129,10 @@ class Feed:
         """Let every follower look for itself: notifications may have been missed."""
         for followers in self._followers.values():
             for follower in followers:
-                follower.look()
+                follower.poll()
         for listeners in self._listeners.values():
             for listener in listeners:
-                listener.hear(ALL_CHANGES, None)
+                listener.on_change(ALL_CHANGES, None)
 
     def end(self) -> None:
         """End every stream, also those that are still to be opened: the store is closing."""
@@ -170,7 +170,7 @@ class Follower:
             self._told = max(self._told, version)
         self._news.set()
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """The session may have changed: its head tells."""
         self._news.set()
 
@@ -187,7 +187,7 @@ class Follower:
                     await self._news.wait()
             except TimeoutError:
                 # A notification may be lost without a trace: who waits long looks for itself.
-                self.look()
+                self.poll()
                 return []
             self._news.clear()
             if not self._ended and (events := await self._read_on()):
@@ -199,7 +199,7 @@ class Follower:
             return await self._read()
         except BaseException:
             # Cancelled, or refused by the database: whoever asks again reads again.
-            self.look()
+            self.poll()
             raise
 
     async def _read(self) -> list[MessageEvent | ChangedEvent]:
@@ -212,7 +212,7 @@ class Follower:
             # The head is what counts: a notification that goes beyond it is no instance's. What came while it
             # was believed was taken for known.
             self._version, self._told = head.version, head.changed_version
-            self.look()
+            self.poll()
         if head.changed_version > self._told:
             self.wake(head.changed_version, head.version, ALL_CHANGES)
         events: list[MessageEvent | ChangedEvent] = []

@@ -6,19 +6,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from runtime.db.database import Row, Transaction
 from runtime.store import commands
-from runtime.store.batch import Known, StoredReply
+from runtime.store.batch import PlanInput, StoredReply
 from runtime.store.cache import Cache
 from runtime.store.commands import MeasuredCut, NewMessage, Request, SessionKey
 from runtime.store.cuts import sum_messages
 from runtime.store.erasing import AtOnce
 from runtime.store.erasing_loader import load_portions, load_small_sessions
-from runtime.store.inputs import is_key, json_list
 from runtime.store.rows import approval_row_from, details_from, head_from
 from runtime.store.rules.messages import is_same
 from runtime.store.rules.open_calls import calls_in
 from runtime.store.state import LARGE_TEXT, Head, MessageColumns
 from runtime.store.turn_commands import AdvanceTurn, StartTurn
 from runtime.store.turn_loader import load_turns
+from runtime.store.validation import is_key, json_list
 
 # The commands that look at more of a session than its head.
 _NEED_DETAILS = (
@@ -47,12 +47,12 @@ class Loader:
         self._sole_writer = sole_writer
         self._at_once = at_once or AtOnce()
 
-    async def load(self, tx: Transaction, requests: Sequence[Request], *, lock: bool = False) -> Known:
+    async def load(self, tx: Transaction, requests: Sequence[Request], *, lock: bool = False) -> PlanInput:
         """Everything that the requests name, and as many unused ids as they may need.
 
         With `lock` no head that others may have written comes from memory.
         """
-        known = Known(heads=await self._heads(tx, requests, lock))
+        known = PlanInput(heads=await self._heads(tx, requests, lock))
         await _load_replies(tx, requests, known)
         # An append, which is what is asked most, needs no more than the head.
         others = [request for request in requests if type(request.command) is not commands.AppendMessages]
@@ -96,7 +96,7 @@ def _only_grows(request: Request) -> bool:
     return type(command) is commands.AppendMessages and bool(command.messages) and request.if_match is None
 
 
-async def _load_details(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
+async def _load_details(tx: Transaction, requests: Sequence[Request], known: PlanInput) -> None:
     needed = (request.key for request in requests if _needs_details(request.command))
     if ids := {head.id for key in needed if (head := known.heads.get(key)) is not None}:
         rows = await tx.fetch("list_details", json_list(sorted(ids)), LARGE_TEXT)
@@ -113,7 +113,7 @@ def _needs_details(command: commands.Command) -> bool:
     return isinstance(command, _NEED_DETAILS)
 
 
-async def _load_approvals(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
+async def _load_approvals(tx: Transaction, requests: Sequence[Request], known: PlanInput) -> None:
     starting = {request.key for request in requests if isinstance(request.command, StartTurn)}
     names: set[tuple[int, str]] = set()
     for request in requests:
@@ -135,7 +135,7 @@ def _named_approvals(command: commands.Command) -> Iterator[str]:
         yield from (part.call_id for part in (command.result, command.verdict) if part is not None)
 
 
-def _made_calls(command: commands.Command, known: Known, session_db_id: int) -> Iterator[str]:
+def _made_calls(command: commands.Command, known: PlanInput, session_db_id: int) -> Iterator[str]:
     """The calls that may be open when a turn begins: those at the end of the history, and those that a
     command before it adds to it (W3)."""
     messages = [*known.open_end(session_db_id), *getattr(command, "messages", ())]
@@ -145,14 +145,14 @@ def _made_calls(command: commands.Command, known: Known, session_db_id: int) -> 
             yield from filter(is_key, calls_in(message.tool_calls))
 
 
-async def _load_replies(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
+async def _load_replies(tx: Transaction, requests: Sequence[Request], known: PlanInput) -> None:
     names = {(r.key.owner, r.idempotency.key) for r in requests if r.idempotency is not None}
     if names:
         for row in await tx.fetch("list_idempotency_keys", json_list(sorted(names))):
             known.replies[row["owner"], row["key"]] = StoredReply(row["fingerprint"], row["reply"])
 
 
-async def _load_histories(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
+async def _load_histories(tx: Transaction, requests: Sequence[Request], known: PlanInput) -> None:
     replacing: dict[int, list[Sequence[NewMessage]]] = {}
     for request in requests:
         head = known.heads.get(request.key)
@@ -189,7 +189,7 @@ async def _load_history(
 class _Cuts:
     """Finds what cuts take away, and what of it may be erased at once."""
 
-    def __init__(self, tx: Transaction, known: Known, at_once: AtOnce) -> None:
+    def __init__(self, tx: Transaction, known: PlanInput, at_once: AtOnce) -> None:
         self._tx = tx
         self._known = known
         self._short = at_once.rows
@@ -243,7 +243,7 @@ def _length(columns: Iterable[object]) -> int:
     return sum(len(column) for column in columns if isinstance(column, str))
 
 
-async def _load_new_ids(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
+async def _load_new_ids(tx: Transaction, requests: Sequence[Request], known: PlanInput) -> None:
     """One id for each request that may make a session: the gaps that this leaves cost nothing."""
     makers = [request for request in requests if _makes_session(request.command)]
     erasing = any(isinstance(r.command, commands.DeleteSession) and r.command.hard for r in requests)

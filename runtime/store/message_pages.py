@@ -11,11 +11,11 @@ from runtime.db.database import Database, Row
 from runtime.metrics import Metrics
 from runtime.models import MessagePage, Role
 from runtime.store.cache import Cache, Encoded, Entry
-from runtime.store.inputs import json_list
 from runtime.store.messages import encode_chat_message, encode_row
 from runtime.store.paging import CHUNK_BYTES, PAGE_BYTES, Listing, count_fitting, fetch_page
 from runtime.store.rows import head_from
 from runtime.store.state import Head
+from runtime.store.validation import json_list
 
 # How many messages are read at a time where all of them are asked for.
 CHUNK = 1000

@@ -14,8 +14,8 @@ from runtime.db.database import Row
 from runtime.errors import InvalidInput
 from runtime.models import Metadata, Role, Time, TokenCount
 from runtime.store.commands import JsonText, NewMessage
-from runtime.store.inputs import invalid_input, json_text, json_type
 from runtime.store.state import LARGE_TEXT, encode_text
+from runtime.store.validation import invalid_input, json_text, json_type
 
 TITLE_LENGTH = 80
 # What a message that waits holds in memory beside its texts, in bytes (W9).

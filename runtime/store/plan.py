@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 
 from runtime.errors import KeyReused, RequestError
 from runtime.models import LEFT_OUT, is_left_out
-from runtime.store.batch import Batch, Known, SessionChange, StoredReply
+from runtime.store.batch import Batch, PlanInput, SessionChange, StoredReply
 from runtime.store.commands import (
     MANY_MESSAGES,
     Appended,
@@ -46,7 +46,7 @@ class Plan(Struct, frozen=True):
     changes: list[SessionChange]
 
 
-def plan(known: Known, requests: Sequence[Request]) -> Plan:
+def plan(known: PlanInput, requests: Sequence[Request]) -> Plan:
     """Decide a batch. Its outcomes stand in the order of the requests."""
     batch = Batch(known)
     outcomes = [_decide(batch, request) for request in requests]

@@ -30,9 +30,9 @@ from runtime.models import (
     SessionStats,
     SwitchPage,
 )
+from runtime.store.batch_loader import BatchLoader
 from runtime.store.cache import Cache
 from runtime.store.commands import SessionKey
-from runtime.store.lookups import Lookup
 from runtime.store.message_pages import Chunk, MessagePages, NumberedPage, last_seq_kept
 from runtime.store.paging import CHUNK_BYTES, PAGE_BYTES, Listing, fetch_page
 from runtime.store.rows import approval_row_from, context_from, head_from, session_from, switch_from
@@ -68,7 +68,7 @@ class Heads(Protocol):
 
 def shared_heads(database: Database) -> Heads:
     """Those who look for heads at the same time share a statement."""
-    return Lookup(partial(database.fetch, "list_heads"), itemgetter("owner", "session_id"))
+    return BatchLoader(partial(database.fetch, "list_heads"), itemgetter("owner", "session_id"))
 
 
 class Reader:

@@ -23,9 +23,9 @@ from runtime.models import (
 )
 from runtime.store.commands import SessionKey
 from runtime.store.feed import Feed, Follower
-from runtime.store.inputs import check_key, check_limit, check_number, check_seq
 from runtime.store.message_pages import MessagesCut, NumberedPage, page_of
 from runtime.store.reader import HistoryReading, Reader
+from runtime.store.validation import check_key, check_limit, check_number, check_seq
 from runtime.store.writer import Writer
 
 

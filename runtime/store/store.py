@@ -22,7 +22,7 @@ from runtime.store.commands import SessionKey
 from runtime.store.eraser import Eraser
 from runtime.store.feed import Feed
 from runtime.store.loader import Loader
-from runtime.store.lost_turns import LostTurns
+from runtime.store.orphaned_turns import OrphanedTurns
 from runtime.store.queue import WriteLimits
 from runtime.store.reader import Reader, shared_heads
 from runtime.store.steady_clock import SteadyClock
@@ -74,7 +74,7 @@ class Store(Turns):
         self._reader = Reader(database, self._cache, metrics, clock, shared_heads(database))
         self._turn_reader = TurnReader(database, self._reader)
         self.runs_turn: Callable[[SessionKey], bool] = lambda key: True
-        self._lost_turns = LostTurns(database, lambda key: self.runs_turn(key))
+        self._lost_turns = OrphanedTurns(database, lambda key: self.runs_turn(key))
         self._feed = Feed(self._reader, database.instance)
         self._writer = Writer(
             database,
@@ -86,7 +86,7 @@ class Store(Turns):
             clock=clock,
         )
         self._eraser = Eraser(database, self._writer, clock)
-        database.listen(self._feed.hear, self._feed.catch_up)
+        database.listen(self._feed.on_change, self._feed.catch_up)
         metrics.cache_bytes.set_function(lambda: self._cache.size)
         metrics.wal_bytes.set_function(database.wal_bytes)
         for state in ("idle", "busy"):

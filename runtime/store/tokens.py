@@ -18,8 +18,8 @@ from operator import itemgetter
 from runtime.db.database import Database, Row
 from runtime.errors import DatabaseUnavailable, InvalidInput, TokenNotFound
 from runtime.models import Scope, Token
-from runtime.store.inputs import check_key
-from runtime.store.lookups import Lookup
+from runtime.store.batch_loader import BatchLoader
+from runtime.store.validation import check_key
 
 # A token reads art_<id>_<secret>: whoever finds one somewhere sees what it is, and can name it by its id.
 MARK = "art"
@@ -43,7 +43,7 @@ class Tokens:
         self._clock = clock
         self._make_secret = make_secret
         # Never kept: a revocation counts at once.
-        self._lookup = Lookup(self._fetch, itemgetter("id"))
+        self._lookup = BatchLoader(self._fetch, itemgetter("id"))
 
     async def create(
         self, name: str, *, owner: str = "", scope: Scope = "write", lifetime: timedelta | None = None

@@ -14,10 +14,10 @@ import msgspec
 
 from runtime.errors import InvalidInput
 from runtime.models import TurnEvent
+from runtime.store.planned_turn import TEXT
 from runtime.store.state import TurnPiece, TurnRow, decode
 from runtime.store.turn_events import LAST_EVENTS, gap, token
 from runtime.store.turn_reader import TurnReader
-from runtime.store.working_turn import TEXT
 
 # How many characters wait in memory for a follower, at most.
 BUFFER = 64 * 1024
@@ -60,9 +60,9 @@ class TurnFollower:
         self._behind = False
         self._over = self._closing = False
         self._news = asyncio.Event()
-        self.hear((), beginning)
+        self.on_change((), beginning)
 
-    def hear(self, what: Collection[str], pieces: Sequence[TurnPiece] | None) -> None:
+    def on_change(self, what: Collection[str], pieces: Sequence[TurnPiece] | None) -> None:
         """The turn may have gone on."""
         ours = [piece for piece in pieces or () if piece.turn_n == self._turn_n]
         if "deleted" in what:

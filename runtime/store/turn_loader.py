@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 
 from runtime.db.database import Transaction
 from runtime.models import MAX_SEQ
-from runtime.store.batch import Known, OpenEnd
+from runtime.store.batch import PlanInput, TailMessage
 from runtime.store.commands import Command, DeleteSession, Request, SessionKey, TruncateMessages
-from runtime.store.inputs import json_list
 from runtime.store.rows import turn_row_from
 from runtime.store.state import Head
 from runtime.store.turn_commands import AdvanceTurn, InterruptTurn, StartTurn, StopTurn
+from runtime.store.validation import json_list
 
 _ABOUT_TURNS = (StartTurn, AdvanceTurn, StopTurn, InterruptTurn)
 
@@ -21,7 +21,7 @@ def _interrupts(command: Command) -> bool:
     return isinstance(command, InterruptTurn) or (isinstance(command, DeleteSession) and not command.hard)
 
 
-async def load_turns(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
+async def load_turns(tx: Transaction, requests: Sequence[Request], known: PlanInput) -> None:
     """The last turns of the sessions whose turns are to be written; where one begins also how the history
     ends, and where one may be interrupted what it said."""
     about = [r for r in requests if isinstance(r.command, _ABOUT_TURNS) or _interrupts(r.command)]
@@ -34,20 +34,20 @@ async def load_turns(tx: Transaction, requests: Sequence[Request], known: Known)
             await _load_unfinished(tx, request, known)
 
 
-async def _load_open_ends(tx: Transaction, requests: Sequence[Request], known: Known) -> None:
+async def _load_open_ends(tx: Transaction, requests: Sequence[Request], known: PlanInput) -> None:
     starting = {request.key for request in requests if isinstance(request.command, StartTurn)}
     if not (ends := sorted(set(_ends(starting, requests, known)))):
         return
-    found: dict[int, dict[int, OpenEnd]] = {}
+    found: dict[int, dict[int, TailMessage]] = {}
     for row in await tx.fetch("list_open_ends", json_list(ends)):
-        message = OpenEnd(row["seq"], row["role"], row["tool_call_id"], row["tool_calls"])
+        message = TailMessage(row["seq"], row["role"], row["tool_call_id"], row["tool_calls"])
         found.setdefault(row["session_db_id"], {})[message.seq] = message
     for session_db_id, messages in found.items():
         known.open_ends[session_db_id] = [messages[seq] for seq in sorted(messages)]
 
 
 def _ends(
-    starting: set[SessionKey], requests: Sequence[Request], known: Known
+    starting: set[SessionKey], requests: Sequence[Request], known: PlanInput
 ) -> Iterable[tuple[int, int, int, int]]:
     """Where the histories may end when a turn begins: as they are, or cut by a command before it (W3)."""
     for request in requests:
@@ -65,7 +65,7 @@ def _end(head: Head, seq: int) -> tuple[int, int, int, int]:
     return head.id, seq, head.cut_after, head.cut_through
 
 
-async def _load_unfinished(tx: Transaction, request: Request, known: Known) -> None:
+async def _load_unfinished(tx: Transaction, request: Request, known: PlanInput) -> None:
     head = known.heads.get(request.key)
     turn = None if head is None else known.turns.get(head.id)
     if head is not None and turn is not None and turn.runs:

@@ -11,11 +11,11 @@ from runtime.db.database import Database
 from runtime.errors import TurnNotFound
 from runtime.models import Approval, ApprovalStatus, TurnList
 from runtime.store.commands import JsonText, SessionKey
-from runtime.store.inputs import is_key, json_list
 from runtime.store.paging import CHUNK_BYTES, Listing, fetch_page
 from runtime.store.reader import Reader
 from runtime.store.rows import turn_row_from
 from runtime.store.state import Head, TurnPiece, TurnRow, decode, turn_from
+from runtime.store.validation import is_key, json_list
 
 # How many events are read at a time.
 PAGE = 200

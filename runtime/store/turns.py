@@ -13,9 +13,8 @@ from runtime.models import Approval, Decision, TurnList
 from runtime.store.cleanup import forget_old
 from runtime.store.commands import JsonText, SessionKey
 from runtime.store.feed import TurnListener
-from runtime.store.inputs import JsonValue, check_key, check_limit, json_text, optional_text
-from runtime.store.lost_turns import LostTurn, LostTurns
 from runtime.store.messages import MessageBatch, new_messages
+from runtime.store.orphaned_turns import OrphanedTurn, OrphanedTurns
 from runtime.store.reads import Reads
 from runtime.store.state import Head, TurnPiece, TurnRow
 from runtime.store.turn_commands import (
@@ -29,6 +28,7 @@ from runtime.store.turn_commands import (
 )
 from runtime.store.turn_feed import TurnFollower, parse_position
 from runtime.store.turn_reader import CallDecision, TurnReader
+from runtime.store.validation import JsonValue, check_key, check_limit, json_text, optional_text
 from runtime.store.writes import WriteOptions, Writes, session_key
 
 
@@ -76,7 +76,7 @@ class Turns(Writes, Reads):
     """Whether this instance runs the turn of a session, or is about to: set by who runs them. One that is
     stored as ours and that nobody runs is lost."""
     _turn_reader: TurnReader
-    _lost_turns: LostTurns
+    _lost_turns: OrphanedTurns
     _metrics: Metrics
 
     @property
@@ -143,7 +143,7 @@ class Turns(Writes, Reads):
         """
         return sum([await self._interrupt(turn) for turn in await self._lost_turns.find_all()])
 
-    async def _interrupt(self, lost: LostTurn) -> bool:
+    async def _interrupt(self, lost: OrphanedTurn) -> bool:
         try:
             command = InterruptTurn(lost.key, lost.turn_id, lost.beat)
             turn = (await self._write(command, TurnWritten, {})).turn
@@ -233,7 +233,7 @@ class _Watch:
     def __init__(self, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
 
-    def hear(self, what: Collection[str], pieces: Sequence[TurnPiece] | None) -> None:
+    def on_change(self, what: Collection[str], pieces: Sequence[TurnPiece] | None) -> None:
         if "turns" in what or "deleted" in what:
             self._on_change()
 

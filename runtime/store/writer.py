@@ -30,7 +30,7 @@ from runtime.errors import (
     Unconfirmed,
 )
 from runtime.metrics import Metrics
-from runtime.store.batch import Known, SessionChange
+from runtime.store.batch import PlanInput, SessionChange
 from runtime.store.commands import MANY_MESSAGES, Outcome, Request, SessionKey, messages_of
 from runtime.store.feed import notification
 from runtime.store.loader import Loader
@@ -313,7 +313,7 @@ class Writer:
         self._metrics.transactions.inc(1 if rows else 0)
 
 
-async def _plan(known: Known, requests: Sequence[Request]) -> Plan:
+async def _plan(known: PlanInput, requests: Sequence[Request]) -> Plan:
     """Decide a batch, one of very many messages in a thread: nobody else is held up."""
     if sum([len(messages_of(request.command)) for request in requests]) <= MANY_MESSAGES:
         return plan(known, requests)

@@ -46,7 +46,11 @@ from runtime.store.commands import (
 from runtime.store.completing import complete, is_large
 from runtime.store.cuts import measure_cut
 from runtime.store.eraser import Eraser
-from runtime.store.inputs import (
+from runtime.store.messages import MessageBatch, new_messages
+from runtime.store.reader import Reader
+from runtime.store.steady_clock import SteadyClock
+from runtime.store.turn_commands import StartTurn
+from runtime.store.validation import (
     JsonObject,
     check_key,
     check_number,
@@ -55,10 +59,6 @@ from runtime.store.inputs import (
     json_text,
     optional_text,
 )
-from runtime.store.messages import MessageBatch, new_messages
-from runtime.store.reader import Reader
-from runtime.store.steady_clock import SteadyClock
-from runtime.store.turn_commands import StartTurn
 from runtime.store.writer import Writer
 
 # Seconds between two tries to read what belongs to the reply to a write.

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.agents.fragments import (
+from runtime.agents.stream_assembler import (
     LONG_CHUNK,
     MAX_CALLS,
     MAX_EMPTY,

@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from runtime.agents import patience
 from runtime.agents import recorder as recorder_module
+from runtime.agents import retry
 from runtime.agents.recorder import PIECE, Recorder
 from runtime.config import Settings
 from runtime.errors import ApprovalExists, NotStored, SessionNotFound, ShuttingDown
@@ -67,10 +67,10 @@ async def recording(store: Store) -> AsyncIterator[Recording]:
 async def test_what_is_said_while_a_write_is_held_becomes_one_write(database_url: str) -> None:
     async with open_store(database_url) as store, recording(store) as made:
         made.store.gate.clear()
-        made.recorder.say("a")
+        made.recorder.append_text("a")
         await made.store.wait_for_commands(1)
         for letter in "bcd":
-            made.recorder.say(letter)
+            made.recorder.append_text(letter)
         made.store.gate.set()
         await made.store.wait_for_commands(2)
         await made.recorder.record(ending=DONE)
@@ -83,7 +83,7 @@ async def test_nothing_is_told_before_it_is_stored(database_url: str) -> None:
         async with store.follow_turn("s", made.turn_id) as follower:
             await hear_to(follower, 1)
             made.store.gate.clear()
-            made.recorder.say("a")
+            made.recorder.append_text("a")
             await made.store.wait_for_commands(1)
             assert await follower.events(0) == []
             made.store.gate.set()
@@ -96,10 +96,10 @@ async def test_what_follows_within_the_pause_is_joined(
 ) -> None:
     monkeypatch.setattr(recorder_module, "PAUSE", 1000.0)
     async with open_store(database_url) as store, recording(store) as made:
-        made.recorder.say("first")
+        made.recorder.append_text("first")
         await made.store.wait_for_commands(1)
         for n in range(1000):
-            made.recorder.say(f" {n}")
+            made.recorder.append_text(f" {n}")
         # A step does not wait for the pause, and takes along what was said before it.
         await made.recorder.record(ending=DONE)
         assert made.store.texts[0] == ("first",)
@@ -112,7 +112,7 @@ async def test_text_is_stored_as_it_was_said_however_it_is_joined_and_cut(databa
     pieces = ["a\r\n", "\r", "\n", '"\\', "\u0000", "🌇" * PIECE, "é\u0301" * PIECE, "x" * (3 * PIECE + 1)]
     async with open_store(database_url) as store, recording(store) as made:
         for piece in pieces:
-            made.recorder.say(piece)
+            made.recorder.append_text(piece)
         assert made.recorder.said == "".join(pieces)
         await made.recorder.record(ending=DONE)
         assert await made.heard() == "".join(pieces)
@@ -122,7 +122,7 @@ async def test_ten_thousand_pieces_take_a_few_rows(database_url: str) -> None:
     pieces = [f"word{n} " for n in range(10_000)]
     async with open_store(database_url) as store, recording(store) as made:
         for piece in pieces:
-            made.recorder.say(piece)
+            made.recorder.append_text(piece)
         await made.recorder.record(ending=DONE)
         events = await follow_all(store, made.turn_id)
         assert said(told(events)) == "".join(pieces)
@@ -131,15 +131,15 @@ async def test_ten_thousand_pieces_take_a_few_rows(database_url: str) -> None:
 
 async def test_a_step_follows_what_was_said_before_it(database_url: str) -> None:
     async with open_store(database_url) as store, recording(store) as made:
-        made.recorder.say("")
-        made.recorder.say('Hel"')
-        made.recorder.say("lo\n")
+        made.recorder.append_text("")
+        made.recorder.append_text('Hel"')
+        made.recorder.append_text("lo\n")
         assert made.recorder.said == 'Hel"lo\n'
         answer = {"role": "assistant", "content": 'Hel"lo\n'}
         final = assistant_message('"Hel\\"lo\\n"')
         await made.recorder.record(messages=new_messages([answer]), events=(final,))
         assert made.recorder.said == ""
-        made.recorder.say("More")
+        made.recorder.append_text("More")
         assert made.recorder.said == "More"
         await made.recorder.record(ending=DONE)
         names = [event.name for event in await follow_all(store, made.turn_id)]
@@ -152,7 +152,7 @@ async def test_a_write_that_comes_behind_the_end_loses_nothing(database_url: str
         made.store.gate.clear()
         ending = asyncio.create_task(made.recorder.record(ending=DONE))
         await made.store.wait_for_commands(1)
-        made.recorder.look()
+        made.recorder.poll()
         made.store.gate.set()
         assert (await ending).turn.status == "completed"
     assert not made.lost.done()
@@ -163,11 +163,11 @@ async def test_a_step_whose_caller_goes_away_is_stored_and_the_next_goes_on_from
 ) -> None:
     async with open_store(database_url) as store, recording(store) as made:
         made.store.gate.clear()
-        made.recorder.say("a")
+        made.recorder.append_text("a")
         step = asyncio.create_task(made.recorder.record(messages=new_messages([user("stored")])))
         await made.store.wait_for_commands(1)
         step.cancel()
-        made.recorder.say("b")
+        made.recorder.append_text("b")
         made.store.gate.set()
         await made.recorder.record(ending=DONE)
         assert await made.heard() == "ab"
@@ -178,7 +178,7 @@ async def test_a_step_whose_caller_goes_away_is_stored_and_the_next_goes_on_from
 
 async def test_a_turn_that_is_to_stop_is_told_with_the_next_write(database_url: str) -> None:
     async with open_store(database_url) as store, recording(store) as made:
-        with store.watch_turns(made.session_db_id, made.recorder.look):
+        with store.watch_turns(made.session_db_id, made.recorder.poll):
             await store.stop_turn("s", made.turn_id)
             async with asyncio.timeout(20):
                 await made.stopped.wait()
@@ -199,12 +199,12 @@ async def test_a_silent_turn_gives_signs_of_life(database_url: str, monkeypatch:
 async def test_what_the_database_does_not_take_is_written_when_it_is_back(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "RETRY_PAUSE", 0.01)
+    monkeypatch.setattr(retry, "RETRY_PAUSE", 0.01)
     async with open_store(database_url, QUICK) as store, recording(store) as made:
         async with blocked(database_url):
-            made.recorder.say("a")
+            made.recorder.append_text("a")
             await made.store.wait_for_commands(2)
-            made.recorder.say("b")
+            made.recorder.append_text("b")
         await made.recorder.record(ending=DONE)
         assert await made.heard() == "ab"
         assert not made.lost.done()
@@ -213,16 +213,16 @@ async def test_what_the_database_does_not_take_is_written_when_it_is_back(
 async def test_what_is_in_though_the_reply_was_lost_is_not_written_again(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "RETRY_PAUSE", 0.01)
+    monkeypatch.setattr(retry, "RETRY_PAUSE", 0.01)
     async with (
         lay_wire(postgres_url) as (wire, url),
         open_store(url, QUICK) as store,
         recording(store) as made,
     ):
         wire.once, wire.at_commit = True, "cut after"
-        made.recorder.say("a")
+        made.recorder.append_text("a")
         await made.store.wait_for_commands(1)
-        made.recorder.say("b")
+        made.recorder.append_text("b")
         await made.recorder.record(ending=DONE)
         assert wire.faults == 1
         assert await made.heard() == "ab"
@@ -231,23 +231,23 @@ async def test_what_is_in_though_the_reply_was_lost_is_not_written_again(
 async def test_a_database_that_stays_away_loses_the_turn(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "PATIENCE", 0.0)
+    monkeypatch.setattr(retry, "PATIENCE", 0.0)
     async with open_store(database_url, QUICK) as store, recording(store) as made, blocked(database_url):
-        made.recorder.say("a")
+        made.recorder.append_text("a")
         assert isinstance(await made.lose(), NotStored)
 
 
 async def test_a_deleted_session_loses_its_turn(database_url: str) -> None:
     async with open_store(database_url) as store, recording(store) as made:
         await store.delete_session("s")
-        made.recorder.say("a")
+        made.recorder.append_text("a")
         assert isinstance(await made.lose(), SessionNotFound)
 
 
 async def test_a_closed_store_is_not_waited_for(database_url: str) -> None:
     async with open_store(database_url) as store, recording(store) as made:
         await store.close(1)
-        made.recorder.say("a")
+        made.recorder.append_text("a")
         assert isinstance(await made.lose(), ShuttingDown)
 
 
@@ -256,9 +256,9 @@ async def test_what_a_step_that_failed_took_along_stays_for_the_last_words(
 ) -> None:
     monkeypatch.setattr(recorder_module, "PAUSE", 1000.0)
     async with open_store(database_url) as store, recording(store) as made:
-        made.recorder.say("So far")
+        made.recorder.append_text("So far")
         await made.store.wait_for_commands(1)
-        made.recorder.say(" and more")
+        made.recorder.append_text(" and more")
         await store.create_approval("s", "c", "look", {})
         with pytest.raises(ApprovalExists):
             await made.recorder.record(approvals=(waits("c"),), ending=DONE)

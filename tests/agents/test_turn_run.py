@@ -14,7 +14,7 @@ from runtime.agents import recorder as recorder_module
 from runtime.agents.configuration import load_registry
 from runtime.agents.engine import Engine, make_model
 from runtime.agents.model import Answer, Model, Question, ToolCall
-from runtime.agents.requests import Content, SwitchAgentMessage, UserMessage
+from runtime.agents.turn_messages import Content, SwitchAgentMessage, UserMessage
 from runtime.config import Settings
 from runtime.errors import ShuttingDown, TurnRunning
 from runtime.metrics import Metrics

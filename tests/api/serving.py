@@ -9,13 +9,13 @@ from typing import Any
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from runtime.access.gate import open_gate
+from runtime.access.authentication import open_authenticator
 from runtime.agents.configuration import load_registry
 from runtime.agents.engine import Engine, make_model
 from runtime.agents.model import Model
 from runtime.api.application import create_app
 from runtime.api.connection import Runner
-from runtime.api.routes import USUAL_PACE, Pace
+from runtime.api.routes import DEFAULT_STREAM_TIMEOUTS, StreamTimeouts
 from runtime.config import Settings
 from runtime.metrics import Metrics
 from runtime.store.store import open_store
@@ -48,7 +48,7 @@ class Server(TestServer):
 async def serving(
     url: str,
     *,
-    pace: Pace = USUAL_PACE,
+    pace: StreamTimeouts = DEFAULT_STREAM_TIMEOUTS,
     max_body_bytes: int = BODY_LIMIT,
     model: Model | None = None,
     **settings: Any,
@@ -58,7 +58,7 @@ async def serving(
     metrics = Metrics()
     chosen = Settings(db_url=url, max_body_bytes=max_body_bytes, **settings)
     registry = load_registry(chosen.agents_file)
-    async with open_store(url, chosen, metrics) as store, open_gate(chosen, store.tokens) as gate:
+    async with open_store(url, chosen, metrics) as store, open_authenticator(chosen, store.tokens) as gate:
         engine = Engine(store, registry, model or make_model(chosen), metrics)
         app = create_app(store, engine, gate, chosen, metrics, pace=pace)
 

@@ -11,9 +11,9 @@ from datetime import timedelta
 import pytest
 from aiohttp import ClientResponse
 
-from runtime.api.admission import ADMISSION
 from runtime.api.application import ROUTES
-from runtime.api.routes import STORE, Pace
+from runtime.api.authorization import AUTHORIZER
+from runtime.api.routes import STORE, StreamTimeouts
 from runtime.config import Settings
 from runtime.errors import SettingsError
 from runtime.models import Scope
@@ -25,7 +25,7 @@ from tests.model_server import model_server, says
 
 SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
 KEY = "internal-key-0123456789"
-QUICK = Pace(heartbeat=0.05)
+QUICK = StreamTimeouts(heartbeat=0.05)
 
 
 @pytest.fixture
@@ -343,7 +343,7 @@ async def test_an_open_server_is_asked_by_the_name_that_it_listens_on(
     async def means_this_machine(host: str) -> bool:
         return host == "workstation"
 
-    monkeypatch.setattr("runtime.access.gate.is_loopback", means_this_machine)
+    monkeypatch.setattr("runtime.access.authentication.is_loopback", means_this_machine)
     async with serving(sqlite_url, host="workstation") as client:
         await check(await client.get("/sessions", headers={"Host": "workstation:8001"}))
 
@@ -355,12 +355,12 @@ async def test_a_closed_server_may_have_any_name(client: Client):
 
 async def closed(client: Client) -> None:
     """Wait until the gate is closed: nothing tells when."""
-    while client.app[ADMISSION].gate.open:  # noqa: ASYNC110
+    while client.app[AUTHORIZER].gate.open:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 
 
 async def test_an_open_server_closes_with_the_first_token(database_url: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("runtime.access.gate.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("runtime.access.authentication.LOOK_SECONDS", 0.01)
     async with serving(database_url, pace=QUICK) as client:
         await make(client)
         async with client.get("/sessions/s/events") as stream:
@@ -381,7 +381,7 @@ async def test_an_open_server_closes_with_the_first_token(database_url: str, mon
 async def test_the_open_gate_looks_on_when_the_database_fails(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("runtime.access.gate.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("runtime.access.authentication.LOOK_SECONDS", 0.01)
     async with serving(sqlite_url) as client:
         tokens = store_of(client).tokens
         working, failed = tokens._database, asyncio.Event()

@@ -12,11 +12,11 @@ from itertools import count
 
 import pytest
 
-from runtime.api import intake
-from runtime.api.admission import ADMISSION
+from runtime.api import throttle
+from runtime.api.authorization import AUTHORIZER
 from runtime.api.connection import MAX_HEAD
-from runtime.api.intake import Intake
-from runtime.api.routes import Pace
+from runtime.api.routes import StreamTimeouts
+from runtime.api.throttle import Throttle
 from runtime.errors import Overloaded
 from tests.api.reading import LONG, hearing
 from tests.api.serving import Client, append, make, serving
@@ -31,7 +31,7 @@ POST = b"POST /sessions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application
 @pytest.fixture
 async def hasty(sqlite_url: str) -> AsyncIterator[Client]:
     """A client of a server that does not wait long."""
-    async with serving(sqlite_url, read_timeout=HEAD, pace=Pace(patience=PATIENCE)) as client:
+    async with serving(sqlite_url, read_timeout=HEAD, pace=StreamTimeouts(patience=PATIENCE)) as client:
         yield client
 
 
@@ -131,7 +131,7 @@ async def test_a_body_that_is_not_wanted_is_not_read_for_ever(hasty: Client):
 
 async def test_a_little_that_is_never_taken_is_cut_off_too(sqlite_url: str):
     """Less than asyncio calls much, on a connection that is to be closed behind it."""
-    async with serving(sqlite_url, pace=Pace(patience=PATIENCE)) as client:
+    async with serving(sqlite_url, pace=StreamTimeouts(patience=PATIENCE)) as client:
         await make(client)
         await append(client, {"role": "user", "content": "x" * 30_000})
         with hearing("agent_runtime.http", "stalled") as cut_off, lazy_socket() as reader:
@@ -151,12 +151,12 @@ async def test_a_little_that_is_never_taken_is_cut_off_too(sqlite_url: str):
 
 
 async def test_a_lone_request_begins_at_once():
-    begun = asyncio.create_task(Intake(1).begin())
+    begun = asyncio.create_task(Throttle(1).begin())
     await asyncio.sleep(0)
     assert begun.done()
 
 
-async def begin_all(some: Intake, count: int) -> list[int]:
+async def begin_all(some: Throttle, count: int) -> list[int]:
     """How many have begun after each turn of the event loop, until all have."""
     order: list[int] = []
 
@@ -174,25 +174,25 @@ async def begin_all(some: Intake, count: int) -> list[int]:
 
 
 async def test_a_crowd_begins_in_order_a_few_in_each_turn():
-    begun = await begin_all(Intake(LONG), 3 * intake.PER_TURN + 1)
+    begun = await begin_all(Throttle(LONG), 3 * throttle.PER_TURN + 1)
     steps = [after - before for before, after in zip([0, *begun], begun, strict=False)]
-    assert max(steps) <= intake.PER_TURN
-    assert begun[-1] == 3 * intake.PER_TURN + 1
+    assert max(steps) <= throttle.PER_TURN
+    assert begun[-1] == 3 * throttle.PER_TURN + 1
 
 
 async def test_a_crowd_again_and_again_is_not_forgotten():
     """No wake-up is lost where one crowd is gone and the next comes."""
-    some = Intake(LONG)
+    some = Throttle(LONG)
     async with asyncio.timeout(LONG):
-        for count in (1, intake.PER_TURN, intake.PER_TURN + 1, 2 * intake.PER_TURN, 1, 500):
+        for count in (1, throttle.PER_TURN, throttle.PER_TURN + 1, 2 * throttle.PER_TURN, 1, 500):
             assert (await begin_all(some, count))[-1] == count
 
 
 async def test_those_who_go_away_keep_nobody_waiting():
-    some = Intake(LONG)
-    waiting = [asyncio.create_task(some.begin()) for _ in range(4 * intake.PER_TURN)]
+    some = Throttle(LONG)
+    waiting = [asyncio.create_task(some.begin()) for _ in range(4 * throttle.PER_TURN)]
     await asyncio.sleep(0)
-    for task in waiting[intake.PER_TURN :]:
+    for task in waiting[throttle.PER_TURN :]:
         task.cancel()
     last = asyncio.create_task(some.begin())
     await asyncio.wait(waiting)
@@ -201,20 +201,20 @@ async def test_those_who_go_away_keep_nobody_waiting():
 
 
 async def test_who_has_waited_too_long_is_told_to_come_back():
-    some = Intake(0)
-    crowd = [asyncio.create_task(some.begin()) for _ in range(intake.PER_TURN + 1)]
+    some = Throttle(0)
+    crowd = [asyncio.create_task(some.begin()) for _ in range(throttle.PER_TURN + 1)]
     await asyncio.wait(crowd)
     assert all(task.exception() is None for task in crowd[:-1])
     assert isinstance(crowd[-1].exception(), Overloaded)
 
 
 async def test_a_full_line_refuses_at_once(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(intake, "MOST_WAITING", 3)
-    some = Intake(LONG)
-    begun = [asyncio.create_task(some.begin()) for _ in range(intake.PER_TURN + 5)]
+    monkeypatch.setattr(throttle, "MOST_WAITING", 3)
+    some = Throttle(LONG)
+    begun = [asyncio.create_task(some.begin()) for _ in range(throttle.PER_TURN + 5)]
     results = await asyncio.gather(*begun, return_exceptions=True)
     assert [type(result) for result in results[-2:]] == [Overloaded, Overloaded]
-    assert results[:-2] == [None] * (intake.PER_TURN + 3)
+    assert results[:-2] == [None] * (throttle.PER_TURN + 3)
 
 
 async def test_what_comes_behind_a_head_that_is_too_long_is_not_kept(hasty: Client):
@@ -238,9 +238,9 @@ async def test_a_stream_ends_with_its_connection(hasty: Client):
         connection = await connect(hasty, sender)
         await send(sender, b"GET /sessions/quiet/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await until(lambda: connection.streams)
-        assert hasty.app[ADMISSION].shares._held["address 127.0.0.1", "streams"] == 1
+        assert hasty.app[AUTHORIZER].shares._held["address 127.0.0.1", "streams"] == 1
     # Long before the next heartbeat.
-    await until(lambda: not hasty.app[ADMISSION].shares._held)
+    await until(lambda: not hasty.app[AUTHORIZER].shares._held)
 
 
 async def test_who_leaves_in_the_middle_of_a_large_reply_is_no_error(

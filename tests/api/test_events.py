@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from runtime.api.routes import METRICS, Pace
+from runtime.api.routes import METRICS, StreamTimeouts
 from tests.api.reading import LONG, hearing, next_event, stalled_reader
 from tests.api.serving import ANSWER, USER, Client, append, check, check_problem, make, serving
 
@@ -87,7 +87,7 @@ async def test_the_end_of_the_session_ends_the_stream(client: Client) -> None:
 
 
 async def test_a_comment_when_it_is_quiet(database_url: str) -> None:
-    async with serving(database_url, pace=Pace(heartbeat=0.01)) as client:
+    async with serving(database_url, pace=StreamTimeouts(heartbeat=0.01)) as client:
         await make(client)
         async with client.get(EVENTS) as stream:
             assert await next_event(stream) == {"": ""}
@@ -113,7 +113,7 @@ async def test_open_streams_are_counted_and_end_with_the_server(database_url: st
 
 
 async def test_a_reader_that_stalls_is_cut_off(database_url: str) -> None:
-    async with serving(database_url, pace=Pace(patience=0.1), max_body_bytes=2**24) as client:
+    async with serving(database_url, pace=StreamTimeouts(patience=0.1), max_body_bytes=2**24) as client:
         await make(client)
         # More than the buffers of the sockets between the two can hold.
         for _ in range(16):

@@ -12,16 +12,16 @@ import aiohttp
 import pytest
 from aiohttp import ClientResponse
 
-from runtime.access.shares import Kind
-from runtime.api.admission import ADMISSION, network_of
-from runtime.api.routes import STORE, Pace
+from runtime.access.quotas import Kind
+from runtime.api.authorization import AUTHORIZER, network_of
+from runtime.api.routes import STORE, StreamTimeouts
 from tests.access_server import bearer
 from tests.api.reading import LONG
 from tests.api.serving import USER, Client, check, check_problem, serving
 from tests.model_server import model_server, silence
 
 KEY = {"X-Internal-Auth": "internal"}
-QUICK = Pace(heartbeat=0.05)
+QUICK = StreamTimeouts(heartbeat=0.05)
 ADDRESS = "address 127.0.0.1"
 JSON = {"Content-Type": "application/json"}
 STREAM = "/agent/message/stream"
@@ -38,7 +38,7 @@ async def limited(url: str, **limits: object) -> AsyncIterator[Client]:
 
 
 def held(client: Client, kind: Kind, who: str = ADDRESS) -> int:
-    return client.app[ADMISSION].shares._held[who, kind]
+    return client.app[AUTHORIZER].shares._held[who, kind]
 
 
 async def until_held(client: Client, kind: Kind, amount: int, who: str = ADDRESS) -> None:
@@ -50,7 +50,7 @@ async def until_held(client: Client, kind: Kind, amount: int, who: str = ADDRESS
 
 async def nothing_held(client: Client) -> None:
     async with asyncio.timeout(LONG):
-        while client.app[ADMISSION].shares._held:  # noqa: ASYNC110 - nothing tells when
+        while client.app[AUTHORIZER].shares._held:  # noqa: ASYNC110 - nothing tells when
             await asyncio.sleep(0.005)
 
 

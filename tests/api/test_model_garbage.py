@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.agents.fragments import MAX_CHARACTERS
 from runtime.agents.model import ToolCall
+from runtime.agents.stream_assembler import MAX_CHARACTERS
 from tests.api.asking import (
     ask,
     call,

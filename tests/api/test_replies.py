@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from runtime.api.respond import ALWAYS
+from runtime.api.responses import ALWAYS
 from tests.api.reading import LONG
 from tests.api.serving import USER, Client, append, make, serving
 from tests.api.sockets import connected

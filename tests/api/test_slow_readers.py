@@ -11,7 +11,7 @@ from itertools import count
 import pytest
 
 from runtime.api.connection import LOOKS, Connection
-from runtime.api.routes import Pace
+from runtime.api.routes import StreamTimeouts
 from tests.api.reading import LONG
 from tests.api.serving import Client, append, make, serving
 from tests.api.sockets import connect, connections, lazy_socket, send, until
@@ -70,7 +70,7 @@ class Reader:
 
 @pytest.fixture
 async def client(sqlite_url: str) -> AsyncIterator[Client]:
-    async with serving(sqlite_url, pace=Pace(patience=PATIENCE, heartbeat=PATIENCE)) as client:
+    async with serving(sqlite_url, pace=StreamTimeouts(patience=PATIENCE, heartbeat=PATIENCE)) as client:
         await make(client)
         message = {"role": "user", "content": "x" * SIZE}
         for _ in range(5):

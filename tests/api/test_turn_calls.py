@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from runtime.agents.fragments import MAX_CHARACTERS
+from runtime.agents.stream_assembler import MAX_CHARACTERS
 from tests.api.asking import (
     ask,
     begin,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from runtime.api.routes import Pace
+from runtime.api.routes import StreamTimeouts
 from tests.api.asking import (
     STREAM,
     Event,
@@ -164,7 +164,7 @@ async def test_head(database_url: str) -> None:
 
 async def test_a_comment_while_the_model_is_silent(database_url: str) -> None:
     gate = asyncio.Semaphore(0)
-    script, pace = [says("a", gate=gate)], Pace(heartbeat=0.01)
+    script, pace = [says("a", gate=gate)], StreamTimeouts(heartbeat=0.01)
     async with (
         talking(database_url, script, pace=pace) as (client, _),
         begin(client, user("hi")) as stream,
@@ -180,7 +180,10 @@ async def test_a_reader_that_stalls_is_cut_off_and_the_turn_goes_on(database_url
     # As an event each of these takes six bytes: more than the buffers of the sockets between can hold.
     pieces = ["\x01" * 90_000] * 10
     gate = asyncio.Semaphore(0)
-    async with talking(database_url, [says(*pieces, gate=gate)], pace=Pace(patience=0.5)) as (client, _):
+    async with talking(database_url, [says(*pieces, gate=gate)], pace=StreamTimeouts(patience=0.5)) as (
+        client,
+        _,
+    ):
         with hearing("agent_runtime.http", "stalled") as cut_off:
             async with (
                 stalled_reader(client, QUESTION),

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from runtime.api.descriptors import raise_limit
+from runtime.api.fd_limits import raise_limit
 from runtime.config import Settings
 from tests.bench.databases import Databases
 from tests.bench.filled import fill

@@ -14,7 +14,7 @@ from tests.bench.report import Comparison, Report, show_number
 
 COLUMNS = 2
 # Inches: the width of a table, the height of a bar, and what a title and an axis take.
-WIDTH, BAR, AROUND = 7.5, 0.3, 1.0
+WIDTH, BAR, MIDDLEWARE = 7.5, 0.3, 1.0
 # Characters of a line of a title.
 TITLE = 60
 # Of the row that the others are shown as a multiple of, and of the others.
@@ -37,7 +37,7 @@ def draw(report: Report, path: Path) -> None:
 
 
 def row_height(comparisons: list[Comparison]) -> float:
-    return AROUND + BAR * max(len(comparison.results) for comparison in comparisons)
+    return MIDDLEWARE + BAR * max(len(comparison.results) for comparison in comparisons)
 
 
 def draw_comparison(axes: Axes, comparison: Comparison) -> None:

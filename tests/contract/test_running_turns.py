@@ -12,11 +12,11 @@ from msgspec import structs
 
 from runtime.errors import ApprovalExists, SessionNotFound, TurnLost
 from runtime.store.commands import SessionKey
+from runtime.store.planned_turn import TEXT_ROW
 from runtime.store.state import TurnPiece
 from runtime.store.store import Store, open_store
 from runtime.store.turn_commands import Ending
 from runtime.store.turn_reader import PAGE
-from runtime.store.working_turn import TEXT_ROW
 from tests.contract.running import (
     Clock,
     Running,

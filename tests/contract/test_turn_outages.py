@@ -11,7 +11,7 @@ from runtime.config import Settings
 from runtime.db import listener
 from runtime.errors import TurnRunning
 from runtime.store.commands import SessionKey
-from runtime.store.lost_turns import LEASE, RETURN
+from runtime.store.orphaned_turns import LEASE, RETURN
 from runtime.store.store import Store, open_store
 from tests.contract.database_rows import until
 from tests.contract.instances import two_instances
@@ -27,7 +27,7 @@ from tests.contract.running import (
     said,
     told,
 )
-from tests.contract.test_lost_turns import virtual_time
+from tests.contract.test_orphaned_turns import virtual_time
 
 MOMENT = 0.02
 DAY = 86_400

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from random import Random
 
-from runtime.db.sqlite_files import _read_index
+from runtime.db.sqlite_integrity import _read_index
 from runtime.db.sqlite_wal import WAL_HEADER, WalIndex
 
 SUFFIXES = ("", "-wal", "-shm")

@@ -10,10 +10,10 @@ from typing import Any, get_args
 import msgspec
 from msgspec import inspect
 
-from runtime.agents.requests import Content
+from runtime.agents.turn_messages import Content
 from runtime.api.routes import Route
-from runtime.store.inputs import JsonValue
 from runtime.store.messages import MessageBatch, MessageInput
+from runtime.store.validation import JsonValue
 from tests.faults.corpus import value_around
 
 # The parts of bodies that parse themselves, and what each is given: a kind stands before its base.

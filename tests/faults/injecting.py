@@ -18,7 +18,7 @@ from yarl import URL
 from runtime.agents.echo import INTRODUCTION
 from runtime.api.application import ROUTES
 from runtime.api.openapi import describe
-from runtime.api.respond import ALWAYS
+from runtime.api.responses import ALWAYS
 from runtime.api.routes import Route
 from runtime.api.streaming import EVENT_STREAM
 from runtime.models import DEFAULT_AGENT

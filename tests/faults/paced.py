@@ -11,12 +11,15 @@ import sys
 from msgspec.structs import force_setattr
 
 from runtime import __main__
-from runtime.api.routes import USUAL_PACE
+from runtime.api.routes import DEFAULT_STREAM_TIMEOUTS
 from runtime.db import listener
 
 
 def paced(
-    *, heartbeat: float = USUAL_PACE.heartbeat, patience: float = USUAL_PACE.patience, listening: float = 1.0
+    *,
+    heartbeat: float = DEFAULT_STREAM_TIMEOUTS.heartbeat,
+    patience: float = DEFAULT_STREAM_TIMEOUTS.patience,
+    listening: float = 1.0,
 ) -> tuple[str, ...]:
     """The command that starts it: seconds of streams, and the scale of those of the listener."""
     pace = (str(heartbeat), str(patience), str(listening))
@@ -25,8 +28,8 @@ def paced(
 
 def main(heartbeat: float, patience: float, scale: float) -> int:
     """Serve; the exit status."""
-    force_setattr(USUAL_PACE, "heartbeat", heartbeat)
-    force_setattr(USUAL_PACE, "patience", patience)
+    force_setattr(DEFAULT_STREAM_TIMEOUTS, "heartbeat", heartbeat)
+    force_setattr(DEFAULT_STREAM_TIMEOUTS, "patience", patience)
     listener.HEARTBEAT_SECONDS *= scale
     listener.HEARTBEAT_TIMEOUT *= scale
     return __main__.main(sys.argv[4:])

@@ -20,11 +20,11 @@ from runtime.store.batch import Batch
 from runtime.store.commands import NewMessage, Outcome, Receipt, Request, SessionKey
 from runtime.store.feed import Feed
 from runtime.store.plan import Plan
+from runtime.store.planned_session import PlannedSession
 from runtime.store.queue import Pending, WriteQueue
 from runtime.store.reader import Reader
 from runtime.store.rules import RULES
 from runtime.store.state import Head
-from runtime.store.working import WorkingSession
 from runtime.store.writer import Writer
 
 # One in so many goes wrong. Seconds that a commit comes late, and that a stale head is shown.
@@ -104,25 +104,25 @@ def forget_keys() -> None:
 
 def lose_the_middle() -> None:
     """A message between two others that were appended together is not written."""
-    append = WorkingSession.append
+    append = PlannedSession.append
 
-    def append_less(session: WorkingSession, messages: Sequence[NewMessage], at: Any) -> list[Receipt]:
+    def append_less(session: PlannedSession, messages: Sequence[NewMessage], at: Any) -> list[Receipt]:
         receipts = append(session, messages, at)
         if len(messages) > 2:
             del session.added[-2]
         return receipts
 
-    _replace(WorkingSession, "append", append_less)
+    _replace(PlannedSession, "append", append_less)
 
 
 def reorder() -> None:
     """Messages that were appended together are stored the other way round."""
-    append = WorkingSession.append
+    append = PlannedSession.append
 
-    def append_backwards(session: WorkingSession, messages: Sequence[NewMessage], at: Any) -> list[Receipt]:
+    def append_backwards(session: PlannedSession, messages: Sequence[NewMessage], at: Any) -> list[Receipt]:
         return append(session, messages[::-1], at)
 
-    _replace(WorkingSession, "append", append_backwards)
+    _replace(PlannedSession, "append", append_backwards)
 
 
 def read_stale_heads() -> None:

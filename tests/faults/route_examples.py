@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from msgspec import inspect
 
-from runtime.agents.requests import Content
+from runtime.agents.turn_messages import Content
 from runtime.api.application import ROUTES
 from runtime.api.routes import Route
 from runtime.store.messages import MessageBatch

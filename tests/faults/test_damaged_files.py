@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from runtime.db.sqlite_files import _read_index, check_file
+from runtime.db.sqlite_integrity import _read_index, check_file
 from runtime.db.sqlite_wal import WAL_HEADER
 from runtime.errors import FileDamaged
 from tests.contract.obstacles import execute

@@ -105,7 +105,7 @@ FOLLOWED: dict[str, Callable[[Pair], AbstractAsyncContextManager[tuple[Act, Even
 async def terminate(pair: Pair) -> None:
     """The connections of both that listen are ended."""
     with psycopg.connect(pair.url, autocommit=True) as admin:
-        await insist(lambda: admin.execute(TERMINATE).rowcount)
+        await retry_until_available(lambda: admin.execute(TERMINATE).rowcount)
 
 
 async def mute(pair: Pair) -> None:
@@ -115,10 +115,10 @@ async def mute(pair: Pair) -> None:
 
 async def deafen(pair: Pair) -> None:
     """The line that listens is dead, and nobody is told."""
-    await insist(pair.wire.deafen)
+    await retry_until_available(pair.wire.deafen)
 
 
-async def insist(attempt: Callable[[], int]) -> None:
+async def retry_until_available(attempt: Callable[[], int]) -> None:
     """Until there was a listener."""
     async with asyncio.timeout(60):
         while not attempt():  # noqa: ASYNC110 - a database has no event

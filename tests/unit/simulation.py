@@ -28,10 +28,10 @@ from runtime.store.commands import (
     SwitchAgent,
     TruncateMessages,
 )
-from runtime.store.inputs import json_list
 from runtime.store.messages import encode_message
 from runtime.store.plan import plan
 from runtime.store.reader import Reader
+from runtime.store.validation import json_list
 from tests.chance import AGENTS, DELETED, EXISTING, NOON, Chance
 from tests.conversation import StoredMessage
 from tests.interleavings import opening

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from runtime.db.queries import find_folder, load_queries
 from runtime.db.sqlite_dialect import bind
-from runtime.store.batch import Known
+from runtime.store.batch import PlanInput
 from runtime.store.cache import Cache
 from runtime.store.commands import Request, SessionKey
 from runtime.store.cuts import measure_cut
@@ -72,7 +72,7 @@ class Tables:
     async def execute_many(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
         self._write(statement, rows)
 
-    def known(self, requests: Sequence[Request], truth: Cache | None = None) -> Known:
+    def known(self, requests: Sequence[Request], truth: Cache | None = None) -> PlanInput:
         """What the loader reads for a batch; it takes the heads that `truth` has from there."""
         return run(Loader(truth or Cache(0), sole_writer=True, at_once=self._at_once).load(self, requests))
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from runtime.agents.configuration import load_registry
+from runtime.agents.describe import describe_registry
 from runtime.agents.registry import SWITCH_AGENT, ApprovalPolicy, ApprovalRule, matches
-from runtime.agents.summary import summarize
 
 BUILTIN = load_registry("")
 READING = ["read_file", "list_files", "search_in_code"]
@@ -115,7 +115,7 @@ def test_many_stars_take_no_time():
 
 
 def test_the_summary_names_everything_in_force():
-    text = summarize(BUILTIN)
+    text = describe_registry(BUILTIN)
     for name, agent in BUILTIN.agents.items():
         assert f"  {name} ({agent.name})\n    {agent.description}\n" in text
     for name in BUILTIN.tools:

@@ -37,7 +37,7 @@ ONLY = {
         "db.sqlite",
         "db.sqlite_connection",
         "db.sqlite_dialect",
-        "db.sqlite_files",
+        "db.sqlite_integrity",
         "db.sqlite_log",
         "db.sqlite_staging",
     ),

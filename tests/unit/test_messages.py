@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from runtime.errors import InvalidInput
 from runtime.store.commands import NewMessage
-from runtime.store.inputs import MAX_NESTING, json_text
 from runtime.store.messages import (
     TITLE_LENGTH,
     encode_chat_message,
@@ -21,6 +20,7 @@ from runtime.store.messages import (
     new_messages,
     rfc3339,
 )
+from runtime.store.validation import MAX_NESTING, json_text
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 ROLES = ("system", "developer", "user", "assistant", "tool")

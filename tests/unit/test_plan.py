@@ -13,7 +13,7 @@ from msgspec import structs
 
 from runtime.errors import CutNotMeasured, RequestError
 from runtime.models import Approval
-from runtime.store.batch import Known, SessionChange
+from runtime.store.batch import PlanInput, SessionChange
 from runtime.store.commands import (
     Appended,
     AppendMessages,
@@ -388,7 +388,7 @@ def comparable(planned: Plan) -> tuple[Any, ...]:
 
 
 def test_a_batch_of_nothing_writes_nothing() -> None:
-    planned = plan(Known(), [])
+    planned = plan(PlanInput(), [])
     assert not any(planned.rows.values())
     assert (planned.outcomes, planned.changes) == ([], [])
 
@@ -426,7 +426,7 @@ def test_w3_any_three_commands_about_an_approval_may_share_a_batch(
 
 def test_an_error_does_not_hold_on_to_its_batch() -> None:
     missing = Request(AppendMessages(SessionKey("", "s"), ()), SessionKey("", "s"), NOON)
-    (error,) = plan(Known(), [missing]).outcomes
+    (error,) = plan(PlanInput(), [missing]).outcomes
     assert isinstance(error, RequestError)
     # Its traceback would: a circle around all that was asked, until the collector comes.
     assert error.__traceback__ is None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from runtime.store import commands
 from runtime.store.batch import Batch
 from runtime.store.commands import ContextWritten, JsonText, Outcome, Request, Switched
+from runtime.store.planned_session import PlannedSession
 from runtime.store.rules.rule import Rules
-from runtime.store.working import WorkingSession
 
 
 def _switch_agent(batch: Batch, request: Request, command: commands.SwitchAgent) -> Outcome:
@@ -24,7 +24,7 @@ def _switch_agent(batch: Batch, request: Request, command: commands.SwitchAgent)
 
 
 def switch(
-    session: WorkingSession, request: Request, agent: str, reason: JsonText | None, metadata: JsonText = "{}"
+    session: PlannedSession, request: Request, agent: str, reason: JsonText | None, metadata: JsonText = "{}"
 ) -> bool:
     """Hand a session over; False where the agent holds it already."""
     details = session.known_details()

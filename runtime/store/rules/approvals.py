@@ -11,10 +11,10 @@ from runtime.errors import ApprovalDecided, ApprovalExists, ApprovalExpired, App
 from runtime.store import commands
 from runtime.store.batch import Batch
 from runtime.store.commands import ApprovalDeleted, ApprovalWritten, Outcome, Request
+from runtime.store.planned_session import PlannedSession
 from runtime.store.rules.rule import Rules
 from runtime.store.state import ApprovalRow, approval_from
 from runtime.store.turn_commands import NewApproval, Verdict
-from runtime.store.working import WorkingSession
 
 STATUS = {"approve": "approved", "edit": "edited", "reject": "rejected"}
 
@@ -25,7 +25,7 @@ def _create_approval(batch: Batch, request: Request, command: commands.CreateApp
     return _put_approval(session, request, new_approval(command, request.at))
 
 
-def check_unused(batch: Batch, session: WorkingSession, call_id: str) -> None:
+def check_unused(batch: Batch, session: PlannedSession, call_id: str) -> None:
     """Raise ApprovalExists where the session has an approval for the call."""
     if batch.approval(session, call_id) is not None:
         raise ApprovalExists(session.key.session_id, call_id)
@@ -48,7 +48,7 @@ def new_approval(asked: commands.CreateApproval | NewApproval, at: datetime) -> 
     )
 
 
-def _put_approval(session: WorkingSession, request: Request, approval: ApprovalRow) -> ApprovalWritten:
+def _put_approval(session: PlannedSession, request: Request, approval: ApprovalRow) -> ApprovalWritten:
     if session.approvals.get(approval.call_id) != approval:
         session.approvals[approval.call_id] = approval
         session.raise_version(request.at, "approvals")
@@ -64,7 +64,7 @@ def is_expired(approval: ApprovalRow, at: datetime) -> bool:
     return approval.expires_at is not None and approval.expires_at <= at
 
 
-def get_approval(batch: Batch, session: WorkingSession, call_id: str) -> ApprovalRow:
+def get_approval(batch: Batch, session: PlannedSession, call_id: str) -> ApprovalRow:
     """The approval for a call. Raises ApprovalNotFound."""
     approval = batch.approval(session, call_id)
     if approval is None:

@@ -8,10 +8,10 @@ from runtime.errors import CutNotMeasured
 from runtime.store import commands
 from runtime.store.batch import Batch, check_version
 from runtime.store.commands import Appended, NewMessage, Outcome, Receipt, Replaced, Request, Truncated
+from runtime.store.planned_session import PlannedSession
 from runtime.store.rules.rule import Rules
 from runtime.store.rules.sessions import new_details
 from runtime.store.state import MessageColumns
-from runtime.store.working import WorkingSession
 
 
 def _append_messages(batch: Batch, request: Request, command: commands.AppendMessages) -> Outcome:
@@ -50,7 +50,7 @@ def _replace_messages(batch: Batch, request: Request, command: commands.ReplaceM
 
 
 def _same_beginning(
-    batch: Batch, session: WorkingSession, messages: Sequence[NewMessage]
+    batch: Batch, session: PlannedSession, messages: Sequence[NewMessage]
 ) -> list[MessageColumns]:
     """The messages, from the first on, that are already what they shall be."""
     stored = batch.known.histories.get(session.id, ())
@@ -83,7 +83,7 @@ def is_same(columns: MessageColumns, message: NewMessage) -> bool:
     )
 
 
-def _stored_part(session: WorkingSession, kept: Sequence[MessageColumns]) -> tuple[int, int]:
+def _stored_part(session: PlannedSession, kept: Sequence[MessageColumns]) -> tuple[int, int]:
     """How many of the kept messages were stored before this batch, and their tokens."""
     tokens = [columns[7] or 0 for columns in kept if columns[0] <= session.stored_last]
     return len(tokens), sum(tokens)
@@ -102,7 +102,7 @@ def _truncate_messages(batch: Batch, request: Request, command: commands.Truncat
     )
 
 
-def _stored_before(batch: Batch, session: WorkingSession, after: int) -> tuple[int, int]:
+def _stored_before(batch: Batch, session: PlannedSession, after: int) -> tuple[int, int]:
     """What a cut leaves of the messages stored before this batch: their count and tokens."""
     if session.base is None:
         return 0, 0

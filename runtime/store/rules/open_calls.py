@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import Struct
 
-from runtime.store.batch import Batch, OpenEnd
+from runtime.store.batch import Batch, TailMessage
 from runtime.store.commands import JsonText
-from runtime.store.working import WorkingSession
+from runtime.store.planned_session import PlannedSession
 
 # The most calls, and characters of them, that are looked at: to read hundreds of thousands takes seconds.
 MAX_CALLS, MAX_LENGTH = 1000, 2_000_000
@@ -27,7 +27,7 @@ class _Call(Struct, frozen=True):
     function: _Function = _Function()
 
 
-def open_calls(batch: Batch, session: WorkingSession) -> OpenCalls:
+def open_calls(batch: Batch, session: PlannedSession) -> OpenCalls:
     """The calls of the last message of an assistant, where no user spoke after it and no result answers
     them. What others stored there in a form of their own calls nothing."""
     answered: set[str] = set()
@@ -42,9 +42,9 @@ def open_calls(batch: Batch, session: WorkingSession) -> OpenCalls:
     return {}
 
 
-def _from_the_end(batch: Batch, session: WorkingSession) -> Iterator[OpenEnd]:
+def _from_the_end(batch: Batch, session: PlannedSession) -> Iterator[TailMessage]:
     for columns in reversed(session.added):
-        yield OpenEnd(columns[1], columns[2], columns[6], columns[7])
+        yield TailMessage(columns[1], columns[2], columns[6], columns[7])
     stored = batch.known.open_end(session.id)
     yield from (message for message in reversed(stored) if message.seq <= session.stored_last)
 

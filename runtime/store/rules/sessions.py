@@ -16,10 +16,10 @@ from runtime.store.commands import (
     SessionDeleted,
     SessionWritten,
 )
+from runtime.store.planned_session import PlannedSession
 from runtime.store.rules.rule import Rules
 from runtime.store.rules.turns import end_with_session
 from runtime.store.state import Details
-from runtime.store.working import WorkingSession
 
 
 def _create_session(batch: Batch, request: Request, command: commands.CreateSession) -> Outcome:
@@ -52,7 +52,7 @@ def new_details(request: Request, command: commands.CreateSession) -> Details:
     )
 
 
-def _written(session: WorkingSession, *, created: bool = False) -> SessionWritten:
+def _written(session: PlannedSession, *, created: bool = False) -> SessionWritten:
     return SessionWritten(
         session_id=session.key.session_id,
         version=session.version,
@@ -89,7 +89,7 @@ def _delete_session(batch: Batch, request: Request, command: commands.DeleteSess
     return SessionDeleted(session_id=request.key.session_id, version=session.version)
 
 
-def _may_clean(session: WorkingSession, command: commands.DeleteSession) -> bool:
+def _may_clean(session: PlannedSession, command: commands.DeleteSession) -> bool:
     """Whether the condition that the cleanup saw still holds, now under the lock."""
     if command.idle_since is not None:
         return session.deleted_at is None and session.last_activity < command.idle_since

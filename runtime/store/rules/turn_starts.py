@@ -15,6 +15,8 @@ from runtime.errors import (
 from runtime.store import turn_events as events
 from runtime.store.batch import Batch, check_version
 from runtime.store.commands import Change, CreateSession, JsonText, NewMessage, Request
+from runtime.store.planned_session import PlannedSession
+from runtime.store.planned_turn import PlannedTurn
 from runtime.store.rules.approvals import decide, get_approval, is_expired
 from runtime.store.rules.open_calls import OpenCalls, open_calls
 from runtime.store.rules.rule import Rules
@@ -22,8 +24,6 @@ from runtime.store.rules.sessions import new_details
 from runtime.store.rules.turns import end_turn, hand_over, turn_written
 from runtime.store.state import ApprovalRow, TurnRow, decode_optional, encode_text
 from runtime.store.turn_commands import Ending, StartTurn, ToolResult, TurnWritten, Verdict
-from runtime.store.working import WorkingSession
-from runtime.store.working_turn import WorkingTurn
 
 
 def _start_turn(batch: Batch, request: Request, command: StartTurn) -> TurnWritten:
@@ -42,7 +42,7 @@ def _start_turn(batch: Batch, request: Request, command: StartTurn) -> TurnWritt
     return _start(batch, request, command, session, calls, decided)
 
 
-def _new_session(batch: Batch, request: Request, command: StartTurn) -> WorkingSession:
+def _new_session(batch: Batch, request: Request, command: StartTurn) -> PlannedSession:
     if command.result is not None or command.verdict is not None:
         raise SessionNotFound(request.key.session_id)
     check_version(request, 0)
@@ -50,7 +50,7 @@ def _new_session(batch: Batch, request: Request, command: StartTurn) -> WorkingS
 
 
 def _check_result(
-    batch: Batch, session: WorkingSession, result: ToolResult, calls: OpenCalls, request: Request
+    batch: Batch, session: PlannedSession, result: ToolResult, calls: OpenCalls, request: Request
 ) -> None:
     """Whether the call waits for this result, and for nobody's decision."""
     approval = batch.approval(session, result.call_id)
@@ -63,7 +63,7 @@ def _check_result(
 
 
 def _decided(
-    batch: Batch, session: WorkingSession, verdict: Verdict, calls: OpenCalls, request: Request
+    batch: Batch, session: PlannedSession, verdict: Verdict, calls: OpenCalls, request: Request
 ) -> ApprovalRow:
     """The approval with the verdict. One that was given elsewhere may be carried out here, once.
 
@@ -81,7 +81,7 @@ def _start(
     batch: Batch,
     request: Request,
     command: StartTurn,
-    session: WorkingSession,
+    session: PlannedSession,
     calls: OpenCalls,
     decided: ApprovalRow | None,
 ) -> TurnWritten:
@@ -99,14 +99,16 @@ def _start(
     session.append(command.messages, request.at)
     if decided is not None and decided.status != "rejected":
         arguments = decided.modified_arguments or decided.arguments
-        turn.tell(events.tool_call(decided.call_id, decided.tool_name, arguments, requires_approval=False))
+        turn.append_event(
+            events.tool_call(decided.call_id, decided.tool_name, arguments, requires_approval=False)
+        )
     if not (command.messages or (was_open and not calls and (command.result or decided))):
         end_turn(turn, request, Ending("completed"))
     session.raise_version(request.at, *sorted(changes))
     return structs.replace(turn_written(session, turn), beginning=tuple(turn.pieces))
 
 
-def _give_up(session: WorkingSession, calls: OpenCalls, request: Request) -> bool:
+def _give_up(session: PlannedSession, calls: OpenCalls, request: Request) -> bool:
     """The user speaks instead of deciding: what waits for a decision now has waited long enough."""
     waiting = [
         approval
@@ -120,7 +122,7 @@ def _give_up(session: WorkingSession, calls: OpenCalls, request: Request) -> boo
     return bool(waiting)
 
 
-def _new_turn(batch: Batch, session: WorkingSession, request: Request) -> WorkingTurn:
+def _new_turn(batch: Batch, session: PlannedSession, request: Request) -> PlannedTurn:
     lease, last = request.lease, batch.turn(session)
     assert lease is not None, "a turn is started for an instance"
     row = TurnRow(
@@ -139,14 +141,14 @@ def _new_turn(batch: Batch, session: WorkingSession, request: Request) -> Workin
         last_event=0,
         text_length=0,
     )
-    turn = WorkingTurn(session.id, row, stored=None)
+    turn = PlannedTurn(session.id, row, stored=None)
     session.turns.append(turn)
-    turn.tell(events.turn_begins(lease.turn_id))
+    turn.append_event(events.turn_begins(lease.turn_id))
     return turn
 
 
 def _answers(
-    batch: Batch, request: Request, session: WorkingSession, calls: OpenCalls, result: ToolResult | None
+    batch: Batch, request: Request, session: PlannedSession, calls: OpenCalls, result: ToolResult | None
 ) -> list[NewMessage]:
     """What the open calls are answered with, which are taken from `calls`: the result, and every refusal,
     also one that came while no turn could tell the model."""

@@ -7,27 +7,27 @@ from runtime.store import turn_commands as commands
 from runtime.store import turn_events as events
 from runtime.store.batch import Batch
 from runtime.store.commands import Change, JsonText, NewMessage, Request
+from runtime.store.planned_session import PlannedSession
+from runtime.store.planned_turn import PlannedTurn
 from runtime.store.rules.agents import switch
 from runtime.store.rules.approvals import check_unused, new_approval
 from runtime.store.rules.rule import Rules
 from runtime.store.state import TurnRow, decode, decode_optional, encode_text, turn_from
 from runtime.store.turn_commands import Ending, TurnWritten
-from runtime.store.working import WorkingSession
-from runtime.store.working_turn import WorkingTurn
 
 INTERRUPTED = "the turn was cut off: nobody runs it any more; what was said is kept"
 DELETED = "the session was deleted while the turn ran; what was said is kept"
 
 
 def hand_over(
-    session: WorkingSession, turn: WorkingTurn, request: Request, agent: str, reason: JsonText | None
+    session: PlannedSession, turn: PlannedTurn, request: Request, agent: str, reason: JsonText | None
 ) -> bool:
     """Let another agent go on with a turn; False where the agent has it already."""
     from_agent = session.known_details().current_agent
     if not switch(session, request, agent, reason):
         return False
     turn.change(agent=agent)
-    turn.tell(events.agent_switched(from_agent, agent, decode_optional(reason)))
+    turn.append_event(events.agent_switched(from_agent, agent, decode_optional(reason)))
     return True
 
 
@@ -53,11 +53,11 @@ def _is_stored(row: TurnRow, command: commands.AdvanceTurn) -> bool:
 
 
 def _advance(
-    session: WorkingSession, turn: WorkingTurn, request: Request, command: commands.AdvanceTurn
+    session: PlannedSession, turn: PlannedTurn, request: Request, command: commands.AdvanceTurn
 ) -> None:
     changes: set[Change] = set()
     turn.renew()
-    turn.say(command.texts)
+    turn.append_text(command.texts)
     session.append(command.messages, request.at)
     # At the time at which the turn ends, by which its agent is found (`find_calling_agent`).
     asked_at = max(request.at, turn.row.started_at)
@@ -65,7 +65,7 @@ def _advance(
         session.approvals[approval.call_id] = new_approval(approval, asked_at)
         changes.add("approvals")
     for event in command.events:
-        turn.tell(event)
+        turn.append_event(event)
     if command.agent is not None and hand_over(session, turn, request, command.agent, command.reason):
         changes.add("agent")
     turn.change(
@@ -79,9 +79,9 @@ def _advance(
         session.raise_version(request.at, *sorted(changes))
 
 
-def end_turn(turn: WorkingTurn, request: Request, ending: Ending) -> None:
+def end_turn(turn: PlannedTurn, request: Request, ending: Ending) -> None:
     """End a turn, and tell those who follow it."""
-    turn.tell(
+    turn.append_event(
         events.done(ending.status)
         if ending.error is None
         else events.error(decode(ending.error), ending.code)
@@ -108,7 +108,7 @@ def _interrupt_turn(batch: Batch, request: Request, command: commands.InterruptT
     return turn_written(session, turn)
 
 
-def end_with_session(batch: Batch, session: WorkingSession, request: Request) -> bool:
+def end_with_session(batch: Batch, session: PlannedSession, request: Request) -> bool:
     """End the turn that runs in a session that is being deleted, if one does: restored, the session takes a
     new one at once, whatever the instance that ran it has heard by then."""
     turn = batch.turn(session)
@@ -118,7 +118,7 @@ def end_with_session(batch: Batch, session: WorkingSession, request: Request) ->
     return True
 
 
-def _last_turn(batch: Batch, session: WorkingSession, turn_id: str) -> WorkingTurn:
+def _last_turn(batch: Batch, session: PlannedSession, turn_id: str) -> PlannedTurn:
     turn = batch.turn(session)
     if turn is None or turn.row.turn_id != turn_id:
         raise TurnNotFound(session.key.session_id, turn_id)
@@ -126,7 +126,7 @@ def _last_turn(batch: Batch, session: WorkingSession, turn_id: str) -> WorkingTu
 
 
 def _interrupt(
-    batch: Batch, session: WorkingSession, turn: WorkingTurn, request: Request, reason: str
+    batch: Batch, session: PlannedSession, turn: PlannedTurn, request: Request, reason: str
 ) -> None:
     """End a turn that is not to go on, and keep what it had said."""
     turn.interrupted = True
@@ -134,11 +134,11 @@ def _interrupt(
         metadata = {"turn_id": turn.row.turn_id, "agent": turn.row.agent, "interrupted": True}
         content = f'"{said}"'
         session.append([NewMessage("assistant", content, metadata=encode_text(metadata))], request.at)
-        turn.tell(events.assistant_message(content))
+        turn.append_event(events.assistant_message(content))
     end_turn(turn, request, Ending("interrupted", encode_text(reason), "turn_interrupted"))
 
 
-def turn_written(session: WorkingSession, turn: WorkingTurn) -> TurnWritten:
+def turn_written(session: PlannedSession, turn: PlannedTurn) -> TurnWritten:
     """The outcome of a command about a turn."""
     return TurnWritten(
         session_id=session.key.session_id,

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.access.gate import is_loopback
+from runtime.access.authentication import is_loopback
 from runtime.access.issuer import MAX_KEYS_BYTES, PAUSE_SECONDS, Issuer, _public_keys
 from runtime.errors import IssuerUnavailable, SettingsError, Unauthorized
 from tests.access_server import AUDIENCE, ISSUER, Json, JwtIssuer, claims, jwt_issuer, key_of, public_entry

@@ -19,7 +19,7 @@ PER_TURN = 16
 MOST_WAITING = 12_500
 
 
-class Intake:
+class Throttle:
     """Whoever comes when a turn is full waits for one of the next, in order, for `patience` seconds."""
 
     def __init__(self, patience: float) -> None:

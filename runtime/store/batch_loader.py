@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from runtime.db.database import Row
 from runtime.errors import DatabaseUnavailable
-from runtime.store.inputs import json_list
+from runtime.store.validation import json_list
 
 K = TypeVar("K", bound=Hashable)
 
@@ -19,7 +19,7 @@ AT_ONCE = 2
 PATIENCE = 0.1
 
 
-class Lookup(Generic[K]):
+class BatchLoader(Generic[K]):
     """Finds rows by `fetch`, which takes the keys as a JSON array; `key_of` tells which key a row answers.
 
     The database is asked after each call, never before: what a caller finds is not older than its question.

@@ -22,7 +22,7 @@ RETURN = 10.0
 PAGE = 500
 
 
-class LostTurn(Struct, frozen=True):
+class OrphanedTurn(Struct, frozen=True):
     """A turn that is to be interrupted, unless it gives a sign of life after `beat`."""
 
     key: SessionKey
@@ -30,7 +30,7 @@ class LostTurn(Struct, frozen=True):
     beat: int
 
 
-class LostTurns:
+class OrphanedTurns:
     """Remembers when each turn was first seen at its beat.
 
     `runs_here` says of a session whether this instance runs its turn, or is about to.
@@ -39,21 +39,21 @@ class LostTurns:
     def __init__(self, database: Database, runs_here: Callable[[SessionKey], bool]) -> None:
         self._database = database
         self._runs_here = runs_here
-        self._seen: dict[LostTurn, float] = {}
+        self._seen: dict[OrphanedTurn, float] = {}
 
-    async def find(self, session_db_id: int, key: SessionKey) -> tuple[LostTurn | None, bool]:
+    async def find(self, session_db_id: int, key: SessionKey) -> tuple[OrphanedTurn | None, bool]:
         """The turn of a session, where its process has died; and whether one runs at all."""
         for row in await self._database.fetch("list_turns", session_db_id, 1):
             if row["status"] == "running":
                 lives = await self._lives(key, row["instance"], {})
-                return None if lives else LostTurn(key, row["turn_id"], row["beat"]), True
+                return None if lives else OrphanedTurn(key, row["turn_id"], row["beat"]), True
         return None, False
 
-    async def find_all(self) -> list[LostTurn]:
+    async def find_all(self) -> list[OrphanedTurn]:
         """Those of all sessions; to be asked regularly, for only what is seen twice stands still."""
         now = asyncio.get_running_loop().time()
         asked: dict[str, bool] = {}
-        seen: dict[LostTurn, float] = {}
+        seen: dict[OrphanedTurn, float] = {}
         async for turn, instance in self._running():
             # A dead one's has been silent for long enough.
             lives = await self._lives(turn.key, instance, asked)
@@ -61,13 +61,13 @@ class LostTurns:
         self._seen = seen
         return [turn for turn, since in seen.items() if now - since >= LEASE]
 
-    async def _running(self) -> AsyncIterator[tuple[LostTurn, str]]:
+    async def _running(self) -> AsyncIterator[tuple[OrphanedTurn, str]]:
         after = 0
         while rows := await self._database.fetch("list_running_turns", after, PAGE):
             for row in rows:
                 after = row["id"]
                 key = SessionKey(row["owner"], row["session_id"])
-                yield LostTurn(key, row["turn_id"], row["beat"]), row["instance"]
+                yield OrphanedTurn(key, row["turn_id"], row["beat"]), row["instance"]
 
     async def _lives(self, key: SessionKey, instance: str, asked: dict[str, bool]) -> bool:
         """Whether somebody runs the turn of a session. `asked` are the instances that were looked for."""

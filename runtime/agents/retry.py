@@ -18,7 +18,7 @@ RETRY_PAUSE = 1.0
 T = TypeVar("T")
 
 
-async def insist(attempt: Callable[[], Awaitable[T]], turn_id: str) -> T:
+async def retry_until_available(attempt: Callable[[], Awaitable[T]], turn_id: str) -> T:
     """What the attempt comes to, at the first time that the database is there.
 
     Raises the last NotStored or DatabaseError, and at once what trying again would not change.

@@ -7,10 +7,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from runtime.agents.answers import HANDED_OVER, ONE_AT_A_TIME, Step, judge
 from runtime.agents.configuration import load_registry
 from runtime.agents.model import Answer, ToolCall
 from runtime.agents.registry import ApprovalPolicy, Registry
+from runtime.agents.step import HANDED_OVER, ONE_AT_A_TIME, Step, judge
 from runtime.store.turn_commands import Ending
 
 Json = Any

@@ -39,7 +39,7 @@ HOW_TO = (
 )
 
 
-class Gate:
+class Authenticator:
     """Says who asks. `open` is whether it lets in those who do not say.
 
     An open server is asked by a name of this machine alone, or by one of `hosts`.
@@ -149,7 +149,7 @@ def _is_local(host: str) -> bool:
 
 
 @asynccontextmanager
-async def open_gate(settings: Settings, tokens: Tokens) -> AsyncIterator[Gate]:
+async def open_authenticator(settings: Settings, tokens: Tokens) -> AsyncIterator[Authenticator]:
     """The gate that the settings ask for. Raises SettingsError where strangers could come in.
 
     Once a token was ever made nobody comes in without: revoking the last one opens nothing.
@@ -160,7 +160,7 @@ async def open_gate(settings: Settings, tokens: Tokens) -> AsyncIterator[Gate]:
             f"{PREFIX}HOST is {settings.host!r}, which other machines reach, and nothing says who may come "
             f"in: {HOW_TO}; or listen on 127.0.0.1"
         )
-    gate = Gate(
+    gate = Authenticator(
         tokens,
         internal_key=settings.internal_api_key,
         issuer=_issuer(settings),
@@ -187,7 +187,7 @@ def _issuer(settings: Settings) -> Issuer | None:
     return Issuer.from_settings(settings)
 
 
-async def _close_when_needed(gate: Gate, tokens: Tokens) -> None:
+async def _close_when_needed(gate: Authenticator, tokens: Tokens) -> None:
     """Close an open gate when the first token is made."""
     while gate.open:
         await asyncio.sleep(LOOK_SECONDS)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from runtime.access.shares import ClientLimits, Holding, Kind, Shares
+from runtime.access.quotas import ClientLimits, Kind, QuotaLease, Quotas
 from runtime.errors import TooManyRequests
 
 LIMITS = ClientLimits(requests=3, streams=2, bytes=100)
@@ -25,14 +25,14 @@ class Requests(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.shares = Shares(LIMITS)
-        self.ledger: dict[Holding, tuple[list[str], Counter[Kind]]] = {}
+        self.shares = Quotas(LIMITS)
+        self.ledger: dict[QuotaLease, tuple[list[str], Counter[Kind]]] = {}
 
     holdings = Bundle("holdings")
 
     @rule(target=holdings, clients=st.lists(CLIENTS, min_size=1, max_size=2, unique=True))
-    def begin(self, clients: list[str]) -> Holding:
-        holding = Holding(self.shares).__enter__()
+    def begin(self, clients: list[str]) -> QuotaLease:
+        holding = QuotaLease(self.shares).__enter__()
         self.ledger[holding] = ([], Counter(requests=1))
         for client in clients:
             had = self.held(client, "requests")
@@ -46,7 +46,7 @@ class Requests(RuleBasedStateMachine):
         return holding
 
     @rule(holding=holdings, kind=st.sampled_from(["streams", "bytes"]), amount=st.integers(1, 120))
-    def take(self, holding: Holding, kind: Kind, amount: int) -> None:
+    def take(self, holding: QuotaLease, kind: Kind, amount: int) -> None:
         clients, taken = self.ledger[holding]
         most = getattr(LIMITS, kind)
         fits = all(not (had := self.held(client, kind)) or had + amount <= most for client in clients)
@@ -59,12 +59,12 @@ class Requests(RuleBasedStateMachine):
             taken[kind] += amount
 
     @rule(holding=holdings, kind=st.sampled_from(["requests", "streams", "bytes"]))
-    def give_back(self, holding: Holding, kind: Kind) -> None:
+    def give_back(self, holding: QuotaLease, kind: Kind) -> None:
         holding.give_back(kind)
         del self.ledger[holding][1][kind]
 
     @rule(holding=consumes(holdings), error=st.sampled_from([None, ValueError, KeyboardInterrupt]))
-    def end(self, holding: Holding, error: type[BaseException] | None) -> None:
+    def end(self, holding: QuotaLease, error: type[BaseException] | None) -> None:
         holding.__exit__(error, None, None)
         del self.ledger[holding]
 
@@ -90,8 +90,8 @@ TestRequests = Requests.TestCase
 
 
 def test_what_nothing_stands_beside_always_fits():
-    shares = Shares(LIMITS)
-    with Holding(shares) as holding:
+    shares = Quotas(LIMITS)
+    with QuotaLease(shares) as holding:
         holding.join("a")
         holding.take("bytes", 10_000)
         with pytest.raises(TooManyRequests, match="bytes in hand: a client may have 100"):
@@ -100,11 +100,11 @@ def test_what_nothing_stands_beside_always_fits():
 
 
 def test_a_refusal_of_the_second_client_takes_nothing_of_the_first():
-    shares = Shares(LIMITS)
-    with Holding(shares) as busy:
+    shares = Quotas(LIMITS)
+    with QuotaLease(shares) as busy:
         busy.join("token")
         busy.take("streams", 2)
-        with Holding(shares) as other:
+        with QuotaLease(shares) as other:
             other.join("address")
             other.join("token")
             with suppress(TooManyRequests):
@@ -114,8 +114,8 @@ def test_a_refusal_of_the_second_client_takes_nothing_of_the_first():
 
 
 def test_one_client_does_not_stand_in_the_way_of_another():
-    shares = Shares(LIMITS)
-    with Holding(shares) as greedy, Holding(shares) as modest:
+    shares = Quotas(LIMITS)
+    with QuotaLease(shares) as greedy, QuotaLease(shares) as modest:
         greedy.join("a")
         greedy.take("bytes", 100)
         modest.join("b")
@@ -125,8 +125,8 @@ def test_one_client_does_not_stand_in_the_way_of_another():
 
 
 async def test_who_waits_for_room_gets_it_when_it_is_given_back():
-    shares = Shares(LIMITS)
-    with Holding(shares) as first, Holding(shares) as second, Holding(shares) as third:
+    shares = Quotas(LIMITS)
+    with QuotaLease(shares) as first, QuotaLease(shares) as second, QuotaLease(shares) as third:
         for holding in (first, second, third):
             holding.join("address")
             holding.join("token")
@@ -145,14 +145,14 @@ async def test_who_waits_for_room_gets_it_when_it_is_given_back():
         await third.wait("bytes", 100)
         with pytest.raises(TooManyRequests):
             first.take("bytes", 1)
-    with Holding(shares) as other:
+    with QuotaLease(shares) as other:
         other.join("token")
         other.take("bytes", 100)
 
 
 async def test_of_two_clients_both_must_have_room():
-    shares = Shares(LIMITS)
-    with Holding(shares) as of_token, Holding(shares) as both:
+    shares = Quotas(LIMITS)
+    with QuotaLease(shares) as of_token, QuotaLease(shares) as both:
         of_token.join("token")
         of_token.take("bytes", 60)
         both.join("address")
@@ -162,6 +162,6 @@ async def test_of_two_clients_both_must_have_room():
         waiting.cancel()
         with suppress(asyncio.CancelledError):
             await waiting
-        with Holding(shares) as other:
+        with QuotaLease(shares) as other:
             other.join("address")
             other.take("bytes", 100)

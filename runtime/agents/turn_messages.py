@@ -8,9 +8,9 @@ from msgspec import UNSET, Struct, UnsetType
 
 from runtime.errors import InvalidInput
 from runtime.models import Decision, Key, Text
-from runtime.store.inputs import JsonValue, json_type
 from runtime.store.messages import MessageBatch, new_message
 from runtime.store.turns import ToolOutput
+from runtime.store.validation import JsonValue, json_type
 
 
 class Content(MessageBatch):

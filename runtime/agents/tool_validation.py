@@ -17,7 +17,7 @@ from referencing import Registry as Documents
 from runtime.agents.model import ToolCall
 from runtime.agents.registry import Agent, Registry, Tool, matches
 from runtime.errors import InvalidInput
-from runtime.store.inputs import json_text
+from runtime.store.validation import json_text
 
 logger = logging.getLogger("agent_runtime.agents")
 
@@ -25,7 +25,7 @@ ERRORS_TOLD = 3
 LONGEST_ERROR = 300
 
 
-class CallRefused(Exception):
+class InvalidToolCall(Exception):
     """The call may not be made. The message is for the model."""
 
 
@@ -51,7 +51,7 @@ def check_arguments(registry: Registry, agent_type: str, tool_name: str, argumen
 
 def _check(agent: Agent, tool: Tool, arguments: Any) -> None:
     if not isinstance(arguments, dict):
-        raise CallRefused(f"The arguments of {tool.name} must be a JSON object.")
+        raise InvalidToolCall(f"The arguments of {tool.name} must be a JSON object.")
     _check_json(arguments)
     _check_schema(tool, arguments)
     if tool.edits:
@@ -67,7 +67,7 @@ def _find_tool(registry: Registry, agent_type: str, name: str) -> Tool:
         if name in registry.tools
         else f"There is no tool {_shorten(repr(name))}."
     )
-    raise CallRefused(f"{wrong} {_what_may_be_called(tools)}")
+    raise InvalidToolCall(f"{wrong} {_what_may_be_called(tools)}")
 
 
 def _what_may_be_called(tools: dict[str, Tool]) -> str:
@@ -82,14 +82,14 @@ def _parse(text: str) -> Any:
         return json.loads(text, object_pairs_hook=_object)
     # ValueError: also a number of more digits than Python reads. RecursionError: nested too deep.
     except (ValueError, RecursionError) as error:
-        raise CallRefused(f"The arguments are not JSON that can be read: {error}") from None
+        raise InvalidToolCall(f"The arguments are not JSON that can be read: {error}") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     # Which of the two counts would be decided anew, and otherwise, by each one who reads the text.
     if len(found) < len(pairs):
-        raise CallRefused("The arguments have an object in which a name stands twice.")
+        raise InvalidToolCall("The arguments have an object in which a name stands twice.")
     return found
 
 
@@ -98,7 +98,7 @@ def _check_json(arguments: dict[str, Any]) -> None:
     try:
         json_text(arguments)
     except InvalidInput as error:
-        raise CallRefused(f"The arguments {error.problems[0].message}") from None
+        raise InvalidToolCall(f"The arguments {error.problems[0].message}") from None
 
 
 def _check_schema(tool: Tool, arguments: dict[str, Any]) -> None:
@@ -112,20 +112,20 @@ def _check_schema(tool: Tool, arguments: dict[str, Any]) -> None:
     # A schema that refers to nothing, to what is no schema or to itself raises whatever comes of that.
     except Exception as error:
         logger.warning("the parameters of tool %r cannot be applied: %r", tool.name, error)
-        raise CallRefused(f"The arguments of {tool.name} cannot be checked; do without it.") from None
+        raise InvalidToolCall(f"The arguments of {tool.name} cannot be checked; do without it.") from None
     if wrong:
-        raise CallRefused(f"The arguments do not fit the parameters of {tool.name}: {'; '.join(wrong)}")
+        raise InvalidToolCall(f"The arguments do not fit the parameters of {tool.name}: {'; '.join(wrong)}")
 
 
 def _check_file(agent: Agent, tool: Tool, path: Any) -> None:
     if isinstance(path, str) and "\0" in path:
-        raise CallRefused(f"The argument {tool.edits!r} of {tool.name} has a NUL character in its path.")
+        raise InvalidToolCall(f"The argument {tool.edits!r} of {tool.name} has a NUL character in its path.")
     if not agent.files:
         return
     if not isinstance(path, str):
-        raise CallRefused(f"The argument {tool.edits!r} of {tool.name} must be the path of one file.")
+        raise InvalidToolCall(f"The argument {tool.edits!r} of {tool.name} must be the path of one file.")
     if not is_within(agent.files, path):
-        raise CallRefused(
+        raise InvalidToolCall(
             f"You may not change {_shorten(repr(path))}, only files whose relative path, written with '/' and"
             f" without '..', matches one of: {', '.join(agent.files)}. Hand over to another agent for others."
         )

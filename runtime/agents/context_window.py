@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from runtime.agents.chat_messages import Decisions, Message
+from runtime.agents.prompt import Decisions, Message
 from runtime.errors import HistoryTooLarge
 from runtime.models import decode_json
 from runtime.store.store import Store

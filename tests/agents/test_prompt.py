@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.agents.chat_messages import INTERRUPTED, NOT_APPROVED, Decisions, chat_messages
+from runtime.agents.prompt import INTERRUPTED, NOT_APPROVED, Decisions, chat_messages
 
 Json = Any
 

@@ -20,7 +20,7 @@ TEXT_ROW = 2000
 TEXT = "text"
 
 
-class WorkingTurn:
+class PlannedTurn:
     """The last turn of a session. `stored` is None for a new one."""
 
     def __init__(self, session_db_id: int, row: TurnRow, *, stored: TurnRow | None) -> None:
@@ -44,14 +44,14 @@ class WorkingTurn:
         """A sign of life."""
         self.change(beat=self.row.beat + 1)
 
-    def say(self, texts: Sequence[JsonText]) -> None:
+    def append_text(self, texts: Sequence[JsonText]) -> None:
         """Add pieces of text, to the last row where there is room in it."""
         for text in filter(None, texts):
             if not 0 < self.row.text_length < TEXT_ROW:
                 self._add(TEXT)
             self._extend(text)
 
-    def tell(self, event: NewEvent) -> None:
+    def append_event(self, event: NewEvent) -> None:
         """Add an event."""
         self._add(event.kind)
         self._new_events[self.row.last_event].append(event.data)

@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from runtime.agents.chat_messages import Decisions, chat_messages
-from runtime.agents.history import TOO_LONG, read_decisions, read_history
+from runtime.agents.context_window import TOO_LONG, read_decisions, read_history
+from runtime.agents.prompt import Decisions, chat_messages
 from runtime.config import Settings
 from runtime.errors import HistoryTooLarge
 from runtime.store.store import Store, open_store
-from tests.agents.test_chat_messages import call, calling, tool, user
+from tests.agents.test_prompt import call, calling, tool, user
 
 Json = Any
 

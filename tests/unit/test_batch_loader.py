@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from runtime.errors import DatabaseDamaged, DatabaseError, DatabaseUnavailable
-from runtime.store.lookups import AT_ONCE, Lookup
+from runtime.store.batch_loader import AT_ONCE, BatchLoader
 
 
 class Table:
@@ -38,11 +38,11 @@ class Table:
             self._answers[number].set_exception(error)
 
 
-def lookup_in(table: Table) -> Lookup[str]:
-    return Lookup(table.fetch, lambda row: row["key"])
+def lookup_in(table: Table) -> BatchLoader[str]:
+    return BatchLoader(table.fetch, lambda row: row["key"])
 
 
-async def asking(lookup: Lookup[str], *keys: str) -> list[asyncio.Task[Any]]:
+async def asking(lookup: BatchLoader[str], *keys: str) -> list[asyncio.Task[Any]]:
     """Callers who have asked: what can go to the database has gone."""
     tasks = [asyncio.create_task(lookup.find(key)) for key in keys]
     await settle()

@@ -12,11 +12,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from runtime.agents.calls import CallRefused, check_arguments, check_call
 from runtime.agents.configuration import load_registry
 from runtime.agents.model import ToolCall
 from runtime.agents.registry import SWITCH_AGENT, Registry, Tool
-from runtime.store.inputs import MAX_NESTING
+from runtime.agents.tool_validation import InvalidToolCall, check_arguments, check_call
+from runtime.store.validation import MAX_NESTING
 
 BUILTIN = load_registry("")
 
@@ -26,7 +26,7 @@ def check(name: str, arguments: str, agent_type: str = "coder", registry: Regist
 
 
 def refusal(name: str, arguments: str, agent_type: str = "coder", registry: Registry = BUILTIN) -> str:
-    with pytest.raises(CallRefused) as caught:
+    with pytest.raises(InvalidToolCall) as caught:
         check(name, arguments, agent_type, registry)
     return str(caught.value)
 
@@ -233,7 +233,7 @@ def test_a_path_outside_never_passes(path: str):
     registry = with_tool({}, edits="path", files=("docs/*",))
     try:
         check_arguments(registry, "ask", "t", {"path": path})
-    except CallRefused:
+    except InvalidToolCall:
         return
     # What a client on any system makes of the path lies below docs.
     for read in (path, path.replace("\\", "/")):
@@ -259,7 +259,7 @@ def test_whatever_a_model_sends_is_taken_or_refused(agent_type: str, name: str, 
     told = ""
     try:
         check_arguments(BUILTIN, agent_type, name, check(name, arguments, agent_type))
-    except CallRefused as refused:
+    except InvalidToolCall as refused:
         told = str(refused)
     # It goes to the model, as UTF-8.
     told.encode()
@@ -276,7 +276,7 @@ def test_whatever_a_model_sends_is_taken_or_refused(agent_type: str, name: str, 
     ],
 )
 def test_arguments_that_an_approver_edited_are_checked_alike(arguments: Any, words: str):
-    with pytest.raises(CallRefused) as caught:
+    with pytest.raises(InvalidToolCall) as caught:
         check_arguments(BUILTIN, "architect", "write_file", arguments)
     assert words in str(caught.value)
     check_arguments(BUILTIN, "architect", "write_file", {"path": "a.md", "content": ""})

@@ -6,31 +6,31 @@ from ipaddress import ip_network
 
 from aiohttp import web
 
-from runtime.access.gate import Gate
+from runtime.access.authentication import Authenticator
 from runtime.access.identity import Identity
-from runtime.access.shares import Holding, Shares
-from runtime.api.intake import Intake
-from runtime.api.respond import LARGE
+from runtime.access.quotas import QuotaLease, Quotas
+from runtime.api.responses import LARGE
+from runtime.api.throttle import Throttle
 from runtime.models import Scope
 
 IDENTITY = web.RequestKey("identity", Identity)
-HOLDING = web.RequestKey("holding", Holding)
+QUOTA_LEASE = web.RequestKey("holding", QuotaLease)
 
 
-class Admission:
+class Authorizer:
     """Asks the gate who asks, at the pace of the intake, and counts each request for its clients."""
 
-    def __init__(self, gate: Gate, intake: Intake, shares: Shares) -> None:
+    def __init__(self, gate: Authenticator, intake: Throttle, shares: Quotas) -> None:
         self.gate = gate
         self.shares = shares
         self._intake = intake
 
-    async def admit(self, request: web.Request, scope: Scope | None, holding: Holding) -> None:
+    async def admit(self, request: web.Request, scope: Scope | None, holding: QuotaLease) -> None:
         """Note on the request who asks, who must hold the `scope`, and what it takes of their shares.
 
         None asks nobody. Raises Unauthorized, Forbidden, TooManyRequests and what `Gate.identify` raises.
         """
-        request[HOLDING] = holding
+        request[QUOTA_LEASE] = holding
         if scope is None:
             return
         # The address first: a stranger must not make us look up tokens without end.
@@ -43,12 +43,12 @@ class Admission:
         request[IDENTITY] = identity
 
 
-ADMISSION = web.AppKey("admission", Admission)
+AUTHORIZER = web.AppKey("admission", Authorizer)
 
 
 async def is_still_admitted(request: web.Request) -> bool:
     """Whether whoever asked would be let in again now."""
-    return await request.app[ADMISSION].gate.still_admits(request[IDENTITY])
+    return await request.app[AUTHORIZER].gate.still_admits(request[IDENTITY])
 
 
 def network_of(address: str) -> str:
@@ -63,7 +63,7 @@ async def make_room(request: web.Request, size: int) -> None:
 
     A write is not refused for its reply: 429 says that nothing was done.
     """
-    holding = request[HOLDING]
+    holding = request[QUOTA_LEASE]
     if size > LARGE and holding.taken("bytes") < size:
         # Of two that wait none may hold what the other one needs. Nothing of the body is in hand any more.
         holding.give_back("bytes")

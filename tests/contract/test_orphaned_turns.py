@@ -14,7 +14,7 @@ from msgspec import structs
 from runtime.config import Settings
 from runtime.errors import TurnLost, TurnRunning
 from runtime.store.commands import SessionKey
-from runtime.store.lost_turns import LEASE
+from runtime.store.orphaned_turns import LEASE
 from runtime.store.store import Store, open_store
 from runtime.store.turn_commands import Ending, InterruptTurn, TurnWritten
 from tests.contract.delayed_database import delayed_store

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from runtime.agents.calls import CallRefused, check_call
 from runtime.agents.model import Answer, ToolCall
 from runtime.agents.registry import SWITCH_AGENT, Registry
-from runtime.store.inputs import json_text
+from runtime.agents.tool_validation import InvalidToolCall, check_call
 from runtime.store.messages import new_messages
 from runtime.store.turn_commands import Ending, NewApproval, NewEvent
 from runtime.store.turn_events import assistant_message, tool_call
+from runtime.store.validation import json_text
 
 HANDED_OVER = "The conversation is handed over to {agent}."
 ONE_AT_A_TIME = "The conversation is handed over already; it can be handed over once in an answer."
@@ -101,13 +101,13 @@ def judge(registry: Registry, agent: str, turn_id: str, answer: Answer) -> Step:
                 _hand_over(step, call, arguments)
             else:
                 step.handed.append((call, arguments))
-        except CallRefused as refusal:
+        except InvalidToolCall as refusal:
             step.results.append((call, f"Error: {refusal}", True))
     return step
 
 
 def _hand_over(step: Step, call: ToolCall, arguments: dict[str, Any]) -> None:
     if step.switch_to is not None:
-        raise CallRefused(ONE_AT_A_TIME)
+        raise InvalidToolCall(ONE_AT_A_TIME)
     step.switch_to, step.reason = arguments["agent"], arguments["reason"]
     step.results.append((call, HANDED_OVER.format(agent=step.switch_to), False))

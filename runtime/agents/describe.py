@@ -8,7 +8,7 @@ from textwrap import indent
 from runtime.agents.registry import Agent, ApprovalPolicy, Limits, Registry
 
 
-def summarize(registry: Registry) -> str:
+def describe_registry(registry: Registry) -> str:
     """Agents, tools and limits as lines of text."""
     parts = [_agent(name, agent, registry.allowed_tools(name)) for name, agent in registry.agents.items()]
     tools = "\n".join(_tools(registry))

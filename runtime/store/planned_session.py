@@ -11,12 +11,12 @@ from msgspec import Raw, structs
 from runtime.models import LEFT_OUT, AgentContext, Session
 from runtime.store.commands import Change, JsonText, NewMessage, Receipt
 from runtime.store.erasing import Portion
+from runtime.store.planned_turn import PlannedTurn
 from runtime.store.state import ApprovalRow, Details, Head, MessageColumns, bytes_of, decode_optional
 from runtime.store.statements import Rows
-from runtime.store.working_turn import WorkingTurn
 
 
-class WorkingSession:
+class PlannedSession:
     """A session as the commands planned so far leave it. `base` is what is stored, None for a new one."""
 
     def __init__(self, head: Head, details: Details | None, *, base: Head | None) -> None:
@@ -41,7 +41,7 @@ class WorkingSession:
         self.approvals: dict[str, ApprovalRow] = {}
         self.stored_approvals: dict[str, ApprovalRow] = {}
         self.deleted_approvals: set[str] = set()
-        self.turns: list[WorkingTurn] = []
+        self.turns: list[PlannedTurn] = []
         self.changed: set[Change] = set()
         self._last_encoded: tuple[JsonText, Raw] = ("", LEFT_OUT)
 

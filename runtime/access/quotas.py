@@ -27,7 +27,7 @@ class ClientLimits(Struct, frozen=True):
     bytes: int
 
 
-class Shares:
+class Quotas:
     """What every client has in hand."""
 
     def __init__(self, limits: ClientLimits) -> None:
@@ -68,12 +68,12 @@ class Shares:
             del self._held[client, kind]
 
 
-class Holding:
+class QuotaLease:
     """What one request takes of the shares of its clients; given back when a `with` over it ends."""
 
     __slots__ = ("_clients", "_shares", "_taken")
 
-    def __init__(self, shares: Shares) -> None:
+    def __init__(self, shares: Quotas) -> None:
         self._shares = shares
         self._clients: list[str] = []
         self._taken: dict[Kind, int] = {"requests": 1}

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.agents.event_stream import EventStreamParser
-from runtime.agents.fragments import MAX_CALLS, MAX_CHARACTERS, Fragments, decode_chunk
 from runtime.agents.model import Answer, ToolCall
+from runtime.agents.stream_assembler import MAX_CALLS, MAX_CHARACTERS, Fragments, decode_chunk
 from runtime.errors import ModelGarbled
 from tests.model_server import end, fragments, text
 
