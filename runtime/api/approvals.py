@@ -162,8 +162,14 @@ APPROVALS = "/sessions/{session_id}/approvals"
 
 ROUTES = (
     Route("POST", APPROVALS, create_approval, {201: Approval}, errors=(ApprovalExists,), writes=True),
-    Route("GET", APPROVALS, list_approvals, {200: Approvals}),
-    Route("GET", "/sessions/{session_id}/pending-approvals", list_pending_approvals, {200: PendingApprovals}),
+    Route("GET", APPROVALS, list_approvals, {200: Approvals}, errors=(ApprovalNotFound,)),
+    Route(
+        "GET",
+        "/sessions/{session_id}/pending-approvals",
+        list_pending_approvals,
+        {200: PendingApprovals},
+        errors=(ApprovalNotFound,),
+    ),
     Route(
         "POST",
         APPROVALS + "/{call_id}/decision",

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from runtime.db.database import Database, Row
-from runtime.errors import InvalidInput, SessionNotFound
+from runtime.errors import ApprovalNotFound, InvalidInput, SessionNotFound
 from runtime.metrics import Metrics
 from runtime.models import (
     MAX_SEQ,
@@ -237,7 +237,7 @@ class Reader:
     ) -> ApprovalList:
         """A page of a session's approvals, oldest first, as they stand now: behind the one for a call.
 
-        Raises SessionNotFound, and InvalidInput where there is none to go on behind.
+        Raises SessionNotFound, and ApprovalNotFound where there is none to go on behind.
         """
         head = await self.get_head(key)
         now = self._clock()
@@ -259,7 +259,7 @@ class Reader:
             return BEGINNING_OF_TIME, ""
         for row in await self._database.fetch("find_approval_time", head.id, call_id):
             return row["created_at"], call_id
-        raise InvalidInput("after", "must be the call of an approval of this session: begin anew")
+        raise ApprovalNotFound(head.key.session_id, call_id)
 
     async def find_approval(self, key: SessionKey, call_id: str) -> Approval | None:
         """The approval for a call, as it stands now. Raises SessionNotFound."""

@@ -76,7 +76,7 @@ TROUBLES = (
     Trouble("syncs of the file fail", (f"sync db {errno.EIO} FIRST 3",), (2, 2)),
     Trouble("a write to the WAL fails", (f"write wal {errno.EIO} FIRST 1",), (100, 1000)),
     Trouble("the disk is full for the WAL", (f"write wal {errno.ENOSPC} FIRST 5",), (100, 1000)),
-    Trouble("the disk is full for the file", (f"write db {errno.ENOSPC} FIRST 2",), (2, 60)),
+    Trouble("the disk is full for the file", (f"write db {errno.ENOSPC} FIRST 2",), (2, 12)),
     # It grows by eight writes at a time: at the start, and then in a COMMIT, after its sync.
     Trouble("the disk is full for the WAL-index", (f"write shm {errno.ENOSPC} FIRST 4",), (9, 9), True),
     Trouble("killed while syncs of the WAL fail", (f"sync wal {errno.EIO} FIRST 100000", "")),

@@ -1,7 +1,7 @@
 """The schema changes under servers that work: up from the previous release's, back, and up again.
 
-The last migration is the one that the previous release does not have. No request fails that a repeat does not
-heal, and nothing is lost, doubled or changed.
+The last two migrations are those that the previous release does not have. No request fails that a repeat does
+not heal, and nothing is lost, doubled or changed.
 """
 
 from __future__ import annotations
@@ -82,10 +82,10 @@ async def converse(url: str, seed: int) -> tuple[Load, Stored]:
 
 async def test_the_previous_schema_with_data_comes_up_and_back_unchanged(database_url: str, seed: int):
     load, before = await converse(database_url, seed)
-    assert "rolled back: 0004" in migrate(database_url, "--rollback", "1")
-    assert "pending: 0004" in run_command("migrate", "--check", env={"DB_URL": database_url}).stdout
+    assert "rolled back: 0005" in migrate(database_url, "--rollback", "2")
+    assert "pending: 0005" in run_command("migrate", "--check", env={"DB_URL": database_url}).stdout
     assert read_database(database_url) == before
-    assert "applied: 0004" in migrate(database_url)
+    assert "applied: 0006" in migrate(database_url)
     assert read_database(database_url) == before
     assert not check(load.journal, before) + find_damage(database_url)
 
@@ -103,10 +103,10 @@ async def test_stopped_upgraded_and_started_again_under_load(
                 await go_on(load)
                 server.target.move("")
                 assert await server.stop() == 0
-                await asyncio.to_thread(migrate, database_url, "--rollback", "1")
+                await asyncio.to_thread(migrate, database_url, "--rollback", "2")
                 began = time.monotonic()
                 await server.start()
-                assert "applied migration 0004" in server.process.log
+                assert "applied migration 0006" in server.process.log
                 pauses.append(time.monotonic() - began + await go_on(load))
         assert await server.stop() == 0
     assess(load, database_url, report, pauses)
@@ -126,9 +126,9 @@ async def test_instances_outlive_a_rollback_and_the_upgrade_after_it(
                 await go_on(load)
                 # Who asks it now is told that nobody listens, and asks the other one next.
                 assert await leaving.stop() == 0
-                await asyncio.to_thread(migrate, postgres_url, "--rollback", "1")
+                await asyncio.to_thread(migrate, postgres_url, "--rollback", "2")
                 await leaving.start()
-                assert "applied migration 0004" in leaving.process.log
+                assert "applied migration 0006" in leaving.process.log
                 pauses.append(await go_on(load))
         assert await a.stop() == 0
         assert await b.stop() == 0
