@@ -17,7 +17,8 @@ from msgspec import Meta
 from runtime import __version__
 from runtime.access import token_commands
 from runtime.config import Settings
-from runtime.db.database import Database, MigrateMode, open_database
+from runtime.db.connect import open_database
+from runtime.db.database import Database, MigrateMode
 from runtime.errors import DatabaseError, FileDamaged, MigrationError, RequestError, StartupError
 from runtime.logs import configure_logging
 

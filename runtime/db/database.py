@@ -6,7 +6,6 @@ know, comes out of it as 0 or 1. A list goes in as the text of a JSON array.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -15,9 +14,7 @@ from typing import Any, Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
 from runtime.config import redact_url
-from runtime.errors import DatabaseInUse, SettingsError
-
-logger = logging.getLogger("agent_runtime.db")
+from runtime.errors import SettingsError
 
 Dialect = Literal["sqlite", "postgres"]
 MigrateMode = Literal["auto", "check"]
@@ -153,64 +150,3 @@ def _postgres_dsn(dsn: str) -> str:
             "and is the password percent-encoded?"
         ) from None
     return dsn
-
-
-async def open_database(
-    url: str,
-    *,
-    migrate: MigrateMode = "auto",
-    pool_min: int = 2,
-    pool_max: int = 10,
-    pool_timeout: float = 5.0,
-    command_timeout: float = 30.0,
-    slow_query_ms: float = 100.0,
-    beside_owner: bool = False,
-) -> Database:
-    """Open the database at `url`, migrated or, with `check`, found to need no migration.
-
-    Times are seconds but for `slow_query_ms`. With `beside_owner` a SQLite file is opened also while another
-    process owns it: for a short look, or a write to what no process keeps in memory (W13). Raises
-    StartupError and the kinds of it, each one line.
-    """
-    parsed = DatabaseUrl.parse(url)
-    limits = Limits(pool_min, pool_max, pool_timeout, command_timeout, slow_query_ms)
-    if parsed.dialect == "postgres":
-        database = await _open_postgres(parsed, limits, migrate)
-    else:
-        database = await _open_sqlite(parsed, limits, migrate, beside_owner)
-    logger.info("opened %s", parsed)
-    return database
-
-
-# A driver is imported where it is used: importing is most of the time that it takes to start.
-
-
-async def _open_postgres(url: DatabaseUrl, limits: Limits, migrate: MigrateMode) -> Database:
-    from runtime.db.migrate import prepare_schema
-    from runtime.db.postgres import PostgresDatabase
-
-    await prepare_schema(url, migrate)
-    return await PostgresDatabase.open(url, limits)
-
-
-async def _open_sqlite(
-    url: DatabaseUrl, limits: Limits, migrate: MigrateMode, beside_owner: bool
-) -> Database:
-    from runtime.db.migrate import prepare_schema
-    from runtime.db.sqlite import SqliteDatabase
-    from runtime.db.sqlite_integrity import own_file
-
-    try:
-        lock = own_file(Path(url.address))
-    except DatabaseInUse:
-        if not beside_owner:
-            raise
-        # The owner has migrated it.
-        await prepare_schema(url, "check")
-        return await SqliteDatabase.open(url, limits, None)
-    try:
-        await prepare_schema(url, migrate)
-        return await SqliteDatabase.open(url, limits, lock)
-    except BaseException:
-        lock.release()
-        raise

@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 
 from runtime.config import Settings
-from runtime.db.database import Database, open_database
+from runtime.db.connect import open_database
+from runtime.db.database import Database
 from runtime.errors import DatabaseError
 from runtime.metrics import Metrics
 from runtime.models import utc_now

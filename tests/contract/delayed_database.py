@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 from runtime.config import Settings
-from runtime.db.database import Database, Row, open_database
+from runtime.db.connect import open_database
+from runtime.db.database import Database, Row
 from runtime.metrics import Metrics
 from runtime.store.store import Store
 

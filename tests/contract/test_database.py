@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from runtime.db.database import Database, open_database
+from runtime.db.connect import open_database
+from runtime.db.database import Database
 from runtime.errors import (
     DatabaseConflict,
     DatabaseError,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from runtime.config import Settings
-from runtime.db.database import open_database
+from runtime.db.connect import open_database
 from runtime.errors import SessionNotFound
 from runtime.metrics import Metrics
 from runtime.store import eraser, erasing_loader

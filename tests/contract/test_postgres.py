@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 import psycopg
 import pytest
 
-from runtime.db.database import Database, DatabaseUrl, open_database
+from runtime.db.connect import open_database
+from runtime.db.database import Database, DatabaseUrl
 from runtime.db.migrate import _yoyo
 from runtime.errors import CommitUnknown, DatabaseUnavailable
 from runtime.metrics import Metrics

@@ -12,7 +12,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from runtime.db.database import Database, open_database
+from runtime.db.connect import open_database
+from runtime.db.database import Database
 from runtime.errors import DatabaseUnavailable, InvalidInput, TokenNotFound
 from runtime.models import Token
 from runtime.store.tokens import Tokens, id_in

@@ -17,7 +17,8 @@ from pathlib import Path
 from random import Random
 
 from runtime.db import sqlite, sqlite_wal
-from runtime.db.database import Database, open_database
+from runtime.db.connect import open_database
+from runtime.db.database import Database
 from tests.contract.database_rows import insert_session, message_row
 from tests.server_process import SOURCES
 

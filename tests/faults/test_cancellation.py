@@ -14,7 +14,8 @@ import psycopg
 import pytest
 
 from runtime.config import Settings
-from runtime.db.database import Database, open_database
+from runtime.db.connect import open_database
+from runtime.db.database import Database
 from runtime.db.uncancellable import finish
 from runtime.errors import DeadlinePassed, RequestError, SessionNotFound, ShuttingDown, Unconfirmed
 from runtime.store.commands import Appended, Outcome

@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 
 from runtime.config import Settings
-from runtime.db.database import Database, Transaction, open_database
+from runtime.db.connect import open_database
+from runtime.db.database import Database, Transaction
 from runtime.errors import RefusedByDatabase
 from runtime.metrics import Metrics
 from runtime.store.commands import Appended

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from runtime.db.database import open_database
+from runtime.db.connect import open_database
 from runtime.models import utc_now
 from runtime.store.tokens import Tokens
 from tests.access_server import bearer

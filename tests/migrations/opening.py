@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 from runtime.db import migrate
-from runtime.db.database import open_database
+from runtime.db.connect import open_database
 
 STEPS = 1000
 

@@ -15,7 +15,7 @@ import pytest
 import sqlparse
 
 from runtime.db import migrate
-from runtime.db.database import open_database
+from runtime.db.connect import open_database
 from runtime.db.migrate import (
     apply_migrations,
     list_migrations,
@@ -118,7 +118,7 @@ async def test_start_up_says_what_it_migrated(empty_database_url: str, caplog: p
 
 def test_a_current_database_is_opened_without_yoyo(database_url: str):
     program = (
-        "import asyncio, sys\nfrom runtime.db.database import open_database\n"
+        "import asyncio, sys\nfrom runtime.db.connect import open_database\n"
         "async def main():\n    await (await open_database(sys.argv[1])).close()\n"
         "asyncio.run(main())\nassert 'yoyo' not in sys.modules, 'yoyo was imported'\n"
     )

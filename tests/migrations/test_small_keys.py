@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from runtime.db import migrate
-from runtime.db.database import open_database
+from runtime.db.connect import open_database
 from runtime.db.migrate import apply_migrations, rollback_migrations
 from tests.contract.filling import filling
 from tests.migrations.catalogue import query, read_catalogue, sqlite_path

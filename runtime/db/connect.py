@@ -1,0 +1,71 @@
+"""Opens the database that a URL names, migrated."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from runtime.db.database import Database, DatabaseUrl, Limits, MigrateMode
+from runtime.db.migrate import prepare_schema
+from runtime.errors import DatabaseInUse
+
+logger = logging.getLogger("agent_runtime.db")
+
+
+async def open_database(
+    url: str,
+    *,
+    migrate: MigrateMode = "auto",
+    pool_min: int = 2,
+    pool_max: int = 10,
+    pool_timeout: float = 5.0,
+    command_timeout: float = 30.0,
+    slow_query_ms: float = 100.0,
+    beside_owner: bool = False,
+) -> Database:
+    """Open the database at `url`, migrated or, with `check`, found to need no migration.
+
+    Times are seconds but for `slow_query_ms`. With `beside_owner` a SQLite file is opened also while another
+    process owns it: for a short look, or a write to what no process keeps in memory (W13). Raises
+    StartupError and the kinds of it, each one line.
+    """
+    parsed = DatabaseUrl.parse(url)
+    limits = Limits(pool_min, pool_max, pool_timeout, command_timeout, slow_query_ms)
+    if parsed.dialect == "postgres":
+        database = await _open_postgres(parsed, limits, migrate)
+    else:
+        database = await _open_sqlite(parsed, limits, migrate, beside_owner)
+    logger.info("opened %s", parsed)
+    return database
+
+
+# A driver is imported where it is used: importing is most of the time that it takes to start.
+
+
+async def _open_postgres(url: DatabaseUrl, limits: Limits, migrate: MigrateMode) -> Database:
+    from runtime.db.postgres import PostgresDatabase
+
+    await prepare_schema(url, migrate)
+    return await PostgresDatabase.open(url, limits)
+
+
+async def _open_sqlite(
+    url: DatabaseUrl, limits: Limits, migrate: MigrateMode, beside_owner: bool
+) -> Database:
+    from runtime.db.sqlite import SqliteDatabase
+    from runtime.db.sqlite_integrity import own_file
+
+    try:
+        lock = own_file(Path(url.address))
+    except DatabaseInUse:
+        if not beside_owner:
+            raise
+        # The owner has migrated it.
+        await prepare_schema(url, "check")
+        return await SqliteDatabase.open(url, limits, None)
+    try:
+        await prepare_schema(url, migrate)
+        return await SqliteDatabase.open(url, limits, lock)
+    except BaseException:
+        lock.release()
+        raise
