@@ -263,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"agent-runtime: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # Whoever reads the output has seen enough; what is left of it would be flushed at the exit.
+        # The reader of the output has closed it; the rest would be flushed at the exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:

@@ -348,7 +348,7 @@ class DataRefused(DatabaseError):
 
 
 class TurnFailed(AgentRuntimeError):
-    """A turn came to its end before its answer. The message says why, to whoever reads its events."""
+    """A turn ended before its answer. The message gives the reason to the readers of its events."""
 
     code = "turn_failed"
 

@@ -46,7 +46,7 @@ EncodedObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"}
 decode_json = msgspec.json.Decoder(float_hook=float).decode
 
 
-# Stands for a text that a reply does not carry because it is large: whoever needs it reads it.
+# Stands for a text that a reply does not carry because it is large: it is read where it is needed.
 LEFT_OUT = msgspec.Raw(b"")
 
 

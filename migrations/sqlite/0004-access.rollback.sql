@@ -1,3 +1,3 @@
--- Forgets the tokens: whoever came in by one needs another.
+-- Drops the tokens: their holders need new ones.
 
 DROP TABLE IF EXISTS tokens;

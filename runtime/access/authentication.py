@@ -1,6 +1,6 @@
-"""Lets those in who are known: by a token of ours, a JWT of the issuer, or the internal key.
+"""Authenticates callers: by a token of ours, a JWT of the issuer, or the internal key.
 
-A server on loopback with none of these is open: whoever asks is the owner "", who may do everything.
+A server on loopback with none of these is open: every caller is the owner "" and may do everything.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ async def open_authenticator(settings: Settings, tokens: Tokens) -> AsyncIterato
     if configured:
         yield gate
         return
-    logger.warning("open: whoever reaches this machine's loopback may do everything; to close it, %s", HOW_TO)
+    logger.warning("open: every client on this machine's loopback may do everything; to close it, %s", HOW_TO)
     closing = asyncio.create_task(_close_when_needed(gate, tokens))
     try:
         yield gate

@@ -14,7 +14,7 @@ SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
 
 
 class Identity(Struct, frozen=True):
-    """Whoever asks, as far as it was proven.
+    """The caller of a request, as authenticated.
 
     `client` is who its requests are counted for, empty for those known by their address alone; `token_id`
     is the token that proved it, if one did; after `expires_at` it is proven no more.
@@ -33,5 +33,5 @@ class Identity(Struct, frozen=True):
             raise Forbidden(f"this needs the scope {scope}; yours is {held}", scope)
 
 
-# Whoever asks a server that is open.
+# The caller of an open server.
 ANYBODY = Identity()

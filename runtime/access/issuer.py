@@ -22,7 +22,7 @@ from runtime.models import Key, Scope
 
 logger = logging.getLogger("agent_runtime.access")
 
-# Asymmetric ones only: with a symmetric one whoever can check a token can make one.
+# Asymmetric ones only: with a symmetric key, every verifier could make tokens.
 ALGORITHMS = [f"{family}{bits}" for family in ("RS", "PS", "ES") for bits in (256, 384, 512)] + ["EdDSA"]
 # Seconds: how far clocks may be apart, how long keys are good, how soon they are asked for again at the
 # most (a stranger's key id must not make us ask), how long the issuer may take to answer, and how long
@@ -94,7 +94,7 @@ class Issuer:
     async def _refresh(self, patience: float | None) -> None:
         """Ask for the keys, unless that was done a moment ago, and wait for the answer so many seconds.
 
-        In a task of its own: whoever is cancelled takes the keys from nobody else.
+        In a task of its own: the cancellation of one caller does not take the keys from the others.
         """
         now = self._clock()
         if self._tried_at is None or now - self._tried_at >= PAUSE_SECONDS:

@@ -84,7 +84,7 @@ class ChatCompletions:
         self._http: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
-        """Close the connections. Whoever still asks has to be cancelled before, or waits for ever."""
+        """Close the connections. Cancel requests in progress first: they would wait for ever."""
         if self._http is not None:
             await self._http.close()
 

@@ -75,7 +75,7 @@ class Engine:
         """Begin a turn; it goes on by itself. Raises what `Store.start_turn` raises, and InvalidInput."""
         if self._closing:
             raise ShuttingDown("the server is stopping and starts no more turns")
-        # W10: a turn that is stored is run, also when whoever asked for it has gone away meanwhile.
+        # W10: a turn that is stored is run, also when its client has disconnected meanwhile.
         return await unbroken(self._begin(session_id, message, options))
 
     async def _begin(self, session_id: str, message: TurnMessage, options: WriteOptions) -> TurnWritten:

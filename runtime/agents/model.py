@@ -1,4 +1,4 @@
-"""What the runtime asks of a language model, whoever speaks for it."""
+"""The interface of a language model: what the runtime sends it and what it answers."""
 
 from __future__ import annotations
 

@@ -201,7 +201,8 @@ class TurnRun:
             logger.warning("turn %s cannot be carried on: %s", self._turn.turn_id, error)
             return None
         if isinstance(error, TurnFailed | RequestError):
-            # What the model's server said is for whoever reads the events: it may repeat the conversation.
+            # The error text of the model's server goes to the readers of the events, not to the log: it may
+            # repeat the conversation.
             logger.warning("turn %s failed: %s", self._turn.turn_id, error.code)
             return Ending("failed", json_text(str(error)), error.code)
         logger.error("turn %s failed", self._turn.turn_id, exc_info=error)

@@ -47,7 +47,7 @@ AUTHORIZER = web.AppKey("admission", Authorizer)
 
 
 async def is_still_admitted(request: web.Request) -> bool:
-    """Whether whoever asked would be let in again now."""
+    """Whether the caller would be admitted again now."""
     return await request.app[AUTHORIZER].gate.still_admits(request[IDENTITY])
 
 

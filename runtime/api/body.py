@@ -36,7 +36,7 @@ async def read_body(request: web.Request, wanted: type[T], *, required: bool) ->
 
 
 async def _read(request: web.Request) -> bytes:
-    """The body: in time, within its bound, and within the shares of whoever sends it."""
+    """Read the body within its time, its size bound and the sender's quotas."""
     if request.content_length is not None and request.content_length > request.client_max_size:
         raise _too_large(request.client_max_size)
     try:
@@ -61,7 +61,7 @@ async def _gather(request: web.Request) -> bytes:
 
 
 def _taken(request: web.Request, part: bytes, before: int) -> bytes:
-    """A part of the body, counted for whoever sends it; so much came before it."""
+    """Count a part of the body against the sender's quotas; `before` bytes preceded it."""
     if before + len(part) > request.client_max_size:
         raise _too_large(request.client_max_size)
     request[QUOTA_LEASE].take("bytes", len(part))

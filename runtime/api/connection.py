@@ -29,7 +29,7 @@ IDLE_SECONDS = 75.0
 LINGER_SECONDS = 10.0
 # What the head of a request may have, in bytes. aiohttp bounds its lines alone, and takes a megabyte of them.
 MAX_HEAD = 64 * 1024
-# How often it is looked whether readers have stalled while they are borne with.
+# How many times a stalled reader is checked before it is disconnected.
 LOOKS = 4
 # Of what could not be parsed no more is told than this.
 MAX_DETAIL = 200

@@ -90,7 +90,7 @@ class Route(Struct, frozen=True):
 
     @property
     def scope(self) -> Scope | None:
-        """What whoever asks must hold; None where nobody is asked."""
+        """The scope that a caller needs; None for a public route."""
         if self.public:
             return None
         return "admin" if self.admin else "read" if self.method == "GET" else "write"

@@ -20,7 +20,7 @@ MOST_WAITING = 12_500
 
 
 class Throttle:
-    """Whoever comes when a turn is full waits for one of the next, in order, for `patience` seconds."""
+    """A request that finds the loop's turn full waits for a later one, in order, for `patience` seconds."""
 
     def __init__(self, patience: float) -> None:
         self._patience = patience

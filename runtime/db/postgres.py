@@ -272,7 +272,7 @@ class PostgresDatabase:
                 statement, *parameters
             )
         except (DatabaseUnavailable, asyncio.CancelledError):
-            # Nobody waits any more for an answer that may never come, as asyncpg would before the next use.
+            # asyncpg would wait for this answer, which may never come, before the next use of the connection.
             with suppress(asyncpg.InterfaceError):  # It is given back already where the pool has closed.
                 connection.terminate()
             raise
@@ -376,7 +376,7 @@ class PostgresDatabase:
 
     async def _roll_back(self, connection: Any, cause: BaseException) -> None:
         if isinstance(cause, asyncio.CancelledError):
-            # W11: whoever cancels has no time left to wait for a server that may not answer.
+            # W11: a cancelled shutdown has no time left to wait for a server that may not answer.
             connection.terminate()
             return
         if isinstance(cause.__cause__, asyncpg.ReadOnlySQLTransactionError):

@@ -39,7 +39,7 @@ _decode_notification = msgspec.json.Decoder(tuple[str, list[Changed] | None]).de
 
 
 class TurnListener(Protocol):
-    """Whoever wants to hear of the turns of a session."""
+    """A subscriber to the turns of a session."""
 
     def on_change(self, what: Collection[str], pieces: Sequence[TurnPiece] | None) -> None:
         """Something has changed, and the turns came to this; None: that is to be read."""
@@ -198,7 +198,7 @@ class Follower:
         try:
             return await self._read()
         except BaseException:
-            # Cancelled, or refused by the database: whoever asks again reads again.
+            # Cancelled, or refused by the database: the next call reads again.
             self.poll()
             raise
 

@@ -95,7 +95,7 @@ class WriteQueue:
         return pending.future
 
     def accept(self, request: Request) -> None:
-        """Queue a request that nobody waits for, to be flushed in its time (W5). Raises Overloaded."""
+        """Queue a request without a waiting caller, for the next flush (W5). Raises Overloaded."""
         loop = asyncio.get_running_loop()
         pending = self._add(request, loop.time(), None)
         self._accepted[request.key] = self._last_accepted = pending

@@ -72,7 +72,7 @@ def shared_heads(database: Database) -> Heads:
 
 
 class Reader:
-    """Reads what is stored. Knows nothing of writes that wait: whoever reads waits for those first."""
+    """Reads what is stored. Callers wait for pending writes first: this class does not know of them."""
 
     def __init__(
         self,

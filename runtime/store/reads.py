@@ -1,4 +1,4 @@
-"""The face of the store, its reading half."""
+"""Public facade of the store: its reading methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The face of the store: what everything above it calls."""
+"""Public facade of the store."""
 
 from __future__ import annotations
 

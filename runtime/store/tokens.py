@@ -21,7 +21,7 @@ from runtime.models import Scope, Token
 from runtime.store.batch_loader import BatchLoader
 from runtime.store.validation import check_key
 
-# A token reads art_<id>_<secret>: whoever finds one somewhere sees what it is, and can name it by its id.
+# A token reads art_<id>_<secret>: a leaked one can be recognised, and revoked by its id.
 MARK = "art"
 FORM = re.compile(f"{MARK}_([0-9a-f]+)_[0-9a-f]+")
 # Bytes of chance. The id need not be secret, only single.

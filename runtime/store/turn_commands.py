@@ -85,7 +85,7 @@ class AdvanceTurn(Command, frozen=True):
 
 
 class StopTurn(Command, frozen=True):
-    """Ask whoever runs a turn to stop it; one that has ended stays as it is."""
+    """Ask the instance that runs a turn to stop it; a turn that has ended stays as it is."""
 
     turn_id: str
 
@@ -100,8 +100,8 @@ class InterruptTurn(Command, frozen=True):
 class TurnWritten(Outcome, frozen=True):
     """The turn as the write left it, the `n`-th of the session with this db id.
 
-    `stop_requested`: whoever runs it shall stop; `beat` counts its signs of life; `beginning` are the first
-    events of one that was started, for whoever follows it at once.
+    `stop_requested`: its instance is to stop it; `beat` counts its signs of life; `beginning` are the first
+    events of one that was started, for a follower that joins at once.
     """
 
     turn: Turn

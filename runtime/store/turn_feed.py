@@ -116,7 +116,7 @@ class TurnFollower:
         try:
             return await self._read()
         except BaseException:
-            # Cancelled, or refused by the database: whoever asks again reads again.
+            # Cancelled, or refused by the database: the next call reads again.
             self._fall_behind()
             raise
 

@@ -1,4 +1,4 @@
-"""The face of the store, its part for turns: what runs them calls it, and who follows them."""
+"""Public facade of the store: its methods for running and following turns."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class Turns(Writes, Reads):
             command = InterruptTurn(lost.key, lost.turn_id, lost.beat)
             turn = (await self._write(command, TurnWritten, {})).turn
         except RequestError:
-            # Another instance, or whoever deleted the session, was quicker; or the turn goes on.
+            # Another instance or a deletion of the session was quicker, or the turn goes on.
             return False
         self._metrics.turn_ended(turn)
         return True

@@ -180,7 +180,7 @@ class Writer:
         await self._retire()
 
     async def _store(self, batch: Sequence[Pending]) -> None:
-        """Try until the batch is stored, refused, or nobody waits for it any more (W8)."""
+        """Try until the batch is stored or refused, or all of its deadlines have passed (W8)."""
         pauses, conflicts, failures = _pauses(), 0, 0
         while wanted := self._still_wanted(batch):
             try:

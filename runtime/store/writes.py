@@ -1,4 +1,4 @@
-"""The face of the store, its writing half: what was asked becomes a command for the writer."""
+"""Public facade of the store: its writing methods, which hand commands to the writer."""
 
 from __future__ import annotations
 

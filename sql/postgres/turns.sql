@@ -50,7 +50,7 @@ SELECT agent
  LIMIT 1;
 
 -- name: list_running_turns(after_id, limit)
--- A page of the turns that run, of all sessions, for whoever looks after those whose process has died.
+-- A page of the turns that run, of all sessions, to find those whose process has died.
 SELECT s.id, s.owner, s.session_id, t.turn_id, t.instance, t.beat
   FROM turns AS t
   JOIN sessions AS s ON s.id = t.session_db_id

@@ -1,5 +1,5 @@
 -- The tool calls that wait, or waited, for a person. One that nobody decided stays 'pending' here
--- also when its time has passed: whoever reads it looks at expires_at.
+-- also when its time has passed: readers compare expires_at.
 
 -- name: insert_approval(session_db_id, call_id, tool_name, arguments, reason, status, created_at, expires_at, decided_at, modified_arguments, feedback, size)
 INSERT INTO pending_approvals (session_db_id, call_id, tool_name, arguments, reason, status,
