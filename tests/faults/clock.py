@@ -11,7 +11,7 @@ import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from runtime import __main__, app
+from runtime import app, cli
 from runtime.models import utc_now
 
 
@@ -47,7 +47,7 @@ def read_clock(file: Path) -> datetime:
 def main(file: Path, arguments: list[str]) -> int:
     """Serve; the exit status."""
     app.serve = functools.partial(app.serve, clock=functools.partial(read_clock, file))
-    return __main__.main(arguments)
+    return cli.main(arguments)
 
 
 if __name__ == "__main__":

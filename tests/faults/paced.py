@@ -10,7 +10,7 @@ import sys
 
 from msgspec.structs import force_setattr
 
-from runtime import __main__
+from runtime import cli
 from runtime.api.routes import DEFAULT_STREAM_TIMEOUTS
 from runtime.db import listener
 
@@ -32,7 +32,7 @@ def main(heartbeat: float, patience: float, scale: float) -> int:
     force_setattr(DEFAULT_STREAM_TIMEOUTS, "patience", patience)
     listener.HEARTBEAT_SECONDS *= scale
     listener.HEARTBEAT_TIMEOUT *= scale
-    return __main__.main(sys.argv[4:])
+    return cli.main(sys.argv[4:])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
-from runtime import __main__ as program
+from runtime import cli as program
 from runtime.db.database import Transaction
 from runtime.errors import DatabaseUnavailable
 from runtime.store import plan as planning

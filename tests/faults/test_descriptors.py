@@ -25,7 +25,7 @@ from tests.server_process import SERVE
 ON_ASYNCIO = """
 import sys
 sys.modules["uvloop"] = None
-from runtime.__main__ import main
+from runtime.cli import main
 sys.exit(main(["serve"]))
 """
 LOOPS = {"usual": SERVE, "asyncio": (sys.executable, "-c", ON_ASYNCIO)}

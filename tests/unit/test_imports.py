@@ -25,7 +25,8 @@ ALLOWED = {
     "agents": GROUND | {"store", "agents"},
     "api": GROUND | {"store", "access", "agents", "api", ""},
     "app": GROUND | {"store", "access", "agents", "api", ""},
-    "__main__": GROUND | {"db", "store", "access", "agents", "app", ""},
+    "cli": GROUND | {"db", "store", "access", "agents", "app", "cli", ""},
+    "__main__": {"cli"},
     "": GROUND | {"store"},
 }
 

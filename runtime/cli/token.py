@@ -1,31 +1,36 @@
-"""What `agent-runtime token` can be asked."""
+"""Makes, lists and revokes tokens."""
 
 from __future__ import annotations
 
 import argparse
 import re
+import sys
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, get_args
 
-from runtime.errors import TokenNotShown
+from runtime.cli.database import opened
+from runtime.config import Settings
+from runtime.errors import RequestError, TokenNotShown
 from runtime.models import Scope, Token, utc_now
 
 if TYPE_CHECKING:
     from runtime.store.tokens import Tokens
+
+HELP = "make, list or revoke the tokens that programs sign in with"
 
 LIFETIME = re.compile(r"([1-9][0-9]{0,8})([smhdw])")
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 COLUMNS = ("id", "name", "owner", "scope", "created", "expires", "state")
 
 
-def add_to(parser: argparse.ArgumentParser) -> None:
-    """Let the parser of `token` know what it can be asked."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the three actions."""
     parser.set_defaults(migrates=False)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     _add_create(actions.add_parser("create", help="make a token and print it, once, on the last line"))
     listing = actions.add_parser("list", help="print every token but for what proves it")
     listing.set_defaults(action=list_tokens)
-    revoke = actions.add_parser("revoke", help="let a token in no more, from now on and on every server")
+    revoke = actions.add_parser("revoke", help="invalidate a token, at once and on every server")
     which = revoke.add_mutually_exclusive_group(required=True)
     # Suppressed: the default of an argument that is not there would take the place of what --name says.
     which.add_argument(
@@ -66,6 +71,21 @@ def _lifetime(text: str) -> timedelta:
         raise argparse.ArgumentTypeError(f"{text!r} is longer than any time can be") from None
 
 
+async def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Make, list or revoke tokens."""
+    from runtime.store.tokens import Tokens
+
+    # Also beside a running server: it looks a token up each time.
+    migrate = settings.migrate if options.migrates else "check"
+    async with opened(settings, migrate=migrate, beside_owner=True) as database:
+        try:
+            await options.action(Tokens(database, utc_now), options)
+        except RequestError as error:
+            print(f"agent-runtime: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
 async def create_token(tokens: Tokens, options: argparse.Namespace) -> None:
     """Make a token. What proves it stands alone on the last line."""
     token, text = await tokens.create(
@@ -92,7 +112,7 @@ async def list_tokens(tokens: Tokens, _: argparse.Namespace) -> None:
 
 
 async def revoke_token(tokens: Tokens, options: argparse.Namespace) -> None:
-    """Let a token in no more."""
+    """Invalidate a token."""
     token = await tokens.revoke(options.token)
     before = f" already, at {_time(token.revoked_at)}" if token.revoked_at else ""
     print(f"revoked{before}: token {token.id}, {token.name!r}")
