@@ -18,7 +18,7 @@ from runtime.config import PREFIX
 PROGRAM = (sys.executable, "-m", "runtime")
 SERVE = (*PROGRAM, "serve")
 SOURCES = str(Path(runtime.__file__).parents[1])
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 def environment(env: Mapping[str, str]) -> dict[str, str]:

@@ -188,7 +188,7 @@ async def test_approvals_come_in_pages(client: Client):
         page = await check(await client.get(f"/sessions/s/{path}?limit=2&after=a"))
         assert [approval["call_id"] for approval in page[name]] == ["b"]
         assert page["next_after"] is None
-        await check_problem(await client.get(f"/sessions/s/{path}?after=x"), 422, "invalid_input", "?after")
+        await check_problem(await client.get(f"/sessions/s/{path}?after=x"), 404, "approval_not_found")
         await check_problem(
             await client.get(f"/sessions/s/{path}?limit=1001"), 422, "invalid_input", "?limit"
         )

@@ -14,9 +14,10 @@ import math
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -158,13 +159,21 @@ async def record_a_load(
                     Course(f"life-{life}", [server.target], sessions, asker, journal, *kinds)
                     for kinds in ((True, False), (False, True))
                 ]
-                await load(courses, chance, LARGE_ONES if trouble.pinned else 0)
+                has_failed = partial(has_a_failure, fault, log)
+                await load(courses, chance, LARGE_ONES if trouble.pinned else 0, has_failed)
                 await server.kill(journal)
         return journal, read_log(log)
 
 
-async def load(courses: Sequence[Course], chance: Random, large: int) -> None:
-    """Write until enough is stored or, where nothing can be, enough is refused.
+def has_a_failure(fault: str, log: Path) -> bool:
+    return not fault or any(record.failed for record in read_log(log))
+
+
+async def load(courses: Sequence[Course], chance: Random, large: int, has_failed: Callable[[], bool]) -> None:
+    """Write until enough is stored or, where nothing can be, enough is refused; and on until the fault comes.
+
+    A slow machine puts more messages into a batch, and writes less.
+
 
     `courses` write buffered, and not.
     """
@@ -184,6 +193,9 @@ async def load(courses: Sequence[Course], chance: Random, large: int) -> None:
         tasks = [group.create_task(work(number)) for number in range(WRITERS)]
         while journal.stored < stored and count_refused(journal) < refused:  # noqa: ASYNC110 - nobody counts
             await asyncio.sleep(0.01)
+        most = journal.stored + 5 * WRITES
+        while journal.stored < most and count_refused(journal) < refused and not has_failed():  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
         # Not to their end: a write under a key is repeated until it is stored.
         for task in tasks:
             task.cancel()

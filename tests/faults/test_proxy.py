@@ -39,7 +39,10 @@ async def until_done(wire: Wire) -> None:
 
 async def reset(wire: Wire, made: Trial, chance: Random, turn: int) -> None:
     for _ in range(RESETS):
-        assert wire.reset()
+        # The server may just be connecting anew.
+        async with asyncio.timeout(30):
+            while not wire.reset():  # noqa: ASYNC110 - a wire has no event
+                await asyncio.sleep(0.005)
         await asyncio.sleep(chance.uniform(0, 0.2))
 
 
