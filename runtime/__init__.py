@@ -67,7 +67,9 @@ from runtime.models import (
     TurnList,
     TurnStatus,
 )
-from runtime.store.commands import (
+from runtime.store.follow.session_follower import SessionFollower
+from runtime.store.store import Store, open_store
+from runtime.store.write.outcomes import (
     Accepted,
     Appended,
     ApprovalDeleted,
@@ -81,8 +83,6 @@ from runtime.store.commands import (
     Switched,
     Truncated,
 )
-from runtime.store.feed import Follower
-from runtime.store.store import Store, open_store
 
 __version__ = "0.1.0"
 
@@ -116,7 +116,6 @@ __all__ = [
     "DeadlinePassed",
     "Decision",
     "Durability",
-    "Follower",
     "History",
     "InvalidInput",
     "KeyReused",
@@ -137,6 +136,7 @@ __all__ = [
     "Session",
     "SessionDeleted",
     "SessionExists",
+    "SessionFollower",
     "SessionNotFound",
     "SessionPage",
     "SessionStats",

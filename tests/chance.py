@@ -9,8 +9,8 @@ from typing import Any
 
 from msgspec import UNSET, structs
 
-from runtime.store.commands import NewMessage, SessionKey
-from runtime.store.messages import new_messages
+from runtime.store.messages import NewMessage, new_messages
+from runtime.store.records import SessionKey
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 EXISTING, DELETED, MISSING = SessionKey("", "a"), SessionKey("", "b"), SessionKey("", "c")

@@ -10,7 +10,10 @@ from typing import Any
 from msgspec import Raw, structs
 
 from runtime.models import AgentContext, AgentSwitch, Approval, Session, Turn, TurnStatus
-from runtime.store.commands import Lease, NewMessage, Receipt, SessionKey, SessionWritten
+from runtime.store.messages import NewMessage
+from runtime.store.records import SessionKey
+from runtime.store.write.commands import Lease
+from runtime.store.write.outcomes import Receipt, SessionWritten
 
 
 class Refusal(Exception):

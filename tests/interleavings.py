@@ -12,9 +12,10 @@ from typing import Literal, NamedTuple, TypeVar
 from hypothesis import strategies as st
 from msgspec import structs
 
-from runtime.store import commands
-from runtime.store.commands import Command, IdempotencyKey, Lease, Request, SessionKey, fingerprint
-from runtime.store.turn_commands import StartTurn
+from runtime.store.records import SessionKey
+from runtime.store.write import commands
+from runtime.store.write.commands import Command, IdempotencyKey, Lease, Request, fingerprint
+from runtime.store.write.turn_commands import StartTurn
 from tests.chance import (
     AGENTS,
     CALL_IDS,

@@ -13,38 +13,40 @@ from functools import singledispatchmethod
 from msgspec import UNSET, Raw, structs
 
 from runtime.models import AgentSwitch, Approval
-from runtime.store.commands import (
-    Appended,
+from runtime.store.records import SessionKey
+from runtime.store.write.commands import (
     AppendMessages,
-    ApprovalDeleted,
-    ApprovalWritten,
     Command,
-    ContextWritten,
     CreateApproval,
     CreateSession,
     DecideApproval,
     DeleteApproval,
     DeleteSession,
-    Erased,
     EraseRows,
     ForgetOld,
-    Forgotten,
-    Outcome,
-    Receipt,
-    Replaced,
     ReplaceMessages,
     Request,
     RestoreSession,
-    SessionDeleted,
-    SessionKey,
     SwitchAgent,
-    Switched,
-    Truncated,
     TruncateMessages,
     UpdateContext,
     UpdateSession,
 )
-from runtime.store.turn_commands import AdvanceTurn, InterruptTurn, StartTurn, StopTurn
+from runtime.store.write.outcomes import (
+    Appended,
+    ApprovalDeleted,
+    ApprovalWritten,
+    ContextWritten,
+    Erased,
+    Forgotten,
+    Outcome,
+    Receipt,
+    Replaced,
+    SessionDeleted,
+    Switched,
+    Truncated,
+)
+from runtime.store.write.turn_commands import AdvanceTurn, InterruptTurn, StartTurn, StopTurn
 from tests.conversation import Conversation, Refusal, add, cut, is_same, value, written
 from tests.turn_model import (
     advance,

@@ -10,8 +10,10 @@ from typing import Any
 from msgspec import Raw, structs
 
 from runtime.models import AgentSwitch, Approval
-from runtime.store.commands import NewMessage, Request
-from runtime.store.turn_commands import AdvanceTurn, Ending, StartTurn, TurnWritten, Verdict
+from runtime.store.messages import NewMessage
+from runtime.store.write.commands import Request
+from runtime.store.write.outcomes import TurnWritten
+from runtime.store.write.turn_commands import AdvanceTurn, Ending, StartTurn, Verdict
 from tests.conversation import Conversation, Refusal, StoredTurn, add, value
 
 PAST_TENSE = {"approve": "approved", "edit": "edited", "reject": "rejected"}

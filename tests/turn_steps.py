@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from runtime.store.commands import Command, NewMessage
-from runtime.store.messages import new_messages
-from runtime.store.turn_commands import (
+from runtime.store.messages import NewMessage, new_messages
+from runtime.store.turn_events import NewEvent
+from runtime.store.write.commands import Command
+from runtime.store.write.turn_commands import (
     AdvanceTurn,
     Ending,
     InterruptTurn,
     NewApproval,
-    NewEvent,
     StartTurn,
     StopTurn,
     ToolResult,

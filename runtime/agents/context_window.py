@@ -97,7 +97,7 @@ async def read_decisions(
     ids = [id for message in reversed(log) for id in _ids_of(message.get("tool_calls"))]
     if not ids:
         return Decisions()
-    found = await store.list_decisions(session_id, list(dict.fromkeys(ids)), owner=owner)
+    found = await store.turns.list_decisions(session_id, list(dict.fromkeys(ids)), owner=owner)
     edited = {each.call_id: each for each in found if each.status == "edited"}
     size, fitting = 0, []
     for id in filter(edited.__contains__, dict.fromkeys(ids)):
@@ -105,7 +105,7 @@ async def read_decisions(
         if size > max_bytes:
             break
         fitting.append(id)
-    texts = await store.list_edited_arguments(session_id, fitting, owner=owner) if fitting else {}
+    texts = await store.turns.list_edited_arguments(session_id, fitting, owner=owner) if fitting else {}
     return Decisions(
         edited={(id, each.tool_name): texts.get(id, TOO_LONG) for id, each in edited.items()},
         expired=frozenset((each.call_id, each.tool_name) for each in found if each.status == "expired"),

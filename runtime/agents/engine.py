@@ -1,11 +1,9 @@
-"""Starts turns and looks after them: they outlive the connections that asked for them, and those whose
-process has died are ended here."""
+"""Starts and supervises turns. A turn outlives the connection of its client; a lost one is interrupted."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable
 from typing import Unpack
 
@@ -15,7 +13,6 @@ from runtime.agents.chat_completions import ChatCompletions
 from runtime.agents.echo import EchoModel
 from runtime.agents.model import Model, new_call_id
 from runtime.agents.registry import Registry
-from runtime.agents.retry import unbroken
 from runtime.agents.stream_assembler import MAX_CHARACTERS
 from runtime.agents.tool_validation import InvalidToolCall, check_arguments
 from runtime.agents.turn import TurnRun
@@ -27,15 +24,17 @@ from runtime.agents.turn_messages import (
     UserMessage,
 )
 from runtime.config import PREFIX, Settings
-from runtime.errors import AgentRuntimeError, InvalidInput, ShuttingDown, TurnRunning
+from runtime.errors import AgentRuntimeError, InvalidInput, ShuttingDown
 from runtime.metrics import Metrics
 from runtime.models import decode_json
-from runtime.store.commands import SessionKey
+from runtime.store.records import SessionKey
 from runtime.store.store import Store
-from runtime.store.turn_commands import ToolResult, TurnWritten
-from runtime.store.turns import ToolOutput, tool_result, verdict
+from runtime.store.submission import WriteOptions
+from runtime.store.turn_store import ToolOutput, tool_result, verdict
 from runtime.store.validation import JsonValue
-from runtime.store.writes import WriteOptions
+from runtime.store.write.outcomes import TurnWritten
+from runtime.store.write.turn_commands import ToolResult
+from runtime.uncancellable import run_detached
 
 logger = logging.getLogger("agent_runtime.turns")
 
@@ -57,13 +56,11 @@ class Engine:
     ) -> None:
         self.registry = registry
         self._store = store
+        self._turns = store.turns
         self._model = model
         self._metrics = metrics
         self._make_id = make_id
         self._runs: dict[asyncio.Task[None], TurnRun] = {}
-        # The sessions in which a turn is being started or runs, each as often as it is.
-        self._in_hand: Counter[SessionKey] = Counter()
-        store.runs_turn = lambda key: self._in_hand[key] > 0
         self._closing = False
         metrics.known_agents = registry.agents
         metrics.turns_running.set_function(lambda: len(self._runs))
@@ -72,63 +69,39 @@ class Engine:
     async def start(
         self, session_id: str, message: TurnMessage, **options: Unpack[WriteOptions]
     ) -> TurnWritten:
-        """Begin a turn; it goes on by itself. Raises what `Store.start_turn` raises, and InvalidInput."""
+        """Begin a turn; it goes on by itself. Raises what `TurnStore.start_turn` raises, and InvalidInput."""
         if self._closing:
             raise ShuttingDown("the server is stopping and starts no more turns")
         # W10: a turn that is stored is run, also when its client has disconnected meanwhile.
-        return await unbroken(self._begin(session_id, message, options))
+        return await run_detached(self._begin(session_id, message, options))
 
     async def _begin(self, session_id: str, message: TurnMessage, options: WriteOptions) -> TurnWritten:
-        key = SessionKey(options.get("owner", ""), session_id)
-        try:
-            written = await self._start_in_hand(key, message, options)
-        except TurnRunning:
-            # Nobody may run that turn, which the store could not see while this start was in hand.
-            if not await self._store.interrupt_lost_turn(session_id, owner=key.owner):
-                raise
-            written = await self._start_in_hand(key, message, options)
+        written = await self._start(session_id, message, options)
         if written.replayed:
             return written
         if written.turn.status == "running":
-            self._run(key, written)
+            self._run(SessionKey(options.get("owner", ""), session_id), written)
         else:
             self._metrics.turn_ended(written.turn)
         return written
 
-    async def _start_in_hand(
-        self, key: SessionKey, message: TurnMessage, options: WriteOptions
-    ) -> TurnWritten:
-        self._hold(key)
-        try:
-            return await self._start(key.session_id, message, options)
-        finally:
-            self._let_go(key)
-
-    def _hold(self, key: SessionKey) -> None:
-        self._in_hand[key] += 1
-
-    def _let_go(self, key: SessionKey) -> None:
-        self._in_hand[key] -= 1
-        if not self._in_hand[key]:
-            del self._in_hand[key]
-
     async def _start(self, session_id: str, message: TurnMessage, options: WriteOptions) -> TurnWritten:
         match message:
             case UserMessage(content):
-                return await self._store.start_turn(session_id, messages=content, **options)
+                return await self._turns.start_turn(session_id, messages=content, **options)
             case SwitchAgentMessage(agent, content):
                 said = content or ()
                 self._check_agent(agent)
-                return await self._store.start_turn(session_id, messages=said, agent=agent, **options)
+                return await self._turns.start_turn(session_id, messages=said, agent=agent, **options)
             case ToolResultMessage():
                 result = _result(message)
-                return await self._store.start_turn(session_id, result=result, **options)
+                return await self._turns.start_turn(session_id, result=result, **options)
             case DecisionMessage():
                 await self._check_decision(session_id, message, options.get("owner", ""))
                 decided = verdict(
                     message.call_id, message.decision, message.modified_arguments, message.feedback
                 )
-                return await self._store.start_turn(session_id, verdict=decided, **options)
+                return await self._turns.start_turn(session_id, verdict=decided, **options)
 
     def _check_agent(self, agent: str) -> None:
         if agent not in self.registry.agents:
@@ -150,7 +123,7 @@ class Engine:
         approval = await self._store.find_approval(session_id, call_id, owner=owner)
         if approval is None:
             return
-        agent = await self._store.find_caller(approval, owner=owner)
+        agent = await self._turns.find_caller(approval, owner=owner)
         if agent not in self.registry.agents:
             return
         # What a model may say in one answer bounds its arguments, and the time to check them.
@@ -168,9 +141,8 @@ class Engine:
         run = TurnRun(self._store, self.registry, self._model, self._metrics, key, written, self._make_id)
         task = asyncio.create_task(self._watch(run))
         self._runs[task] = run
-        self._hold(key)
-        task.add_done_callback(lambda _: self._let_go(key))
         task.add_done_callback(self._runs.pop)
+        task.add_done_callback(lambda _: self._turns.abandon(key, written.turn.turn_id))
         if self._closing:
             run.interrupt()
 
@@ -187,10 +159,10 @@ class Engine:
         """End the turns of dead processes, forget old events, count what waits: now and regularly."""
         while True:
             try:
-                if ended := await self._store.interrupt_lost_turns():
+                if ended := await self._turns.interrupt_lost_turns():
                     logger.warning("turns interrupted because nobody ran them any more: %d", ended)
-                await self._store.forget_old()
-                self._metrics.pending_approvals.set(await self._store.count_waiting_approvals())
+                await self._turns.forget_old()
+                self._metrics.pending_approvals.set(await self._turns.count_waiting_approvals())
             except AgentRuntimeError as error:
                 logger.warning("turns cannot be looked after for now: %s", error)
             await asyncio.sleep(SWEEP)

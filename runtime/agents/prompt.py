@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from runtime.store.commands import JsonText
 from runtime.store.messages import texts_of
+from runtime.store.records import JsonText
 
 INTERRUPTED = "Interrupted: this call was never answered. It is not known whether it was carried out."
 NOT_APPROVED = "Interrupted: nobody approved this call in time. It was not carried out."

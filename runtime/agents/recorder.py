@@ -11,12 +11,14 @@ from typing import Any
 
 import msgspec
 
-from runtime.agents.retry import retry_until_available, unbroken
 from runtime.errors import AgentRuntimeError
 from runtime.models import Turn
-from runtime.store.commands import SessionKey
-from runtime.store.store import Store
-from runtime.store.turn_commands import AdvanceTurn, TurnWritten
+from runtime.retry import retry_until_available
+from runtime.store.records import SessionKey
+from runtime.store.turn_store import TurnStore
+from runtime.store.write.outcomes import TurnWritten
+from runtime.store.write.turn_commands import AdvanceTurn
+from runtime.uncancellable import run_detached
 
 # Seconds. What is said within the pause after one write is joined in the next; the first word of all, and
 # every word of a slow model, waits for none.
@@ -24,6 +26,8 @@ PAUSE = 0.05
 WRITING_TO_PAUSE = 2.0
 # Pieces are joined until they have so many characters; none is cut.
 PIECE = 500
+# How long a step is retried while the database is unavailable, in seconds.
+PATIENCE = 60.0
 # A sign of life, also while the model is silent: well within the lease.
 RENEWAL = 5.0
 
@@ -33,13 +37,13 @@ class Recorder:
 
     def __init__(
         self,
-        store: Store,
+        turns: TurnStore,
         key: SessionKey,
         turn: TurnWritten,
         on_stop: Callable[[], None],
         on_loss: Callable[[Exception], None],
     ) -> None:
-        self._store = store
+        self._turns = turns
         self._key = key
         self._turn_id = turn.turn.turn_id
         self._beat = turn.beat
@@ -92,11 +96,11 @@ class Recorder:
         self._news.set()
 
     async def record(self, **step: Any) -> TurnWritten:
-        """Store a step: fields of AdvanceTurn. Raises TurnLost, and NotStored after a while of trying.
+        """Store a step: fields of AdvanceTurn. Raises TurnLost, and NotStored after PATIENCE.
 
-        A caller that is cancelled leaves the write to come to its end: the next one goes on from there.
+        A write goes on when its caller is cancelled; the next one waits for it.
         """
-        return await unbroken(self._write(step))
+        return await run_detached(self._write(step))
 
     async def _write_what_was_said(self) -> float:
         """Store it, and return how long to wait before the next time, in seconds: longer where writing takes
@@ -110,13 +114,13 @@ class Recorder:
         async with self._writing:
             texts, self._texts = self._texts, []
             command = AdvanceTurn(
-                *(self._key, self._turn_id, self._store.instance, self._beat),
+                *(self._key, self._turn_id, self._turns.instance, self._beat),
                 texts=tuple(msgspec.json.encode(text).decode()[1:-1] for text in texts),
                 **step,
             )
             try:
                 written = await retry_until_available(
-                    lambda: self._store.advance_turn(command), self._turn_id
+                    lambda: self._turns.advance_turn(command), PATIENCE, f"turn {self._turn_id}"
                 )
             except AgentRuntimeError:
                 # It was not stored: it belongs to what the end of the turn tells.

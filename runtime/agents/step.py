@@ -9,9 +9,9 @@ from runtime.agents.model import Answer, ToolCall
 from runtime.agents.registry import SWITCH_AGENT, Registry
 from runtime.agents.tool_validation import InvalidToolCall, check_call
 from runtime.store.messages import new_messages
-from runtime.store.turn_commands import Ending, NewApproval, NewEvent
-from runtime.store.turn_events import assistant_message, tool_call
+from runtime.store.turn_events import NewEvent, assistant_message, tool_call
 from runtime.store.validation import json_text
+from runtime.store.write.turn_commands import Ending, NewApproval
 
 HANDED_OVER = "The conversation is handed over to {agent}."
 ONE_AT_A_TIME = "The conversation is handed over already; it can be handed over once in an answer."

@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from msgspec import structs
 
 from runtime.agents.context_window import read_decisions, read_history
 from runtime.agents.model import Answer, Model, Question, ToolCall
 from runtime.agents.prompt import Message, chat_messages
-from runtime.agents.recorder import Recorder
+from runtime.agents.recorder import PATIENCE, Recorder
 from runtime.agents.registry import Agent, Registry
-from runtime.agents.retry import retry_until_available
 from runtime.agents.step import Step, judge
 from runtime.errors import (
     AgentRuntimeError,
@@ -30,17 +30,21 @@ from runtime.errors import (
 )
 from runtime.metrics import Metrics
 from runtime.models import Turn
-from runtime.store.commands import SessionKey
+from runtime.retry import retry_until_available
 from runtime.store.messages import new_messages
+from runtime.store.records import SessionKey
 from runtime.store.store import Store
-from runtime.store.turn_commands import Ending, TurnWritten
 from runtime.store.turn_events import assistant_message
 from runtime.store.validation import json_text
+from runtime.store.write.outcomes import TurnWritten
+from runtime.store.write.turn_commands import Ending
 
 logger = logging.getLogger("agent_runtime.turns")
 
 SHUT_DOWN = "the server was shut down; what was said is kept"
 INTERNAL = "the turn failed inside the server; its log says more"
+
+T = TypeVar("T")
 
 
 class TurnRun:
@@ -66,7 +70,7 @@ class TurnRun:
         self._make_id = make_id
         self._handovers = 0
         self._cut_short: Ending | None = None
-        self._recorder = Recorder(store, key, turn, self._stop, self._lose)
+        self._recorder = Recorder(store.turns, key, turn, self._stop, self._lose)
         self._answering = asyncio.create_task(self._answer(), name=f"turn {turn.turn.turn_id}")
 
     def interrupt(self) -> None:
@@ -90,7 +94,7 @@ class TurnRun:
         """Run until the turn has ended, however that is; return it, or None where it ended elsewhere."""
         recording = asyncio.create_task(self._recorder.run())
         try:
-            with self._store.watch_turns(self._session_db_id, self._recorder.poll):
+            with self._store.turns.watch_turns(self._session_db_id, self._recorder.poll):
                 await asyncio.wait([self._answering])
         finally:
             self._recorder.close()
@@ -124,7 +128,7 @@ class TurnRun:
 
     async def _ask(self, agent_type: str, agent: Agent) -> Answer:
         question = Question(
-            messages=await retry_until_available(lambda: self._read_messages(agent), self._turn.turn_id),
+            messages=await self._retry(lambda: self._read_messages(agent)),
             tools=self._registry.definitions(agent_type),
             model=agent.model,
             parameters=agent.parameters,
@@ -138,6 +142,9 @@ class TurnRun:
         self._metrics.model_tokens.labels("input").inc(answer.input_tokens)
         self._metrics.model_tokens.labels("output").inc(answer.output_tokens)
         return answer
+
+    async def _retry(self, read: Callable[[], Awaitable[T]]) -> T:
+        return await retry_until_available(read, PATIENCE, f"turn {self._turn.turn_id}")
 
     async def _read_messages(self, agent: Agent) -> list[Message]:
         session_id, owner = self._key.session_id, self._key.owner
@@ -166,9 +173,7 @@ class TurnRun:
 
     async def _with_own_id(self, call: ToolCall) -> ToolCall:
         session_id, owner = self._key.session_id, self._key.owner
-        taken = await retry_until_available(
-            lambda: self._store.find_approval(session_id, call.id, owner=owner), self._turn.turn_id
-        )
+        taken = await self._retry(lambda: self._store.find_approval(session_id, call.id, owner=owner))
         return call if taken is None else structs.replace(call, id=self._make_id())
 
     def _count_handover(self) -> None:

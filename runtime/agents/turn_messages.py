@@ -9,7 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 from runtime.errors import InvalidInput
 from runtime.models import Decision, Key, Text
 from runtime.store.messages import MessageBatch, new_message
-from runtime.store.turns import ToolOutput
+from runtime.store.turn_store import ToolOutput
 from runtime.store.validation import JsonValue, json_type
 
 

@@ -29,8 +29,8 @@ from runtime.models import (
     Limit,
     Text,
 )
-from runtime.store.commands import ApprovalWritten
 from runtime.store.validation import JsonValue
+from runtime.store.write.outcomes import ApprovalWritten
 
 Seconds = Annotated[float, Meta(gt=0, le=MAX_EXPIRES_IN)]
 

@@ -14,8 +14,8 @@ from runtime.api.authorization import QUOTA_LEASE
 from runtime.api.responses import forget_frames, reply, session_headers, stamp, write_pieces
 from runtime.api.routes import REQUEST_ID
 from runtime.errors import AgentRuntimeError
-from runtime.store.message_pages import Chunk, MessagesCut
-from runtime.store.state import Head
+from runtime.store.read.message_pages import Chunk, MessagesCut
+from runtime.store.records import Head
 
 logger = logging.getLogger("agent_runtime.http")
 

@@ -17,19 +17,18 @@ from runtime.api.responses import AcceptedReply, accepted, reply
 from runtime.api.routes import Call, Route
 from runtime.errors import InvalidInput
 from runtime.models import AgentSwitch, Durability, Limit, MessagePage, PageNumber, Role, Seq
-from runtime.store.commands import (
+from runtime.store.messages import (
     MANY_MESSAGES,
-    Accepted,
+    MessageBatch,
+    MessageInput,
     NewMessage,
-    Outcome,
-    Receipt,
-    encode_receipts,
-    put_receipts,
+    new_message,
+    new_messages,
 )
-from runtime.store.message_pages import NumberedPage
-from runtime.store.messages import MessageBatch, MessageInput, new_message, new_messages
-from runtime.store.reader import HistoryReading
+from runtime.store.read.message_pages import NumberedPage
+from runtime.store.read.reader import HistoryReading
 from runtime.store.validation import invalid_input
+from runtime.store.write.outcomes import Accepted, Outcome, Receipt, encode_receipts, put_receipts
 
 StoredMessages = Annotated[
     list[msgspec.Raw], Meta(extra_json_schema={"items": {"$ref": "#/components/schemas/Message"}})

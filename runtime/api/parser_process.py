@@ -25,8 +25,7 @@ from msgspec import Struct
 from runtime.api.parsing import parse_body
 from runtime.api.problems import HttpError
 from runtime.errors import InvalidInput, NotStored
-from runtime.store.commands import NewMessage
-from runtime.store.messages import MessageBatch
+from runtime.store.messages import MessageBatch, NewMessage
 from runtime.store.validation import JsonValue
 
 T = TypeVar("T")

@@ -17,8 +17,8 @@ from yarl import URL
 from runtime.api.authorization import IDENTITY, make_room
 from runtime.errors import InvalidInput
 from runtime.models import Durability
+from runtime.store.submission import WriteOptions
 from runtime.store.validation import check_key, invalid_input
-from runtime.store.writes import WriteOptions
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 from msgspec import Struct
 
-from runtime.store.commands import Accepted
+from runtime.store.write.outcomes import Accepted
 
 _encode = msgspec.json.Encoder().encode
 

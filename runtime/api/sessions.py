@@ -14,9 +14,9 @@ from runtime.api.responses import location, no_content, reply
 from runtime.api.routes import Call, Route
 from runtime.errors import InvalidInput, SessionExists
 from runtime.models import Cleaned, Key, Limit, Session, SessionPage, Text
-from runtime.store.commands import SessionWritten
 from runtime.store.messages import MessageBatch
 from runtime.store.validation import JsonObject
+from runtime.store.write.outcomes import SessionWritten
 
 # A century bounds what is meant as an age; it also keeps times within the calendar.
 Hours = Annotated[float, Meta(ge=0, le=876_600)]

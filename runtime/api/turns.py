@@ -25,7 +25,7 @@ from runtime.errors import (
     TurnRunning,
 )
 from runtime.models import Key, Limit, Turn, TurnEvent
-from runtime.store.turn_feed import TurnFollower
+from runtime.store.follow.turn_follower import TurnFollower
 
 
 class NewTurn(Struct, frozen=True, forbid_unknown_fields=True):

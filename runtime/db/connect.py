@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from runtime.db.database import Database, DatabaseUrl, Limits, MigrateMode
+from runtime.db.database import Database, Limits, MigrateMode
 from runtime.db.migrate import prepare_schema
+from runtime.db.url import DatabaseUrl
 from runtime.errors import DatabaseInUse
 
 logger = logging.getLogger("agent_runtime.db")

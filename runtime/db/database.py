@@ -9,12 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
-from urllib.parse import unquote, urlsplit
-
-from runtime.config import redact_url
-from runtime.errors import SettingsError
 
 Dialect = Literal["sqlite", "postgres"]
 MigrateMode = Literal["auto", "check"]
@@ -96,57 +91,3 @@ class Limits:
     pool_timeout: float
     command_timeout: float
     slow_query_ms: float
-
-
-@dataclass(frozen=True)
-class DatabaseUrl:
-    """A database URL, understood. As text it holds no password."""
-
-    dialect: Dialect
-    address: str
-    """For SQLite the absolute path of the file; for Postgres the URL as its drivers take it."""
-
-    @classmethod
-    def parse(cls, url: str) -> DatabaseUrl:
-        """Raises SettingsError, which says what would be right."""
-        scheme, colon, rest = url.partition("://")
-        match scheme.lower().partition("+")[0]:
-            case "sqlite" if colon:
-                return cls("sqlite", _sqlite_path(url, rest))
-            case "postgresql" | "postgres" if colon:
-                return cls("postgres", _postgres_dsn(f"postgresql://{rest}"))
-        raise SettingsError(
-            f"DB_URL: {redact_url(url)!r} names no database that is known here; "
-            "expected sqlite:///path/of/a/file.db or postgresql://user:password@host/database"
-        )
-
-    def __str__(self) -> str:
-        """For people: without its password."""
-        return f"sqlite:///{self.address}" if self.dialect == "sqlite" else redact_url(self.address)
-
-    __repr__ = __str__
-
-
-def _sqlite_path(url: str, rest: str) -> str:
-    if "?" in rest or "#" in rest:
-        raise SettingsError(
-            f"DB_URL: {url!r} has options, and SQLite takes none; in a path write ? as %3F, # as %23"
-        )
-    name = unquote(rest[1:])
-    if not rest.startswith("/") or name in ("", ":memory:") or name.endswith("/") or "\0" in name:
-        raise SettingsError(
-            f"DB_URL: {url!r} names no file; expected sqlite:///relative.db or sqlite:////absolute.db"
-        )
-    return str(Path(name).resolve())
-
-
-def _postgres_dsn(dsn: str) -> str:
-    try:
-        # Text after the scheme that cannot be split would show in the drivers' errors, password and all.
-        _ = urlsplit(dsn).port
-    except ValueError:
-        raise SettingsError(
-            f"DB_URL: {redact_url(dsn)!r} cannot be read: is the port a number, "
-            "and is the password percent-encoded?"
-        ) from None
-    return dsn

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
+
+from runtime.retry import growing_pauses
 
 logger = logging.getLogger("agent_runtime.db")
 
@@ -33,7 +34,7 @@ class Listener:
         self._heartbeat = heartbeat
         self._on_payload = on_payload
         self._on_gap = on_gap
-        self._pause = FIRST_PAUSE
+        self._pauses = growing_pauses(FIRST_PAUSE, LONGEST_PAUSE)
         # Whether a connection is there, whether one ever broke, and when the last one came (the loop's time).
         self._connected = self._broken = False
         self._back_at = 0.0
@@ -51,9 +52,7 @@ class Listener:
                 await self._hear_until_lost()
             except Exception as error:
                 logger.warning("not listening to the database for now: %s", error or type(error).__name__)
-            # Instances that lost the same server do not come back to it all at once.
-            await asyncio.sleep(self._pause * random.uniform(0.5, 1))
-            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+            await asyncio.sleep(next(self._pauses))
 
     async def _hear_until_lost(self) -> None:
         connection = await self._connect()
@@ -61,7 +60,7 @@ class Listener:
             lost = asyncio.Event()
             connection.add_termination_listener(lambda _: lost.set())
             await connection.add_listener(CHANNEL, self._hear)
-            self._pause = FIRST_PAUSE
+            self._pauses = growing_pauses(FIRST_PAUSE, LONGEST_PAUSE)
             self._connected, self._back_at = True, asyncio.get_running_loop().time()
             self._on_gap()
             while True:

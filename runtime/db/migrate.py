@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from runtime.db.database import DatabaseUrl, Dialect, MigrateMode
+from runtime.db.database import Dialect, MigrateMode
 from runtime.db.queries import find_folder, load_queries
-from runtime.db.uncancellable import finish
+from runtime.db.url import DatabaseUrl
 from runtime.errors import AgentRuntimeError, DatabaseInUse, MigrationError
+from runtime.uncancellable import run_to_completion
 
 logger = logging.getLogger("agent_runtime.db")
 
@@ -79,7 +80,7 @@ async def rollback_migrations(url: str, count: int) -> list[str]:
     parsed = DatabaseUrl.parse(url)
     with _owned(parsed):
         await _list_pending(parsed)  # Refuses a database that is newer: its last steps are not known here.
-        return await finish(asyncio.to_thread(_roll_back_last, parsed, count))
+        return await run_to_completion(asyncio.to_thread(_roll_back_last, parsed, count))
 
 
 async def prepare_schema(url: DatabaseUrl, mode: MigrateMode) -> None:
@@ -117,7 +118,7 @@ async def _list_applied(url: DatabaseUrl) -> list[str]:
 
 async def _apply(url: DatabaseUrl) -> list[str]:
     # To its end: the lock file must not be given up while yoyo is at work in its thread.
-    applied = await finish(asyncio.to_thread(_apply_pending, url))
+    applied = await run_to_completion(asyncio.to_thread(_apply_pending, url))
     # yoyo has ways of leaving a migration out without a word.
     if pending := await _list_pending(url):
         raise MigrationError(f"{_names(pending)} still pending after migrating {url}")

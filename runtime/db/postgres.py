@@ -15,11 +15,11 @@ from typing import Any, TypeVar, cast
 
 import asyncpg
 
-from runtime.db.database import DatabaseUrl, Dialect, Limits, Row
+from runtime.db.database import Dialect, Limits, Row
 from runtime.db.listener import Listener
 from runtime.db.queries import Queries, Query, load_queries
 from runtime.db.slowlog import SlowLog, now
-from runtime.db.uncancellable import finish
+from runtime.db.url import DatabaseUrl
 from runtime.errors import (
     CommitUnknown,
     DatabaseConflict,
@@ -28,6 +28,7 @@ from runtime.errors import (
     DataRefused,
     StartupError,
 )
+from runtime.uncancellable import run_to_completion
 
 logger = logging.getLogger("agent_runtime.db")
 
@@ -137,7 +138,7 @@ async def list_applied(url: DatabaseUrl) -> list[str]:
     except DRIVER_ERRORS as error:
         raise _cannot_open(url, error) from error
     finally:
-        await finish(_close(connection))
+        await run_to_completion(_close(connection))
 
 
 def _check_server(url: DatabaseUrl, connection: Any) -> None:
@@ -246,7 +247,7 @@ class PostgresDatabase:
         """Open the pool; the other connections follow when they are needed. Raises StartupError."""
         database = cls(url, limits)
         try:
-            await finish(database._open_pool())
+            await run_to_completion(database._open_pool())
         except DRIVER_ERRORS as error:
             raise _cannot_open(url, error) from error
         except BaseException:
@@ -300,7 +301,7 @@ class PostgresDatabase:
                 await _translated(connection.execute("BEGIN"))
                 yield PostgresTransaction(connection, self._queries, self._slow)
             except BaseException as error:
-                await finish(self._roll_back(connection, error))
+                await run_to_completion(self._roll_back(connection, error))
                 raise
             await self._commit(connection)
 
@@ -330,7 +331,7 @@ class PostgresDatabase:
         """Close every connection; what is still in use after `timeout` seconds is broken off."""
         if not self._closed:
             self._closed = True
-            await finish(self._close_all(timeout))
+            await run_to_completion(self._close_all(timeout))
 
     async def _close_all(self, timeout: float) -> None:
         for task in self._listening:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import aiosqlite
 
-from runtime.db.database import DatabaseUrl, Dialect, Limits, Row
+from runtime.db.database import Dialect, Limits, Row
 from runtime.db.lockfile import LockFile
 from runtime.db.queries import load_queries
 from runtime.db.slowlog import SlowLog
@@ -34,7 +34,7 @@ from runtime.db.sqlite_integrity import RESTORE
 from runtime.db.sqlite_log import Log
 from runtime.db.sqlite_readers import Readers, break_off
 from runtime.db.sqlite_wal import WAL_BUSY_MS, WAL_LIMIT, WAL_SECONDS, Wal
-from runtime.db.uncancellable import finish
+from runtime.db.url import DatabaseUrl
 from runtime.errors import (
     CommitUnknown,
     DatabaseDamaged,
@@ -43,6 +43,7 @@ from runtime.errors import (
     FileDamaged,
     StartupError,
 )
+from runtime.uncancellable import run_to_completion
 
 logger = logging.getLogger("agent_runtime.db")
 
@@ -73,7 +74,7 @@ async def list_applied(url: DatabaseUrl) -> list[str]:
 
     It is the first that is asked of a database: StartupError says when it cannot be used.
     """
-    return await finish(_list_applied(url))
+    return await run_to_completion(_list_applied(url))
 
 
 async def _list_applied(url: DatabaseUrl) -> list[str]:
@@ -133,7 +134,7 @@ class SqliteDatabase:
         """
         database = cls(url, limits, lock)
         try:
-            await finish(database._open_writer())
+            await run_to_completion(database._open_writer())
             if lock is not None:
                 database._log.open()
                 lock.note_opened()
@@ -174,7 +175,7 @@ class SqliteDatabase:
             except BaseException as error:
                 if isinstance(error, DatabaseDamaged):
                     self._note_damage(error)
-                is_gone = await finish(self._clean_up(writing, error))
+                is_gone = await run_to_completion(self._clean_up(writing, error))
                 if committing and not is_gone and isinstance(error, Exception):
                     raise CommitUnknown(str(error)) from error
                 raise
@@ -217,7 +218,7 @@ class SqliteDatabase:
                 ):
                     await translated(writing.connection.execute_fetchall(pragma))
             except BaseException as error:
-                await finish(self._clean_up(writing, error))
+                await run_to_completion(self._clean_up(writing, error))
                 raise
             self._log.note_checkpoint()
 
@@ -231,7 +232,7 @@ class SqliteDatabase:
         """Close every connection and give up the file. No statement here waits long for another."""
         if not self._closed:
             self._closed = True
-            await finish(self._close_all())
+            await run_to_completion(self._close_all())
 
     async def _close_all(self) -> None:
         if self._checkpointing is not None:
@@ -253,9 +254,9 @@ class SqliteDatabase:
             raise DatabaseUnavailable("the database is closed")
         if self._damage:
             raise DatabaseDamaged(self._damage)
-        await finish(self._make_whole())
+        await run_to_completion(self._make_whole())
         if self._writer is None:
-            return await finish(self._open_writer())
+            return await run_to_completion(self._open_writer())
         return self._writer
 
     async def _open_writer(self) -> WritingConnection:
@@ -278,7 +279,7 @@ class SqliteDatabase:
             async with asyncio.timeout(seconds):
                 await translated(writing.connection.commit())
         except TimeoutError as error:
-            await finish(break_off(writing.connection))
+            await run_to_completion(break_off(writing.connection))
             if not writing.staging.committed:
                 raise DatabaseUnavailable(f"a transaction took longer than {seconds:g} s") from error
 

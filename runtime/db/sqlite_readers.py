@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Generic, Protocol, TypeVar
 
 from runtime.db.sqlite_dialect import DRIVER_ERRORS
-from runtime.db.uncancellable import finish
 from runtime.errors import DatabaseUnavailable
+from runtime.uncancellable import run_to_completion
 
 # How long to wait for an interrupted statement before it is interrupted again.
 INTERRUPT_SECONDS = 0.05
@@ -46,7 +46,7 @@ class Readers(Generic[Conn]):
         try:
             yield connection
         except asyncio.CancelledError:
-            await finish(break_off(connection))
+            await run_to_completion(break_off(connection))
             raise
         finally:
             self._idle.append(connection)
@@ -74,7 +74,7 @@ class Readers(Generic[Conn]):
         try:
             # Again where another took what was opened here: it had come before this task went on.
             while not self._idle:
-                await finish(self._grow())
+                await run_to_completion(self._grow())
             return self._idle.pop()
         except BaseException:
             self._turn.release()

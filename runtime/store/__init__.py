@@ -1,1 +1,1 @@
-"""The heart: what is stored, how it is written, and how it is read."""
+"""The store: what is stored, how it is written, read and followed."""

@@ -11,11 +11,10 @@ from typing import cast
 
 import msgspec
 
-from runtime.store.batch import SessionChange
-from runtime.store.commands import SessionKey
+from runtime.store.changes import SessionChange
 from runtime.store.messages import encode_message
 from runtime.store.paging import PAGE_BYTES, count_fitting
-from runtime.store.state import Head, MessageColumns
+from runtime.store.records import Head, MessageRow, SessionKey
 
 # The most messages kept of one session; it may hold half as many again before it is trimmed.
 TAIL_LENGTH = 200
@@ -25,7 +24,7 @@ ENTRY_OVERHEAD, MESSAGE_OVERHEAD = 1000, 300
 # A message as its readers get it, or as it was stored until the first of them comes: most are never read
 # from here.
 Encoded = tuple[int, msgspec.Raw]
-Kept = tuple[int, msgspec.Raw | MessageColumns]
+Kept = tuple[int, msgspec.Raw | MessageRow]
 _seq_of: Callable[[Kept], int] = itemgetter(0)
 
 
@@ -86,11 +85,11 @@ class Entry:
         return cast(list[Encoded], self.messages[first:end])
 
 
-def _encoded(seq: int, message: msgspec.Raw | MessageColumns) -> Encoded:
-    return seq, msgspec.Raw(encode_message(*message[1:])) if isinstance(message, tuple) else message
+def _encoded(seq: int, message: msgspec.Raw | MessageRow) -> Encoded:
+    return seq, msgspec.Raw(encode_message(message)) if isinstance(message, tuple) else message
 
 
-def _size(message: msgspec.Raw | MessageColumns) -> int:
+def _size(message: msgspec.Raw | MessageRow) -> int:
     if isinstance(message, tuple):
         return MESSAGE_OVERHEAD + sum([_text_size(column) for column in message if type(column) is str])
     return MESSAGE_OVERHEAD + len(memoryview(message))
@@ -131,8 +130,8 @@ class Cache:
         if entry is None or not _continues(entry, change) or len(added) > TAIL_LENGTH:
             # Of very many no more than the tail is looked at.
             added = added[-TAIL_LENGTH:]
-            entry = Entry(change.head, added[0][1] if added else last_seq + 1)
-        self._store(change.head, entry, [(columns[1], columns) for columns in added])
+            entry = Entry(change.head, added[0].seq if added else last_seq + 1)
+        self._store(change.head, entry, [(row.seq, row) for row in added])
 
     def put_head(self, head: Head, epoch: int) -> None:
         """Keep a head that was read at `epoch`, unless something was committed since: it may be old."""

@@ -1,26 +1,41 @@
-"""Measures what a cut takes away: how many messages, and their tokens."""
+"""Measures cuts: how many messages a truncation removes, and their tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
+from msgspec import Struct
+
 from runtime.db.database import Row
-from runtime.store.commands import MeasuredCut
-from runtime.store.state import Head
+from runtime.store.records import Head
 
 # How many messages a statement sums.
 PAGE = 20_000
 
 
+class MeasuredCut(Struct, frozen=True):
+    """The messages after number `after` of a session, counted when its last one was `last_seq`.
+
+    Valid while `cut_version` is the session's; messages added since are counted separately.
+    """
+
+    session_db_id: int
+    after: int
+    cut_version: int
+    last_seq: int
+    message_count: int
+    token_total: int
+
+
 class Source(Protocol):
-    """Where to read: the database, or the transaction that writes."""
+    """A database or a transaction."""
 
     def fetch(self, statement: str, *parameters: object) -> Awaitable[Sequence[Row]]: ...
 
 
 async def sum_messages(source: Source, head: Head, after: int, through: int) -> tuple[int, int]:
-    """The count and the tokens of the messages behind `after`, up to `through`."""
+    """The count and the tokens of the messages after number `after`, up to `through`."""
     count = tokens = 0
     while after < through:
         cut = (head.cut_after, head.cut_through)
@@ -34,6 +49,6 @@ async def sum_messages(source: Source, head: Head, after: int, through: int) -> 
 
 
 async def measure_cut(source: Source, head: Head, after: int) -> MeasuredCut:
-    """What a cut takes away of a session as it stands at `head`."""
+    """Measure what truncating a session after `after` removes."""
     count, tokens = await sum_messages(source, head, after, head.last_seq)
     return MeasuredCut(head.id, after, head.cut_version, head.last_seq, count, tokens)

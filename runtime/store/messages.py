@@ -1,4 +1,4 @@
-"""A message in its three forms: as a client sends it, as it is stored, as it is given back."""
+"""Messages: parsed from what a client sends, encoded for what a reader gets."""
 
 from __future__ import annotations
 
@@ -10,16 +10,32 @@ from typing import Any, ClassVar, Self
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from runtime.db.database import Row
 from runtime.errors import InvalidInput
 from runtime.models import Metadata, Role, Time, TokenCount
-from runtime.store.commands import JsonText, NewMessage
-from runtime.store.state import LARGE_TEXT, encode_text
+from runtime.store.records import LARGE_TEXT, JsonText, MessageRow, encode_text
 from runtime.store.validation import invalid_input, json_text, json_type
 
 TITLE_LENGTH = 80
 # What a message that waits holds in memory beside its texts, in bytes (W9).
 MESSAGE_OVERHEAD = 250
+# More messages than this are processed in portions or in a thread: they take milliseconds.
+MANY_MESSAGES = 2000
+
+
+class NewMessage(Struct, frozen=True, gc=False):
+    """A message to store. `title` is what it would be called by, `size` its texts in bytes."""
+
+    role: Role
+    content: JsonText
+    timestamp: datetime | None = None
+    name: JsonText | None = None
+    tool_call_id: JsonText | None = None
+    tool_calls: JsonText | None = None
+    token_count: int | None = None
+    metadata: JsonText | None = None
+    extra: JsonText | None = None
+    title: JsonText | None = None
+    size: int = 0
 
 
 class MessageInput(Struct, frozen=True):
@@ -145,19 +161,9 @@ def rfc3339(time: datetime) -> str:
     return _encode(time).decode()[1:-1]
 
 
-def encode_message(
-    seq: int,
-    role: str,
-    content: JsonText,
-    timestamp: datetime,
-    name: JsonText | None,
-    tool_call_id: JsonText | None,
-    tool_calls: JsonText | None,
-    token_count: int | None,
-    metadata: JsonText | None,
-    extra: JsonText | None,
-) -> bytes:
-    """The JSON of a stored message, as every reader gets it, from its columns in their order."""
+def encode_message(row: MessageRow) -> bytes:
+    """The JSON of a stored message, as every reader gets it."""
+    seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra = row
     parts = [f'{{"seq":{seq},"role":"{role}","content":', content, f',"timestamp":"{rfc3339(timestamp)}"']
     if name is not None:
         parts += (',"name":', name)
@@ -182,11 +188,6 @@ def _join(parts: Sequence[str]) -> bytes:
     return "".join(parts).encode()
 
 
-def encode_row(row: Row) -> bytes:
-    """The same from a row of a statement that lists messages."""
-    return encode_message(*row)
-
-
 class _Nulls(Struct):
     """Of the fields that we do not know, those that are null though we know them: others are passed over."""
 
@@ -194,13 +195,17 @@ class _Nulls(Struct):
     metadata: msgspec.Raw | UnsetType = UNSET
 
 
-def encode_chat_message(row: Row) -> bytes:
+def encode_chat_message(row: MessageRow) -> bytes:
     """A message in the form that chat-completion APIs take: what we added to it left out."""
-    parts = [f'{{"role":"{row["role"]}","content":', row["content"]]
-    for name in ("name", "tool_calls", "tool_call_id"):
-        if row[name] is not None:
-            parts += (f',"{name}":', row[name])
-    extra = row["extra"]
+    parts = [f'{{"role":"{row.role}","content":', row.content]
+    for name, text in (
+        ("name", row.name),
+        ("tool_calls", row.tool_calls),
+        ("tool_call_id", row.tool_call_id),
+    ):
+        if text is not None:
+            parts += (f',"{name}":', text)
+    extra = row.extra
     if extra is not None and msgspec.json.decode(extra, type=_Nulls) != _Nulls():
         others = msgspec.json.decode(extra, type=dict[str, msgspec.Raw])
         kept = {name: part for name, part in others.items() if name not in _OURS}

@@ -18,7 +18,7 @@ from operator import itemgetter
 from runtime.db.database import Database, Row
 from runtime.errors import DatabaseUnavailable, InvalidInput, TokenNotFound
 from runtime.models import Scope, Token
-from runtime.store.batch_loader import BatchLoader
+from runtime.store.read.batch_loader import BatchLoader
 from runtime.store.validation import check_key
 
 # A token reads art_<id>_<secret>: a leaked one can be recognised, and revoked by its id.

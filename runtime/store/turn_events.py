@@ -1,17 +1,25 @@
-"""What the events of a turn say, as the contract has it."""
+"""The events of a turn, in the form of the HTTP contract."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
-from runtime.store.commands import JsonText
-from runtime.store.turn_commands import NewEvent
+from runtime.store.records import JsonText
 
-# The events after which a turn has no more.
+# The kind of an event that is a piece of the model's text.
+TEXT = "text"
+# The events that end a turn.
 LAST_EVENTS = frozenset({"done", "error"})
+
+
+class NewEvent(Struct, frozen=True):
+    """An event of a turn; `data` is its JSON."""
+
+    kind: str
+    data: JsonText
 
 
 def _event(kind: str, **data: Any) -> NewEvent:
@@ -23,7 +31,7 @@ def turn_begins(turn_id: str) -> NewEvent:
 
 
 def token(text: JsonText) -> bytes:
-    """The data of a piece of text, given as it stands between the quotes of a JSON string."""
+    """The data of a piece of text, given in the escaped form of a JSON string without its quotes."""
     return f'{{"type":"assistant_message","token":"{text}","is_final":false}}'.encode()
 
 
@@ -58,6 +66,6 @@ def error(text: str, code: str) -> NewEvent:
 
 
 def gap(missing_to: int) -> Raw:
-    """The data of the event that stands for those that are no longer kept, up to a number."""
+    """The data of the event that replaces deleted events up to number `missing_to`."""
     text = "events of this turn are no longer kept; the messages of the session hold what was said"
     return Raw(msgspec.json.encode({"type": "gap", "content": text, "missing_to": missing_to}))

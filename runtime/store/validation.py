@@ -20,7 +20,7 @@ from runtime.models import (
     Role,
     TurnMessageType,
 )
-from runtime.store.commands import JsonText
+from runtime.store.records import JsonText
 
 # The most lists and objects within each other: Python reads back about twice as many.
 MAX_NESTING = 500

@@ -6,11 +6,12 @@ import asyncio
 from typing import Any
 
 from runtime.store.store import Store
-from runtime.store.turn_commands import AdvanceTurn, TurnWritten
+from runtime.store.write.outcomes import TurnWritten
+from runtime.store.write.turn_commands import AdvanceTurn
 
 
 class Gated:
-    """A store on which the writes of turns can be held; what is asked for is kept in `commands`."""
+    """A store, and its TurnStore, on which the writes of turns can be held and are kept in `commands`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -20,14 +21,18 @@ class Gated:
         self._news = asyncio.Condition()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+        return getattr(self._store.turns if hasattr(self._store.turns, name) else self._store, name)
+
+    @property
+    def turns(self) -> Gated:
+        return self
 
     async def advance_turn(self, command: AdvanceTurn) -> TurnWritten:
         async with self._news:
             self.commands.append(command)
             self._news.notify_all()
         await self.gate.wait()
-        return await self._store.advance_turn(command)
+        return await self._store.turns.advance_turn(command)
 
     async def wait_for_commands(self, number: int) -> None:
         async with self._news, asyncio.timeout(20):

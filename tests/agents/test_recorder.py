@@ -10,16 +10,17 @@ from typing import Any, cast
 
 import pytest
 
+from runtime import retry
 from runtime.agents import recorder as recorder_module
-from runtime.agents import retry
 from runtime.agents.recorder import PIECE, Recorder
 from runtime.config import Settings
 from runtime.errors import ApprovalExists, NotStored, SessionNotFound, ShuttingDown
-from runtime.store.commands import SessionKey
 from runtime.store.messages import new_messages
+from runtime.store.records import SessionKey
 from runtime.store.store import Store, open_store
-from runtime.store.turn_commands import Ending, TurnWritten
 from runtime.store.turn_events import assistant_message
+from runtime.store.write.outcomes import TurnWritten
+from runtime.store.write.turn_commands import Ending
 from tests.agents.gated_store import Gated
 from tests.contract.obstacles import blocked
 from tests.contract.running import follow_all, hear_to, said, told, user, waits
@@ -54,7 +55,7 @@ class Recording:
 @asynccontextmanager
 async def recording(store: Store) -> AsyncIterator[Recording]:
     """A recorder for a new turn of the session `s`."""
-    made = Recording(store, await store.start_turn("s", messages=[user("hi")]))
+    made = Recording(store, await store.turns.start_turn("s", messages=[user("hi")]))
     running = asyncio.create_task(made.recorder.run())
     try:
         yield made
@@ -178,7 +179,7 @@ async def test_a_step_whose_caller_goes_away_is_stored_and_the_next_goes_on_from
 
 async def test_a_turn_that_is_to_stop_is_told_with_the_next_write(database_url: str) -> None:
     async with open_store(database_url) as store, recording(store) as made:
-        with store.watch_turns(made.session_db_id, made.recorder.poll):
+        with store.turns.watch_turns(made.session_db_id, made.recorder.poll):
             await store.stop_turn("s", made.turn_id)
             async with asyncio.timeout(20):
                 await made.stopped.wait()
@@ -199,7 +200,7 @@ async def test_a_silent_turn_gives_signs_of_life(database_url: str, monkeypatch:
 async def test_what_the_database_does_not_take_is_written_when_it_is_back(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "RETRY_PAUSE", 0.01)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
     async with open_store(database_url, QUICK) as store, recording(store) as made:
         async with blocked(database_url):
             made.recorder.append_text("a")
@@ -213,7 +214,7 @@ async def test_what_the_database_does_not_take_is_written_when_it_is_back(
 async def test_what_is_in_though_the_reply_was_lost_is_not_written_again(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "RETRY_PAUSE", 0.01)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
     async with (
         lay_wire(postgres_url) as (wire, url),
         open_store(url, QUICK) as store,
@@ -231,7 +232,7 @@ async def test_what_is_in_though_the_reply_was_lost_is_not_written_again(
 async def test_a_database_that_stays_away_loses_the_turn(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "PATIENCE", 0.0)
+    monkeypatch.setattr(recorder_module, "PATIENCE", 0.0)
     async with open_store(database_url, QUICK) as store, recording(store) as made, blocked(database_url):
         made.recorder.append_text("a")
         assert isinstance(await made.lose(), NotStored)

@@ -11,7 +11,7 @@ from runtime.agents.configuration import load_registry
 from runtime.agents.model import Answer, ToolCall
 from runtime.agents.registry import ApprovalPolicy, Registry
 from runtime.agents.step import HANDED_OVER, ONE_AT_A_TIME, Step, judge
-from runtime.store.turn_commands import Ending
+from runtime.store.write.turn_commands import Ending
 
 Json = Any
 

@@ -18,8 +18,9 @@ from runtime.agents.turn_messages import Content, SwitchAgentMessage, UserMessag
 from runtime.config import Settings
 from runtime.errors import ShuttingDown, TurnRunning
 from runtime.metrics import Metrics
+from runtime.store.follow.turn_follower import TurnFollower
+from runtime.store.records import SessionKey
 from runtime.store.store import Store, open_store
-from runtime.store.turn_feed import TurnFollower
 from tests.agents.gated_store import Gated
 from tests.contract.obstacles import blocked
 from tests.contract.running import Heard, follow_all, hear_all, hear_to, said, told, user
@@ -107,7 +108,7 @@ async def test_a_shutdown_does_not_wait_for_a_database_that_is_away(database_url
 async def die(url: str) -> str:
     """The id of a turn whose process is gone."""
     async with open_store(url) as store:
-        return (await store.start_turn("s", messages=[user("hi")])).turn.turn_id
+        return (await store.turns.start_turn("s", messages=[user("hi")])).turn.turn_id
 
 
 async def test_a_turn_whose_process_died_is_ended_by_the_next(database_url: str) -> None:
@@ -124,7 +125,7 @@ async def test_a_turn_whose_process_died_is_counted_once_whoever_finds_it(databa
     metrics = Metrics()
     metrics.known_agents = ["orchestrator"]
     async with open_store(database_url, metrics=metrics) as store:
-        await asyncio.gather(*(store.interrupt_lost_turn("s") for _ in range(5)))
+        await asyncio.gather(*(store.turns.interrupt_lost_turn("s") for _ in range(5)))
     labels = {"status": "interrupted", "agent": "orchestrator"}
     assert metrics.registry.get_sample_value("agent_runtime_turns_total", labels) == 1
 
@@ -250,7 +251,8 @@ async def test_a_start_that_nobody_went_on_with_is_out_of_the_way_of_the_next(da
         # So that only the start itself can find it.
         engine._sweeping.cancel()
         # What a start leaves whose reply was lost: it is stored, and nobody knows of it.
-        left = await store.start_turn("s", messages=[user("hi")])
+        left = await store.turns.start_turn("s", messages=[user("hi")])
+        store.turns.abandon(SessionKey("", "s"), left.turn.turn_id)
         turn_id = await start(engine, "again")
         await follow_all(store, turn_id)
         turns = (await store.list_turns("s")).turns

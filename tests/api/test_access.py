@@ -196,7 +196,7 @@ async def test_a_revoked_token_is_refused_at_once(client: Client):
 
 async def test_without_a_database_it_is_503(client: Client):
     text = await token(client)
-    await store_of(client)._database.close()
+    await store_of(client)._core.database.close()
     for sent in (text, "art_0a_1b"):
         response = await client.get("/sessions", headers=bearer(sent))
         await check_problem(response, 503, "database_unavailable")

@@ -11,6 +11,7 @@ from runtime.config import Settings
 from runtime.db.connect import open_database
 from runtime.db.database import Database, Row
 from runtime.metrics import Metrics
+from runtime.store.core import Core
 from runtime.store.store import Store
 
 Moment = tuple[str, Literal["before", "after"]]
@@ -53,7 +54,7 @@ class Delayed:
 @asynccontextmanager
 async def delayed_store(url: str) -> AsyncIterator[tuple[Store, Delayed]]:
     database = Delayed(await open_database(url))
-    store = Store(database, Settings(), Metrics())
+    store = Store(Core(database, Settings(), Metrics()))
     try:
         yield store, database
     finally:

@@ -38,7 +38,7 @@ async def gone(store: Store, session_id: str) -> None:
 async def erased(store: Store) -> None:
     """Wait until nothing is left to erase."""
     async with asyncio.timeout(60):
-        while (await store._database.fetch("find_erasable"))[0]["found"]:  # noqa: ASYNC110 - no event says so
+        while (await store._core.database.fetch("find_erasable"))[0]["found"]:  # noqa: ASYNC110 - no event says so
             await asyncio.sleep(0.01)
 
 
@@ -57,5 +57,5 @@ async def seqs(store: Store) -> list[int]:
     history = await store.get_history("s")
     stats = await store.get_stats("s")
     assert len(page.seqs) == history.message_count == stats.message_count
-    assert await store._database.fetch("list_wrong_heads", 10) == []
+    assert await store._core.database.fetch("list_wrong_heads", 10) == []
     return page.seqs

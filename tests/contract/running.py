@@ -12,12 +12,14 @@ import msgspec
 
 from runtime.config import Settings
 from runtime.models import TurnEvent, TurnStatus
-from runtime.store.commands import SessionKey
+from runtime.store.follow.turn_follower import TurnFollower
 from runtime.store.messages import new_messages
+from runtime.store.records import SessionKey
 from runtime.store.steady_clock import SteadyClock
 from runtime.store.store import Store, open_store
-from runtime.store.turn_commands import AdvanceTurn, Ending, NewApproval, NewEvent, TurnWritten
-from runtime.store.turn_feed import TurnFollower
+from runtime.store.turn_events import NewEvent
+from runtime.store.write.outcomes import TurnWritten
+from runtime.store.write.turn_commands import AdvanceTurn, Ending, NewApproval
 
 # Longer than any test may take: what comes earlier was not found by looking again.
 LONG = 60.0
@@ -51,7 +53,7 @@ class Clock:
 async def open_timed(url: str, clock: Clock, settings: Settings | None = None) -> AsyncIterator[Store]:
     """A store for which time passes as the clock says."""
     async with open_store(url, settings, clock=clock) as store:
-        store._steady = SteadyClock(clock, clock.monotonic)
+        store._core.cleanup._steady = SteadyClock(clock, clock.monotonic)
         yield store
 
 
@@ -86,7 +88,7 @@ class Running:
         return AdvanceTurn(
             SessionKey("", self.written.session_id),
             self.id,
-            self.store.instance,
+            self.store.turns.instance,
             self.written.beat,
             texts=tuple(map(escaped, texts)),
             messages=new_messages(messages),
@@ -94,12 +96,14 @@ class Running:
         )
 
     async def advance(self, *texts: str, **more: Any) -> TurnWritten:
-        self.written = await self.store.advance_turn(self.step(*texts, **more))
+        self.written = await self.store.turns.advance_turn(self.step(*texts, **more))
         return self.written
 
     async def position(self) -> tuple[int, int]:
         """The number of its last event, and the characters in it if it is text."""
-        _, turn = await self.store._turn_reader.get_turn(SessionKey("", self.written.session_id), self.id)
+        _, turn = await self.store.turns.turn_reader.get_turn(
+            SessionKey("", self.written.session_id), self.id
+        )
         return turn.last_event, turn.text_length
 
     async def end(self, status: TurnStatus = "completed") -> TurnWritten:
@@ -108,7 +112,7 @@ class Running:
 
 async def ask(store: Store, question: str = "Why?", session_id: str = "s") -> Running:
     """A turn that a question began."""
-    return Running(store, await store.start_turn(session_id, messages=[user(question)]))
+    return Running(store, await store.turns.start_turn(session_id, messages=[user(question)]))
 
 
 async def end_in_calls(store: Store, *call_ids: str, waiting: Sequence[NewApproval] = ()) -> None:

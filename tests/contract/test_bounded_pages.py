@@ -17,11 +17,10 @@ from msgspec import structs
 from runtime.metrics import Metrics
 from runtime.models import MessagePage, Role
 from runtime.store.cache import Cache
-from runtime.store.commands import SessionKey
-from runtime.store.message_pages import MessagePages, MessagesCut
-from runtime.store.state import Head
+from runtime.store.read.message_pages import MessagePages, MessagesCut
+from runtime.store.records import Head, SessionKey
 from runtime.store.store import Store, open_store
-from runtime.store.turn_commands import Ending
+from runtime.store.write.turn_commands import Ending
 from tests.contract.obstacles import execute, sqlite_path
 from tests.contract.running import Clock, ask, follow_all, note, told
 
@@ -92,13 +91,13 @@ async def test_pages_of_any_bound_give_every_message_once(
     name = f"s{next(NUMBERS)}"
     said = [{"role": each, "content": letter * times} for each, letter, times in messages]
     await store.create_session(name, messages=said)
-    head = await store._reader.get_head(SessionKey("", name))
+    head = await store._core.reader.get_head(SessionKey("", name))
     expected = [seq for seq, (each, _, _) in enumerate(messages, 1) if role in (None, each)]
-    assert await walk(step, store._reader._pages, head, limit, role, max_bytes) == expected
+    assert await walk(step, store._core.reader._pages, head, limit, role, max_bytes) == expected
     # Some of them cut away, and still to be erased; nothing in memory.
     after, through = min(cut), min(max(cut), head.last_seq)
     await mark_as_cut(database_url, head.id, after, through)
-    pages = MessagePages(store._database, Cache(0), Metrics())
+    pages = MessagePages(store._core.database, Cache(0), Metrics())
     expected = [seq for seq in expected if not after < seq <= through]
     for known in (head, structs.replace(head, cut_after=after, cut_through=through)):
         assert await walk(step, pages, known, limit, role, max_bytes) == expected
@@ -110,7 +109,7 @@ async def mark_as_cut(url: str, id: int, after: int, through: int) -> None:
 
 
 async def test_pages_of_a_rare_role_are_found_far_away(store: Store, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("runtime.store.message_pages.ROLE_WINDOW", 7)
+    monkeypatch.setattr("runtime.store.read.message_pages.ROLE_WINDOW", 7)
     rare = {3, 40, 41, 99}
     roles = ["tool" if seq in rare else "user" for seq in range(1, 101)]
     await store.create_session("s", messages=[{"role": role, "content": "x"} for role in roles])
@@ -127,8 +126,8 @@ async def test_messages_from_before_the_sizes_are_measured(postgres_url: str):
         said = [{"role": "user", "content": "é" * 4000, "name": "n", "more": [1]} for _ in range(5)]
         await store.create_session("s", messages=said)
         await execute(postgres_url, "", "UPDATE messages SET size = NULL; UPDATE sessions SET size = NULL")
-        head = await store._reader.get_head(SessionKey("", "s"))
-        pages = MessagePages(store._database, Cache(0), Metrics())
+        head = await store._core.reader.get_head(SessionKey("", "s"))
+        pages = MessagePages(store._core.database, Cache(0), Metrics())
         assert (await pages.after(head, 0, 10, None, 17_000)).seqs == [1, 2]
         assert (await store.list_sessions()).sessions[0].session_id == "s"
 
@@ -183,7 +182,7 @@ def small(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
         "message_pages.CHUNK_BYTES",
         "turn_reader.CHUNK_BYTES",
     ):
-        monkeypatch.setattr(f"runtime.store.{place}", BOUND)
+        monkeypatch.setattr(f"runtime.store.read.{place}", BOUND)
     return store
 
 

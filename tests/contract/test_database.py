@@ -386,7 +386,7 @@ async def test_what_was_opened_is_logged_without_a_password(
     [
         ("sqlite://", "names no file"),
         ("sqlite:///", "names no file"),
-        ("sqlite:///:memory:", "names no file"),
+        ("sqlite:///:memory:", "no database in memory"),
         ("sqlite://data/x.db", "names no file"),
         ("sqlite:///data/", "names no file"),
         ("sqlite:///x.db?mode=ro", "takes none"),

@@ -14,8 +14,9 @@ from runtime.config import Settings
 from runtime.db.connect import open_database
 from runtime.errors import SessionNotFound
 from runtime.metrics import Metrics
-from runtime.store import eraser, erasing_loader
+from runtime.store.core import Core
 from runtime.store.store import Store, open_store
+from runtime.store.write import eraser, erasing_loader
 from tests.contract.delayed_database import Delayed
 from tests.contract.erasing import LENGTH, WORDS, count, erased, gone, held, seqs
 from tests.contract.obstacles import execute
@@ -120,7 +121,7 @@ async def test_what_is_small_leaves_nothing_behind(database_url: str) -> None:
         await store.create_approval("s", "call", "look", {})
         await store.delete_session("s", hard=True)
         assert count(database_url) == count(database_url, "sessions") == 0
-        [row] = await store._database.fetch("find_erasable")
+        [row] = await store._core.database.fetch("find_erasable")
         assert not row["found"]
 
 
@@ -166,7 +167,7 @@ async def test_everything_of_a_session_is_erased(database_url: str, monkeypatch:
     async with open_store(database_url) as store:
         await store.delete_session("s0", hard=True)
         assert count(database_url, "sessions") == 2
-        assert await store.count_waiting_approvals() == 40
+        assert await store.turns.count_waiting_approvals() == 40
         await store.delete_session("s1", hard=True)
     for table, rows in {"messages": 20, "agent_switches": 20, "pending_approvals": 20, "turns": 20}.items():
         assert count(database_url, table) == rows
@@ -181,11 +182,11 @@ async def test_what_is_gone_is_counted_nowhere(database_url: str) -> None:
         await store.switch_agent("s", "coder")
         deleting = asyncio.create_task(store.delete_session("s", hard=True))
         await store.create_session("t", messages=WORDS)
-        assert await store.count_waiting_approvals() == 0
-        [counts] = await store._database.fetch("count_everything")
+        assert await store.turns.count_waiting_approvals() == 0
+        [counts] = await store._core.database.fetch("count_everything")
         # Sessions, deleted ones, messages, tokens, switches, turns, approvals, keys.
         assert list(counts) == [1, 0, 2, 0, 0, 0, 0, 0]
-        assert await store._database.fetch("list_wrong_heads", 10) == []
+        assert await store._core.database.fetch("list_wrong_heads", 10) == []
         store.end_streams()
         await deleting
 
@@ -226,7 +227,7 @@ async def test_r4_a_start_with_nothing_to_erase_looks_once(database_url: str) ->
             return await super().fetch(statement, *parameters)
 
     database = Counted(await open_database(database_url))
-    store = Store(database, Settings(), Metrics())
+    store = Store(Core(database, Settings(), Metrics()))
     await store.create_session("s")
     await store.close(5)
     assert database.asked.count("find_erasable") <= 1

@@ -11,10 +11,9 @@ import pytest
 
 from runtime.errors import SessionNotFound
 from runtime.models import ChangedEvent, MessageEvent
-from runtime.store.batch import SessionChange
-from runtime.store.commands import SessionKey
-from runtime.store.feed import ALL_CHANGES, MAX_NOTIFICATION, PAGE, Follower, notification
-from runtime.store.state import Head
+from runtime.store.changes import ALL_CHANGES, MAX_NOTIFICATION, SessionChange, encode_notification
+from runtime.store.follow.session_follower import PAGE, SessionFollower
+from runtime.store.records import Head, SessionKey
 from runtime.store.store import Store, open_store
 from tests.chance import NOON
 from tests.contract.delayed_database import delayed_store
@@ -41,7 +40,7 @@ async def append(store: Store, *contents: object) -> None:
     await store.append_messages("s", [user(content) for content in contents])
 
 
-async def next_events(follower: Follower) -> list[MessageEvent | ChangedEvent]:
+async def next_events(follower: SessionFollower) -> list[MessageEvent | ChangedEvent]:
     """What comes next. Fails where nothing does, or the stream has ended."""
     async with asyncio.timeout(LONG / 2):
         events = await follower.events(LONG)
@@ -49,7 +48,7 @@ async def next_events(follower: Follower) -> list[MessageEvent | ChangedEvent]:
     return events
 
 
-async def next_messages(follower: Follower, last_seq: int) -> list[int]:
+async def next_messages(follower: SessionFollower, last_seq: int) -> list[int]:
     """The numbers of the messages that come, up to this one."""
     seqs: list[int] = []
     while not seqs or seqs[-1] < last_seq:
@@ -57,7 +56,7 @@ async def next_messages(follower: Follower, last_seq: int) -> list[int]:
     return seqs
 
 
-async def next_change(follower: Follower) -> ChangedEvent:
+async def next_change(follower: SessionFollower) -> ChangedEvent:
     """The next note of a change; there may be messages before it."""
     while True:
         for event in await next_events(follower):
@@ -65,7 +64,7 @@ async def next_change(follower: Follower) -> ChangedEvent:
                 return event
 
 
-async def end_of(follower: Follower) -> None:
+async def end_of(follower: SessionFollower) -> None:
     async with asyncio.timeout(LONG / 2):
         assert await follower.events(LONG) is None
         assert await follower.events(LONG) is None, "an ended stream stays ended"
@@ -272,8 +271,8 @@ async def test_w11_end_streams_ends_those_who_wait_and_those_who_come(store: Sto
 
 async def test_who_leaves_is_forgotten(store: Store) -> None:
     async with store.follow("s"), store.follow("s"):
-        assert [len(followers) for followers in store._feed._followers.values()] == [2]
-    assert not store._feed._followers
+        assert [len(followers) for followers in store._core.subscriptions._subscribers.values()] == [2]
+    assert not store._core.subscriptions._subscribers
 
 
 async def test_a_follower_who_is_interrupted_while_it_reads_misses_nothing(database_url: str) -> None:
@@ -402,5 +401,7 @@ def test_r2_a_notification_is_never_longer_than_postgres_takes() -> None:
         Head(2**62, SessionKey("", "s"), 2**62, 0, 0, 0, NOON, None, 0, 0, 0, 0, None),
     )
     change = SessionChange(key, head, head, [], frozenset(ALL_CHANGES), [])
-    assert [len(notification("i" * 32, [change] * n)) <= MAX_NOTIFICATION for n in range(200)] == [True] * 200
-    assert notification("i" * 32, [change] * 200) == '["' + "i" * 32 + '",null]'
+    assert [len(encode_notification("i" * 32, [change] * n)) <= MAX_NOTIFICATION for n in range(200)] == [
+        True
+    ] * 200
+    assert encode_notification("i" * 32, [change] * 200) == '["' + "i" * 32 + '",null]'

@@ -7,7 +7,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from runtime.store.commands import SessionKey
+from runtime.store.records import SessionKey
 from tests.contract.instances import two_instances
 from tests.contract.test_feed import MOMENT, append, next_change, next_messages, user
 
@@ -28,12 +28,14 @@ async def test_garbage_on_the_channel_is_one_line_of_log(
         await append(there, 1)
         assert await next_messages(follower, 1) == [1]
     # Each instance logs one.
-    assert [(record.name, record.exc_info) for record in caplog.records] == [("agent_runtime.feed", None)] * 2
+    assert [(record.name, record.exc_info) for record in caplog.records] == [
+        ("agent_runtime.subscriptions", None)
+    ] * 2
 
 
 async def test_a_notification_that_lies_holds_nobody_up(postgres_url: str) -> None:
     async with two_instances(postgres_url) as (here, there), here.follow("s") as follower:
-        id = (await here._reader.get_head(SessionKey("", "s"))).id
+        id = (await here._core.reader.get_head(SessionKey("", "s"))).id
         for what in ("[]", '["agent"]', '["deleted"]', '["unheard of"]'):
             await notify(postgres_url, f'["x",[[{id},{2**63 - 1},{2**63 - 1},{what}]]]')
             await asyncio.sleep(0)

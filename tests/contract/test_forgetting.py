@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from runtime.config import Settings
-from runtime.store.commands import SessionKey
+from runtime.store.records import SessionKey
 from runtime.store.steady_clock import HOLD
 from runtime.store.store import Store
 from tests.contract.running import Clock, ask, note, open_timed, user
@@ -28,7 +28,7 @@ async def sweep(store: Store, clock: Clock, seconds: float, every: float = SWEEP
     """Let time pass, and forget what is old all the while."""
     for _ in range(int(seconds / every)):
         clock.pass_seconds(every)
-        await store.forget_old()
+        await store.turns.forget_old()
 
 
 async def write(store: Store, key: str = "k") -> bool:
@@ -38,8 +38,8 @@ async def write(store: Store, key: str = "k") -> bool:
 
 async def count_events(store: Store) -> int:
     """How many events of the first turn are kept."""
-    head = await store._reader.get_head(SessionKey("", "s"))
-    events, _ = await store._turn_reader.list_events(head.id, 1, 0)
+    head = await store._core.reader.get_head(SessionKey("", "s"))
+    events, _ = await store.turns.turn_reader.list_events(head.id, 1, 0)
     return len(events)
 
 

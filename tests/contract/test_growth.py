@@ -20,12 +20,12 @@ from runtime.config import Settings
 from runtime.db.queries import load_queries
 from runtime.db.sqlite_dialect import bind
 from runtime.models import utc_now
-from runtime.store.commands import SessionKey
-from runtime.store.message_pages import ROLE_WINDOW
 from runtime.store.messages import new_messages
 from runtime.store.paging import PAGE_BYTES
+from runtime.store.read.message_pages import ROLE_WINDOW
+from runtime.store.records import SessionKey
 from runtime.store.store import Store, open_store
-from runtime.store.turn_commands import AdvanceTurn, Ending
+from runtime.store.write.turn_commands import AdvanceTurn, Ending
 from tests.contract.obstacles import sqlite_path
 from tests.long_sessions import make_session
 
@@ -64,12 +64,12 @@ async def read_stats(store: Store, name: str) -> None:
 
 
 async def run_a_turn(store: Store, name: str) -> None:
-    started = await store.start_turn(name, messages=[{"role": "user", "content": "one more"}])
-    await store.advance_turn(
+    started = await store.turns.start_turn(name, messages=[{"role": "user", "content": "one more"}])
+    await store.turns.advance_turn(
         AdvanceTurn(
             SessionKey("", name),
             started.turn.turn_id,
-            store.instance,
+            store.turns.instance,
             started.beat,
             texts=("a word",),
             messages=new_messages([{"role": "assistant", "content": "a word"}]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from runtime.store.commands import Replaced
+from runtime.store.write.outcomes import Replaced
 from tests.contract.delayed_database import delayed_store
 from tests.contract.erasing import LENGTH, WORDS, count, erased, held, seqs
 from tests.contract.running import user
@@ -85,7 +85,7 @@ async def test_a_turn_begins_where_the_history_ends_in_front_of_what_is_left(dat
     await make_session(database_url, "s", LENGTH)
     async with held(database_url) as (store, _):
         await store.truncate_messages("s", after=5)
-        await store.start_turn("s", messages=[user("Why?")])
+        await store.turns.start_turn("s", messages=[user("Why?")])
         assert await seqs(store) == [1, 2, 3, 4, 5, LENGTH + 1]
 
 

@@ -14,8 +14,8 @@ from runtime.db.database import Database, Dialect
 from runtime.db.postgres import COPIED, LEAST_COPIED
 from runtime.db.queries import load_queries
 from runtime.errors import DatabaseConflict, DataRefused, RefusedByDatabase
-from runtime.store.commands import Appended
 from runtime.store.store import open_store
+from runtime.store.write.outcomes import Appended
 from tests.contract.database_rows import FAR, NOON, insert_session, message_row
 from tests.contract.obstacles import POISON, poison
 

@@ -12,8 +12,8 @@ import pytest
 from runtime.config import Settings
 from runtime.errors import KeyReused, SessionNotFound, VersionMismatch
 from runtime.metrics import Metrics
-from runtime.store.commands import Accepted, Appended
 from runtime.store.store import Store, open_store
+from runtime.store.write.outcomes import Accepted, Appended
 
 TURNS = 20
 DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"

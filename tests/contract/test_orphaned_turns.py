@@ -13,10 +13,11 @@ from msgspec import structs
 
 from runtime.config import Settings
 from runtime.errors import TurnLost, TurnRunning
-from runtime.store.commands import SessionKey
-from runtime.store.orphaned_turns import LEASE
+from runtime.store.read.orphaned_turns import LEASE
+from runtime.store.records import SessionKey
 from runtime.store.store import Store, open_store
-from runtime.store.turn_commands import Ending, InterruptTurn, TurnWritten
+from runtime.store.write.outcomes import TurnWritten
+from runtime.store.write.turn_commands import Ending, InterruptTurn
 from tests.contract.delayed_database import delayed_store
 from tests.contract.instances import two_instances
 from tests.contract.running import (
@@ -76,9 +77,9 @@ async def leave_turn(url: str, *texts: str, session_id: str = "s", before: str =
         running = await ask(store, session_id=session_id)
         await running.advance(before, events=(note("x"),) if before else ())
         await running.advance(*texts)
-        instance = store.instance
+        instance = store.turns.instance
     async with open_store(url) as store, asyncio.timeout(10):
-        while await store._database.fetch("find_instance", instance):
+        while await store._core.database.fetch("find_instance", instance):
             pass
     return running.id
 
@@ -96,8 +97,8 @@ async def follow_to_the_end(store: Store, turn_id: str) -> None:
 
 
 WAYS: dict[str, Callable[[Store, str], Awaitable[Any]]] = {
-    "interrupt_lost_turn": lambda store, _: store.interrupt_lost_turn("s"),
-    "interrupt_lost_turns": lambda store, _: store.interrupt_lost_turns(),
+    "interrupt_lost_turn": lambda store, _: store.turns.interrupt_lost_turn("s"),
+    "interrupt_lost_turns": lambda store, _: store.turns.interrupt_lost_turns(),
     "start_turn": lambda store, _: ask(store),
     "list_turns": lambda store, _: store.list_turns("s"),
     "follow_turn": follow_to_the_end,
@@ -133,7 +134,7 @@ async def test_a_turn_begins_though_somebody_else_interrupts_the_lost_one_meanwh
         looking = database.delay("before", "list_turns")
         beginning = asyncio.create_task(ask(store))
         await looking.reached.wait()
-        assert await store.interrupt_lost_turn("s")
+        assert await store.turns.interrupt_lost_turn("s")
         looking.release.set()
         await beginning
         statuses = [turn.status for turn in (await store.list_turns("s")).turns]
@@ -143,8 +144,8 @@ async def test_a_turn_begins_though_somebody_else_interrupts_the_lost_one_meanwh
 async def test_a_turn_that_had_said_nothing_leaves_no_message(database_url: str) -> None:
     turn_id = await leave_turn(database_url)
     async with open_store(database_url) as store:
-        assert await store.interrupt_lost_turn("s")
-        assert await store.interrupt_lost_turn("s"), "it has ended"
+        assert await store.turns.interrupt_lost_turn("s")
+        assert await store.turns.interrupt_lost_turn("s"), "it has ended"
         assert names(await follow_all(store, turn_id)) == ["turn", "error"]
         assert (await store.get_session("s")).message_count == 1
 
@@ -152,7 +153,7 @@ async def test_a_turn_that_had_said_nothing_leaves_no_message(database_url: str)
 async def test_what_a_message_holds_already_is_not_kept_twice(database_url: str) -> None:
     turn_id = await leave_turn(database_url, "after", before="before")
     async with open_store(database_url) as store:
-        await store.interrupt_lost_turn("s")
+        await store.turns.interrupt_lost_turn("s")
         last = (await store.list_messages("s", last=1)).messages[0]
         assert last["content"] == "after"
         assert said(told(await follow_all(store, turn_id))) == "beforeafter"
@@ -164,8 +165,8 @@ async def test_the_lost_turns_of_all_sessions_are_found(database_url: str) -> No
     async with open_store(database_url) as store:
         running = await ask(store, session_id="s3")
         await store.delete_session("s1")
-        assert await store.interrupt_lost_turns() == 2
-        assert await store.interrupt_lost_turns() == 0
+        assert await store.turns.interrupt_lost_turns() == 2
+        assert await store.turns.interrupt_lost_turns() == 0
         await running.end()
         await store.restore_session("s1")
         assert (await store.list_turns("s1")).turns[0].status == "interrupted"
@@ -174,9 +175,9 @@ async def test_the_lost_turns_of_all_sessions_are_found(database_url: str) -> No
 async def test_many_who_find_a_lost_turn_interrupt_it_once(lost: tuple[Store, str]) -> None:
     store, turn_id = lost
     begun = await asyncio.gather(
-        store.interrupt_lost_turns(),
-        *(store.interrupt_lost_turn("s") for _ in range(5)),
-        *(store.start_turn("s", messages=[user("Why?")]) for _ in range(5)),
+        store.turns.interrupt_lost_turns(),
+        *(store.turns.interrupt_lost_turn("s") for _ in range(5)),
+        *(store.turns.start_turn("s", messages=[user("Why?")]) for _ in range(5)),
         return_exceptions=True,
     )
     assert [type(each) for each in begun[6:]].count(TurnRunning) == 4
@@ -187,8 +188,8 @@ async def test_many_who_find_a_lost_turn_interrupt_it_once(lost: tuple[Store, st
 async def test_what_a_living_instance_runs_is_left_alone(postgres_url: str) -> None:
     async with two_instances(postgres_url) as (here, there):
         running = await ask(here)
-        assert await there.interrupt_lost_turns() == 0
-        assert not await there.interrupt_lost_turn("s")
+        assert await there.turns.interrupt_lost_turns() == 0
+        assert not await there.turns.interrupt_lost_turn("s")
         with pytest.raises(TurnRunning):
             await ask(there)
         assert (await there.list_turns("s")).turns[0].status == "running"
@@ -203,7 +204,7 @@ async def test_a_follower_elsewhere_hears_that_a_turn_was_interrupted(postgres_u
             await running.advance("half")
             await first.aclose()
             async with asyncio.timeout(10):
-                while not await here.interrupt_lost_turns():
+                while not await here.turns.interrupt_lost_turns():
                     pass
             heard = await hear_all(follower)
     assert names(heard) == ["assistant_message", "error"]
@@ -217,12 +218,12 @@ async def test_a_turn_that_stands_still_is_lost_though_its_instance_lives(store:
     with virtual_time() as pass_seconds:
         running = await ask(store)
         for _ in range(3):
-            assert await store.interrupt_lost_turns() == 0
+            assert await store.turns.interrupt_lost_turns() == 0
             pass_seconds(LEASE - 1)
             await running.advance("a")
-        assert await store.interrupt_lost_turns() == 0, "it is first seen at this beat"
+        assert await store.turns.interrupt_lost_turns() == 0, "it is first seen at this beat"
         pass_seconds(LEASE)
-        assert await store.interrupt_lost_turns() == 1
+        assert await store.turns.interrupt_lost_turns() == 1
     with pytest.raises(TurnLost):
         await running.advance("b")
     assert said(told(await follow_all(store, running.id))) == "aaa"
@@ -232,7 +233,7 @@ async def test_a_sign_of_life_alone_keeps_the_lease_and_changes_nothing(store: S
     with virtual_time() as pass_seconds:
         running = await ask(store)
         for beat in range(1, 4):
-            assert await store.interrupt_lost_turns() == 0
+            assert await store.turns.interrupt_lost_turns() == 0
             before = running.written
             assert await running.advance() == structs.replace(before, beat=beat, beginning=())
             pass_seconds(LEASE)
@@ -241,10 +242,10 @@ async def test_a_sign_of_life_alone_keeps_the_lease_and_changes_nothing(store: S
 async def test_a_clock_that_jumps_costs_no_turn(store: Store, clock: Clock) -> None:
     running = await ask(store)
     for jump in (-DAY, 2 * DAY):
-        assert await store.interrupt_lost_turns() == 0
+        assert await store.turns.interrupt_lost_turns() == 0
         clock.jump(jump)
         await running.advance("a")
-        assert await store.interrupt_lost_turns() == 0
+        assert await store.turns.interrupt_lost_turns() == 0
     await running.end()
 
 
@@ -253,7 +254,7 @@ async def test_who_goes_on_is_not_interrupted_by_who_saw_it_before(store: Store)
     seen = InterruptTurn(SessionKey("", "s"), running.id, running.written.beat)
     await running.advance("a")
     with pytest.raises(TurnLost):
-        await store._write(seen, TurnWritten, {})
+        await store._core.submitter.write(seen, TurnWritten, {})
     await running.end()
 
 
@@ -268,8 +269,8 @@ async def ended_turn(store: Store) -> Running:
 
 
 async def count_events(store: Store, n: int) -> int:
-    head = await store._reader.get_head(SessionKey("", "s"))
-    events, _ = await store._turn_reader.list_events(head.id, n, 0)
+    head = await store._core.reader.get_head(SessionKey("", "s"))
+    events, _ = await store.turns.turn_reader.list_events(head.id, n, 0)
     return len(events)
 
 
@@ -289,7 +290,7 @@ async def test_events_that_are_kept_no_longer_leave_a_gap(
 ) -> None:
     running = await ended_turn(store)
     clock.pass_seconds(DAY + 1)
-    await store.forget_old()
+    await store.turns.forget_old()
     events = await follow_all(store, running.id, after)
     assert names(events) == heard
     if "gap" in heard:
@@ -312,19 +313,19 @@ async def test_events_that_are_still_to_be_kept_are_not_forgotten(store: Store, 
     running = await ask(store)
     await running.advance("text")
     clock.pass_seconds(DAY / 2 + 1)
-    await store.forget_old()
+    await store.turns.forget_old()
     assert [await count_events(store, n) for n in (1, 2, 3)] == [1, 5, 2]
     clock.pass_seconds(DAY)
-    await store.forget_old()
+    await store.turns.forget_old()
     assert [await count_events(store, n) for n in (1, 2, 3)] == [1, 1, 2]
 
 
 async def test_more_turns_than_one_batch_forgets_are_forgotten_too(store: Store, clock: Clock) -> None:
     for _ in range(120):
-        await store.start_turn("s", agent="coder")
+        await store.turns.start_turn("s", agent="coder")
     assert await count_events(store, 120) == 2
     clock.pass_seconds(DAY + 1)
-    await store.forget_old()
+    await store.turns.forget_old()
     assert {await count_events(store, n) for n in range(1, 121)} == {1}
 
 
@@ -335,7 +336,7 @@ async def test_a_follower_hears_of_events_that_are_forgotten_under_it(store: Sto
         follower._fall_behind()
         await running.advance("text", ending=Ending("completed"))
         clock.pass_seconds(DAY + 1)
-        await store.forget_old()
+        await store.turns.forget_old()
         follower._fall_behind()
         assert names(await hear_all(follower)) == ["gap", "done"]
 
@@ -343,9 +344,9 @@ async def test_a_follower_hears_of_events_that_are_forgotten_under_it(store: Sto
 async def test_a_session_that_is_deleted_for_good_takes_its_turns_along(store: Store) -> None:
     await end_in_calls(store, "a")
     await ended_turn(store)
-    head = await store._reader.get_head(SessionKey("", "s"))
+    head = await store._core.reader.get_head(SessionKey("", "s"))
     await store.delete_session("s", hard=True)
-    assert not await store._database.fetch("list_turns", head.id, 10)
-    assert await store._turn_reader.list_events(head.id, 1, 0) == ([], False)
+    assert not await store._core.database.fetch("list_turns", head.id, 10)
+    assert await store.turns.turn_reader.list_events(head.id, 1, 0) == ([], False)
     running = await ask(store)
     assert [turn.turn_id for turn in (await store.list_turns("s")).turns] == [running.id]

@@ -11,8 +11,9 @@ import psycopg
 import pytest
 
 from runtime.db.connect import open_database
-from runtime.db.database import Database, DatabaseUrl
+from runtime.db.database import Database
 from runtime.db.migrate import _yoyo
+from runtime.db.url import DatabaseUrl
 from runtime.errors import CommitUnknown, DatabaseUnavailable
 from runtime.metrics import Metrics
 from runtime.models import utc_now
@@ -256,4 +257,4 @@ async def test_w7_a_clock_that_is_years_ahead_takes_no_living_instances_row(
         await ahead.cleanup(max_age_hours=1e6, hard_delete_after_days=1e5)
         with psycopg.connect(postgres_url) as other:
             left = {id for (id,) in other.execute("SELECT id FROM writers")}
-        assert left == {living._database.instance, ahead._database.instance}
+        assert left == {living._core.database.instance, ahead._core.database.instance}

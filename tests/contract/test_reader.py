@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runtime.errors import InvalidInput
-from runtime.store.message_pages import CHUNK
+from runtime.store.read.message_pages import CHUNK
 from runtime.store.store import Store, open_store
 from tests.contract.delayed_database import Delay, delayed_store
 

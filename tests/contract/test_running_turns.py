@@ -11,12 +11,11 @@ import pytest
 from msgspec import structs
 
 from runtime.errors import ApprovalExists, SessionNotFound, TurnLost
-from runtime.store.commands import SessionKey
-from runtime.store.planned_turn import TEXT_ROW
-from runtime.store.state import TurnPiece
+from runtime.store.read.turn_reader import PAGE
+from runtime.store.records import SessionKey, TurnPiece
 from runtime.store.store import Store, open_store
-from runtime.store.turn_commands import Ending
-from runtime.store.turn_reader import PAGE
+from runtime.store.write.planned_turn import TEXT_ROW
+from runtime.store.write.turn_commands import Ending
 from tests.contract.running import (
     Clock,
     Running,
@@ -39,8 +38,8 @@ TIMES = 120
 
 async def rows(running: Running) -> list[TurnPiece]:
     """The stored events of the first turn, one a row."""
-    head = await running.store._reader.get_head(SessionKey("", "s"))
-    events, _ = await running.store._turn_reader.list_events(head.id, 1, 0)
+    head = await running.store._core.reader.get_head(SessionKey("", "s"))
+    events, _ = await running.store.turns.turn_reader.list_events(head.id, 1, 0)
     return events
 
 
@@ -197,8 +196,8 @@ async def test_a_step_that_is_repeated_after_a_lost_reply_changes_nothing(store:
     ]
     for step in steps:
         command = step if not isinstance(step, dict) else running.step(**step)
-        running.written = await store.advance_turn(command)
-        assert await store.advance_turn(command) == running.written
+        running.written = await store.turns.advance_turn(command)
+        assert await store.turns.advance_turn(command) == running.written
     assert (running.written.turn.input_tokens, running.written.turn.output_tokens) == (15, 3)
     assert (await store.get_session("s")).message_count == 2
     assert said(told(await follow_all(store, running.id))) == "once"
@@ -207,7 +206,7 @@ async def test_a_step_that_is_repeated_after_a_lost_reply_changes_nothing(store:
 async def test_a_step_sent_twice_at_once_is_taken_once(store: Store) -> None:
     running = await ask(store)
     step = running.step("once", input_tokens=10)
-    first, second = await asyncio.gather(store.advance_turn(step), store.advance_turn(step))
+    first, second = await asyncio.gather(store.turns.advance_turn(step), store.turns.advance_turn(step))
     assert first == second
     assert first.turn.input_tokens == 10
 
@@ -215,9 +214,9 @@ async def test_a_step_sent_twice_at_once_is_taken_once(store: Store) -> None:
 async def test_another_instance_may_not_carry_a_turn_on(store: Store) -> None:
     running = await ask(store)
     with pytest.raises(TurnLost):
-        await store.advance_turn(structs.replace(running.step("mine"), instance="another"))
+        await store.turns.advance_turn(structs.replace(running.step("mine"), instance="another"))
     with pytest.raises(TurnLost):
-        await store.advance_turn(structs.replace(running.step("mine"), turn_id="another"))
+        await store.turns.advance_turn(structs.replace(running.step("mine"), turn_id="another"))
 
 
 async def test_a_turn_that_has_ended_goes_no_further(store: Store) -> None:
@@ -225,7 +224,7 @@ async def test_a_turn_that_has_ended_goes_no_further(store: Store) -> None:
     await running.end()
     for more in ({"texts": ("more",)}, {"ending": Ending("failed")}, {}):
         with pytest.raises(TurnLost):
-            await store.advance_turn(structs.replace(running.step(), **more))
+            await store.turns.advance_turn(structs.replace(running.step(), **more))
     await ask(store)
     with pytest.raises(TurnLost):
         await running.advance("more")
@@ -235,7 +234,7 @@ async def test_a_step_from_another_place_is_refused(store: Store) -> None:
     running = await ask(store)
     ahead = structs.replace(running.step("x"), after=5)
     with pytest.raises(TurnLost):
-        await store.advance_turn(ahead)
+        await store.turns.advance_turn(ahead)
 
 
 async def test_a_session_that_is_deleted_ends_its_turn(store: Store) -> None:
@@ -263,7 +262,7 @@ async def test_a_session_restored_at_once_takes_a_new_turn_at_once(store: Store,
     """Elsewhere, where that can be: the instance that runs the turn may not have heard of any of it."""
     async with AsyncExitStack() as stack:
         elsewhere = store
-        if not store._database.sole_writer:
+        if not store._core.database.sole_writer:
             elsewhere = await stack.enter_async_context(open_store(database_url))
         for _ in range(TIMES):
             running = await ask(store)

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from runtime.db import sqlite, sqlite_dialect, sqlite_wal
-from runtime.db.database import DatabaseUrl, Limits
+from runtime.db.database import Limits
 from runtime.db.lockfile import LockFile
 from runtime.db.sqlite import SqliteDatabase
 from runtime.db.sqlite_connection import BUSY_STEP
+from runtime.db.url import DatabaseUrl
 from runtime.errors import (
     DatabaseConflict,
     DatabaseDamaged,

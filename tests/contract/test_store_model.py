@@ -19,10 +19,12 @@ from msgspec import structs
 from runtime.config import Settings
 from runtime.errors import RequestError, SessionNotFound
 from runtime.models import AgentSwitch, Approval, ApprovalStatus, MessagePage, Role, Session
-from runtime.store import commands
-from runtime.store.commands import Accepted, Command, Outcome, Request, SessionKey
+from runtime.store.records import SessionKey
 from runtime.store.store import Store, open_store
 from runtime.store.validation import MAX_NESTING
+from runtime.store.write import commands
+from runtime.store.write.commands import Command, Request
+from runtime.store.write.outcomes import Accepted, Outcome
 from tests.chance import NOON, raw_message
 from tests.conversation import Conversation, StoredMessage, value
 from tests.interleavings import Interleaving, Step, interleavings, opening, switch_agent

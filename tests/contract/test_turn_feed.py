@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from runtime.errors import InvalidInput, SessionNotFound, TurnNotFound
 from runtime.models import TurnEvent
+from runtime.store.follow.turn_follower import BUFFER
 from runtime.store.store import Store, open_store
-from runtime.store.turn_commands import Ending
-from runtime.store.turn_feed import BUFFER
+from runtime.store.write.turn_commands import Ending
 from tests.contract.delayed_database import delayed_store
 from tests.contract.instances import two_instances
 from tests.contract.running import (
@@ -225,8 +225,8 @@ async def test_w11_end_streams_ends_those_who_wait_and_those_who_come(store: Sto
 async def test_who_leaves_is_forgotten(store: Store) -> None:
     running = await ask(store)
     async with store.follow_turn("s", running.id), store.follow_turn("s", running.id):
-        assert [len(listeners) for listeners in store._feed._listeners.values()] == [2]
-    assert not store._feed._listeners
+        assert [len(listeners) for listeners in store._core.subscriptions._subscribers.values()] == [2]
+    assert not store._core.subscriptions._subscribers
 
 
 @pytest.mark.parametrize(

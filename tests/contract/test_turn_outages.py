@@ -10,13 +10,14 @@ import pytest
 from runtime.config import Settings
 from runtime.db import listener
 from runtime.errors import TurnRunning
-from runtime.store.commands import SessionKey
-from runtime.store.orphaned_turns import LEASE, RETURN
+from runtime.store.read.orphaned_turns import LEASE, RETURN
+from runtime.store.records import SessionKey
 from runtime.store.store import Store, open_store
 from tests.contract.database_rows import until
 from tests.contract.instances import two_instances
 from tests.contract.running import (
     Clock,
+    Running,
     ask,
     follow_all,
     hear_all,
@@ -40,19 +41,19 @@ async def cut_off(url: str, store: Store) -> None:
         ended = await admin.fetch(
             """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                 WHERE application_name = $1 AND query ~ '^(LISTEN|SELECT 1;?$)'""",
-            store.instance,
+            store.turns.instance,
         )
     finally:
         await admin.close()
     assert ended
-    await until(lambda: store._database.was_lost(RETURN))
+    await until(lambda: store._core.database.was_lost(RETURN))
 
 
 async def leave(store: Store, other: Store) -> None:
     """Close a store whose turn still runs, and wait until the other sees that it is gone."""
     await store.close(1)
     async with asyncio.timeout(10):
-        while await other._database.fetch("find_instance", store.instance):
+        while await other._core.database.fetch("find_instance", store.turns.instance):
             pass
 
 
@@ -71,14 +72,14 @@ async def test_who_was_cut_off_itself_does_not_take_absence_for_death_at_once(po
             running = await ask(here)
             await leave(here, there)
             await cut_off(postgres_url, there)
-            assert not await there.interrupt_lost_turn("s"), "it is not back yet"
-            await until(lambda: not there._database.was_lost(0))
-            assert not await there.interrupt_lost_turn("s"), "the others may not be back yet"
-            assert await there.interrupt_lost_turns() == 0
+            assert not await there.turns.interrupt_lost_turn("s"), "it is not back yet"
+            await until(lambda: not there._core.database.was_lost(0))
+            assert not await there.turns.interrupt_lost_turn("s"), "the others may not be back yet"
+            assert await there.turns.interrupt_lost_turns() == 0
             with pytest.raises(TurnRunning):
                 await ask(there)
             pass_seconds(RETURN)
-            assert await there.interrupt_lost_turns() == 1
+            assert await there.turns.interrupt_lost_turns() == 1
             assert names(await follow_all(there, running.id)) == ["turn", "error"]
 
 
@@ -89,29 +90,32 @@ async def test_who_is_cut_off_for_long_takes_absence_for_death_a_lease_later(pos
             await ask(here)
             await leave(here, there)
             await cut_off(postgres_url, there)
-            assert await there.interrupt_lost_turns() == 0
+            assert await there.turns.interrupt_lost_turns() == 0
             pass_seconds(LEASE)
-            assert await there.interrupt_lost_turns() == 1
+            assert await there.turns.interrupt_lost_turns() == 1
 
 
 async def test_who_was_never_cut_off_takes_absence_for_death_at_once(postgres_url: str) -> None:
     async with two_instances(postgres_url) as (here, there):
         await ask(here)
         await leave(here, there)
-        assert await there.interrupt_lost_turn("s")
+        assert await there.turns.interrupt_lost_turn("s")
+
+
+async def abandon(running: Running) -> None:
+    running.store.turns.abandon(SessionKey("", running.written.session_id), running.id)
 
 
 async def test_a_turn_of_ours_that_nobody_runs_is_lost_at_once(database_url: str) -> None:
     async with open_store(database_url) as store:
-        store.runs_turn = lambda key: key == SessionKey("", "in hand")
         ours = await ask(store, session_id="in hand")
-        for find in (store.interrupt_lost_turns(), store.interrupt_lost_turn("s1")):
-            await ask(store, session_id="s1")
+        for find in (store.turns.interrupt_lost_turns(), store.turns.interrupt_lost_turn("s1")):
+            await abandon(await ask(store, session_id="s1"))
             assert await find == 1
-        await ask(store, session_id="s2")
+        await abandon(await ask(store, session_id="s2"))
         await ask(store, session_id="s2")
         assert [turn.status for turn in (await store.list_turns("s1")).turns] == ["interrupted"] * 2
-        assert not await store.interrupt_lost_turn("in hand")
+        assert not await store.turns.interrupt_lost_turn("in hand")
         with pytest.raises(TurnRunning):
             await ask(store, session_id="in hand")
         await ours.end()
@@ -131,9 +135,9 @@ async def test_who_missed_text_hears_it_before_the_interruption(postgres_url: st
                 await cut_off(postgres_url, there)
                 await running.advance("two ")
                 assert (await running.position())[0] == 2, "it is the same row"
-                assert await there.interrupt_lost_turns() == 0
+                assert await there.turns.interrupt_lost_turns() == 0
                 pass_seconds(LEASE)
-                assert await there.interrupt_lost_turns() == 1
+                assert await there.turns.interrupt_lost_turns() == 1
                 heard += told(await hear_all(follower))
             assert said(heard) == "one two "
             assert heard == told(await follow_all(there, running.id))
@@ -167,7 +171,7 @@ async def test_two_instances_that_forget_at_once_leave_nothing_behind(postgres_u
         open_timed(postgres_url, clock, settings) as here,
         open_timed(postgres_url, clock, settings) as there,
     ):
-        await asyncio.gather(*(here.start_turn(f"s{n}", agent="coder") for n in range(300)))
+        await asyncio.gather(*(here.turns.start_turn(f"s{n}", agent="coder") for n in range(300)))
         clock.pass_seconds(DAY + 1)
         # Neither has been silent for so long that the other forgets it as well, and waits for that.
         await asyncio.gather(*(store.create_session() for store in (here, there)))
@@ -184,7 +188,7 @@ async def forget_at_once(url: str, *stores: Store) -> None:
     admin = await asyncpg.connect(url)
     try:
         await admin.execute("BEGIN; SELECT 1 FROM turn_events FOR UPDATE")
-        forgetting = asyncio.gather(*(store.forget_old() for store in stores))
+        forgetting = asyncio.gather(*(store.turns.forget_old() for store in stores))
         async with asyncio.timeout(10):
             while await admin.fetchval(WAITING) < len(stores):
                 pass

@@ -16,7 +16,7 @@ from runtime.errors import (
     VersionMismatch,
 )
 from runtime.store.store import Store
-from runtime.store.turns import tool_result, verdict
+from runtime.store.turn_store import tool_result, verdict
 from tests.contract.running import (
     Clock,
     ask,
@@ -33,7 +33,7 @@ APPROVED = verdict("a", "approve", None, None)
 
 
 async def test_a_turn_in_a_session_that_is_missing_makes_it(store: Store, clock: Clock) -> None:
-    started = await store.start_turn("s", messages=[user("Why is the sky blue?")])
+    started = await store.turns.start_turn("s", messages=[user("Why is the sky blue?")])
     turn = started.turn
     assert (turn.status, turn.agent, turn.started_at) == ("running", "orchestrator", clock.now)
     assert (turn.ended_at, turn.error, turn.input_tokens, turn.output_tokens) == (None, None, 0, 0)
@@ -69,15 +69,15 @@ async def test_a_session_that_is_deleted_takes_no_turn(store: Store) -> None:
 
 async def test_what_answers_a_call_needs_a_session(store: Store) -> None:
     with pytest.raises(SessionNotFound):
-        await store.start_turn("s", result=tool_result("a", "blue"))
+        await store.turns.start_turn("s", result=tool_result("a", "blue"))
     with pytest.raises(SessionNotFound):
-        await store.start_turn("s", verdict=APPROVED)
+        await store.turns.start_turn("s", verdict=APPROVED)
     with pytest.raises(SessionNotFound):
         await store.get_session("s")
 
 
 async def test_a_handover_alone_asks_no_model(store: Store) -> None:
-    started = await store.start_turn("s", agent="coder")
+    started = await store.turns.start_turn("s", agent="coder")
     assert (started.turn.status, started.turn.agent) == ("completed", "coder")
     assert (await store.get_context("s")).current_agent == "coder"
     assert [switch.to_agent for switch in (await store.list_switches("s")).switches] == ["coder"]
@@ -89,13 +89,13 @@ async def test_a_handover_alone_asks_no_model(store: Store) -> None:
 
 
 async def test_a_handover_with_a_question_asks_the_new_agent(store: Store) -> None:
-    started = await store.start_turn("s", agent="coder", messages=[user("Write it.")])
+    started = await store.turns.start_turn("s", agent="coder", messages=[user("Write it.")])
     assert (started.turn.status, started.turn.agent) == ("running", "coder")
     assert (await store.get_session("s")).message_count == 1
 
 
 async def test_a_handover_to_the_agent_that_holds_the_session_is_none(store: Store) -> None:
-    started = await store.start_turn("s", agent="orchestrator")
+    started = await store.turns.start_turn("s", agent="orchestrator")
     assert names(await follow_all(store, started.turn.turn_id)) == ["turn", "done"]
     assert (await store.list_switches("s")).switches == []
 
@@ -115,14 +115,14 @@ async def test_the_result_of_a_call_is_stored_and_the_model_goes_on(
     store: Store, content: Any, failed: bool, stored: dict[str, Any]
 ) -> None:
     await end_in_calls(store, "a")
-    started = await store.start_turn("s", result=tool_result("a", content, failed=failed))
+    started = await store.turns.start_turn("s", result=tool_result("a", content, failed=failed))
     assert started.turn.status == "running"
     assert await last_message(store) == {"role": "tool", "tool_call_id": "a", "name": "look", **stored}
 
 
 async def test_a_result_may_name_its_tool(store: Store) -> None:
     await end_in_calls(store, "a")
-    await store.start_turn("s", result=tool_result("a", "blue", tool_name="gaze"))
+    await store.turns.start_turn("s", result=tool_result("a", "blue", tool_name="gaze"))
     assert (await last_message(store))["name"] == "gaze"
 
 
@@ -130,7 +130,7 @@ async def test_the_model_goes_on_when_the_last_of_several_calls_is_answered(stor
     await end_in_calls(store, "a", "b", "c")
     statuses = []
     for call_id in "bac":
-        started = await store.start_turn("s", result=tool_result(call_id, f"of {call_id}"))
+        started = await store.turns.start_turn("s", result=tool_result(call_id, f"of {call_id}"))
         statuses.append(started.turn.status)
     assert statuses == ["completed", "completed", "running"]
     assert [each["content"] for each in (await store.list_messages("s", last=3)).messages] == [
@@ -142,14 +142,14 @@ async def test_the_model_goes_on_when_the_last_of_several_calls_is_answered(stor
 
 async def test_a_result_is_taken_once(store: Store) -> None:
     await end_in_calls(store, "a", "b")
-    await store.start_turn("s", result=tool_result("a", "blue"))
+    await store.turns.start_turn("s", result=tool_result("a", "blue"))
     with pytest.raises(CallNotOpen):
-        await store.start_turn("s", result=tool_result("a", "blue"))
+        await store.turns.start_turn("s", result=tool_result("a", "blue"))
 
 
 async def test_of_many_results_for_one_call_one_is_taken(store: Store) -> None:
     await end_in_calls(store, "a", "b")
-    results = [store.start_turn("s", result=tool_result("a", str(n))) for n in range(20)]
+    results = [store.turns.start_turn("s", result=tool_result("a", str(n))) for n in range(20)]
     taken = await asyncio.gather(*results, return_exceptions=True)
     assert sorted(type(each).__name__ for each in taken) == ["CallNotOpen"] * 19 + ["TurnWritten"]
 
@@ -157,7 +157,7 @@ async def test_of_many_results_for_one_call_one_is_taken(store: Store) -> None:
 async def test_a_call_that_was_never_made_waits_for_no_result(store: Store) -> None:
     await end_in_calls(store, "a")
     with pytest.raises(CallNotOpen):
-        await store.start_turn("s", result=tool_result("b", "blue"))
+        await store.turns.start_turn("s", result=tool_result("b", "blue"))
 
 
 @pytest.mark.parametrize("after", [user("Never mind."), {"role": "assistant", "content": "Never mind."}])
@@ -167,31 +167,31 @@ async def test_a_call_waits_for_no_result_once_the_conversation_went_on(
     await end_in_calls(store, "a")
     await store.append_messages("s", [after])
     with pytest.raises(CallNotOpen):
-        await store.start_turn("s", result=tool_result("a", "blue"))
+        await store.turns.start_turn("s", result=tool_result("a", "blue"))
 
 
 @pytest.mark.parametrize("calls", [[], [{"id": 5}], [{"name": "look"}], ["a"]])
 async def test_calls_of_another_form_wait_for_no_result(store: Store, calls: list[Any]) -> None:
     await store.create_session("s", messages=[{"role": "assistant", "content": "x", "tool_calls": calls}])
     with pytest.raises(CallNotOpen):
-        await store.start_turn("s", result=tool_result("a", "blue"))
+        await store.turns.start_turn("s", result=tool_result("a", "blue"))
     assert (await ask(store)).written.turn.status == "running"
 
 
 async def test_calls_that_a_client_stored_itself_can_be_answered(store: Store) -> None:
     await store.create_session("s", messages=[user("Why?"), calling("a")])
-    assert (await store.start_turn("s", result=tool_result("a", "blue"))).turn.status == "running"
+    assert (await store.turns.start_turn("s", result=tool_result("a", "blue"))).turn.status == "running"
 
 
 # What every write takes
 
 
 async def test_w12_the_same_key_gives_the_same_turn(store: Store) -> None:
-    first = await store.start_turn("s", messages=[user("Why?")], idempotency_key="k")
-    again = await store.start_turn("s", messages=[user("Why?")], idempotency_key="k")
+    first = await store.turns.start_turn("s", messages=[user("Why?")], idempotency_key="k")
+    again = await store.turns.start_turn("s", messages=[user("Why?")], idempotency_key="k")
     assert (again.turn, again.beat, again.replayed) == (first.turn, first.beat, True)
     with pytest.raises(KeyReused):
-        await store.start_turn("s", messages=[user("How?")], idempotency_key="k")
+        await store.turns.start_turn("s", messages=[user("How?")], idempotency_key="k")
     assert (await store.get_session("s")).message_count == 1
     assert len((await store.list_turns("s")).turns) == 1
 
@@ -199,14 +199,14 @@ async def test_w12_the_same_key_gives_the_same_turn(store: Store) -> None:
 async def test_a_turn_begins_at_the_version_that_is_expected(store: Store) -> None:
     await store.create_session("s")
     with pytest.raises(VersionMismatch):
-        await store.start_turn("s", messages=[user("Why?")], if_match=2)
-    assert (await store.start_turn("s", messages=[user("Why?")], if_match=1)).version == 2
+        await store.turns.start_turn("s", messages=[user("Why?")], if_match=2)
+    assert (await store.turns.start_turn("s", messages=[user("Why?")], if_match=1)).version == 2
 
 
 async def test_what_cannot_be_stored_begins_no_turn(store: Store) -> None:
     for messages in ([user("\ud800")], [{"role": "nobody", "content": "x"}], ["x"]):
         with pytest.raises(InvalidInput) as refused:
-            await store.start_turn("s", messages=messages)
+            await store.turns.start_turn("s", messages=messages)
         assert refused.value.problems[0].path.startswith("$.message")
     with pytest.raises(InvalidInput):
         tool_result("a", float("nan"))

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from runtime.errors import KeyReused
-from runtime.store.commands import MANY_MESSAGES, Replaced
+from runtime.store.messages import MANY_MESSAGES
 from runtime.store.store import Store, open_store
+from runtime.store.write.outcomes import Replaced
 from tests.api.serving import check, make, serving
 
 COUNT = 2 * MANY_MESSAGES + 1

@@ -10,7 +10,7 @@ import pytest
 from runtime.errors import SessionNotFound, TurnNotFound
 from runtime.models import ChangedEvent
 from runtime.store.store import Store
-from runtime.store.turn_commands import Ending
+from runtime.store.write.turn_commands import Ending
 from tests.contract.database_rows import until
 from tests.contract.instances import two_instances
 from tests.contract.running import (
@@ -71,7 +71,7 @@ async def test_those_who_follow_the_session_hear_of_turns(store: Store) -> None:
 async def test_who_runs_a_turn_hears_that_it_shall_stop(store: Store) -> None:
     running = await ask(store)
     asked: list[bool] = []
-    with store.watch_turns(running.written.session_db_id, lambda: asked.append(True)):
+    with store.turns.watch_turns(running.written.session_db_id, lambda: asked.append(True)):
         assert not (await running.advance("a")).stop_requested
         assert await store.stop_turn("s", running.id) == 2
         assert asked
@@ -93,17 +93,17 @@ async def test_a_turn_that_is_not_there_cannot_be_stopped(store: Store) -> None:
 async def test_who_watches_is_told_when_the_session_goes(store: Store) -> None:
     running = await ask(store)
     asked: list[bool] = []
-    with store.watch_turns(running.written.session_db_id, lambda: asked.append(True)):
+    with store.turns.watch_turns(running.written.session_db_id, lambda: asked.append(True)):
         await store.delete_session("s")
         assert asked
-    assert not store._feed._listeners
+    assert not store._core.subscriptions._subscribers
 
 
 async def test_a_turn_is_stopped_from_another_instance(postgres_url: str) -> None:
     async with two_instances(postgres_url) as (here, there):
         running = await ask(here)
         asked: list[bool] = []
-        with here.watch_turns(running.written.session_db_id, lambda: asked.append(True)):
+        with here.turns.watch_turns(running.written.session_db_id, lambda: asked.append(True)):
             await there.stop_turn("s", running.id)
             await until(lambda: bool(asked))
         assert (await running.advance("a")).stop_requested

@@ -20,8 +20,8 @@ from runtime.errors import (
     VersionMismatch,
 )
 from runtime.metrics import Metrics
-from runtime.store.commands import Accepted, Appended
 from runtime.store.store import Store, open_store
+from runtime.store.write.outcomes import Accepted, Appended
 from tests.contract.database_rows import until
 from tests.contract.obstacles import POISON, blocked, poison
 from tests.wire import Fault, lay_wire

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from runtime.store.commands import SessionKey
 from runtime.store.messages import new_messages
+from runtime.store.records import SessionKey
 from runtime.store.store import Store
-from runtime.store.turn_commands import AdvanceTurn, Ending, NewApproval, NewEvent
+from runtime.store.turn_events import NewEvent
+from runtime.store.write.turn_commands import AdvanceTurn, Ending, NewApproval
 
 
 class Amount(NamedTuple):
@@ -41,21 +42,21 @@ async def fill(store: Store, amount: Amount) -> str:
 
 async def _run_turn(store: Store, amount: Amount) -> str:
     """A turn with events as large as an answer of a model may be."""
-    written = await store.start_turn("turns", messages=[{"role": "user", "content": "go"}])
+    written = await store.turns.start_turn("turns", messages=[{"role": "user", "content": "go"}])
     for number in range(amount.count):
         data = '{"note":"' + "x" * min(amount.size, 1_000_000) + '"}'
         last = number == amount.count - 1
         step = AdvanceTurn(
             SessionKey("", "turns"),
             written.turn.turn_id,
-            store.instance,
+            store.turns.instance,
             written.beat,
             messages=new_messages([{"role": "assistant", "content": "x"}]) if last else (),
             approvals=(NewApproval(f"call-{number}", '"tool"', "{}"),),
             events=(NewEvent("message", data),),
             ending=Ending("completed") if last else None,
         )
-        written = await store.advance_turn(step)
+        written = await store.turns.advance_turn(step)
     return written.turn.turn_id
 
 

@@ -15,17 +15,20 @@ from typing import Any
 from runtime import cli as program
 from runtime.db.database import Transaction
 from runtime.errors import DatabaseUnavailable
-from runtime.store import plan as planning
-from runtime.store.batch import Batch
-from runtime.store.commands import NewMessage, Outcome, Receipt, Request, SessionKey
-from runtime.store.feed import Feed
-from runtime.store.plan import Plan
-from runtime.store.planned_session import PlannedSession
-from runtime.store.queue import Pending, WriteQueue
-from runtime.store.reader import Reader
-from runtime.store.rules import RULES
-from runtime.store.state import Head
-from runtime.store.writer import Writer
+from runtime.store.changes import Notice
+from runtime.store.follow.subscriptions import Subscriptions
+from runtime.store.messages import NewMessage
+from runtime.store.read.reader import Reader
+from runtime.store.records import Head, SessionKey
+from runtime.store.write import plan as planning
+from runtime.store.write.batch import Batch
+from runtime.store.write.commands import Request
+from runtime.store.write.outcomes import Outcome, Receipt
+from runtime.store.write.plan import Plan
+from runtime.store.write.planned_session import PlannedSession
+from runtime.store.write.queue import Pending, WriteQueue
+from runtime.store.write.rules import RULES
+from runtime.store.write.writer import Writer
 
 # One in so many goes wrong. Seconds that a commit comes late, and that a stale head is shown.
 OFTEN = 10
@@ -62,12 +65,12 @@ def acknowledge_before_commit() -> None:
 
 def drop_notifications() -> None:
     """Who follows a session of an odd id is never woken, neither here nor by another instance."""
-    tell = Feed._tell
+    notify = Subscriptions._notify
 
-    def tell_some(feed: Feed, changes: Any) -> None:
-        tell(feed, [change for change in changes if change[0] % 2 == 0])
+    def notify_some(subscriptions: Subscriptions, notices: Sequence[Notice]) -> None:
+        notify(subscriptions, [notice for notice in notices if notice.session_db_id % 2 == 0])
 
-    _replace(Feed, "_tell", tell_some)
+    _replace(Subscriptions, "_notify", notify_some)
 
 
 def write_twice() -> None:

@@ -16,10 +16,10 @@ import pytest
 from runtime.config import Settings
 from runtime.db.connect import open_database
 from runtime.db.database import Database
-from runtime.db.uncancellable import finish
 from runtime.errors import DeadlinePassed, RequestError, SessionNotFound, ShuttingDown, Unconfirmed
-from runtime.store.commands import Appended, Outcome
 from runtime.store.store import Store, open_store
+from runtime.store.write.outcomes import Appended, Outcome
+from runtime.uncancellable import run_to_completion
 from tests.contract.database_rows import NOON, aiosqlite_threads, insert_session, until
 from tests.contract.running import calling, user
 from tests.faults.cancelling import CancelledAt
@@ -63,7 +63,7 @@ async def read_what_is_accepted(store: Store, session_id: str) -> None:
 async def find_caller(store: Store, name: str) -> None:
     approval = await store.find_approval(name, "call-1")
     assert approval is not None
-    await store.find_caller(approval)
+    await store.turns.find_caller(approval)
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -82,9 +82,9 @@ OPERATIONS: dict[str, Operation] = {
     "approve": lambda store, name: store.decide_approval(name, "call-1", "approve"),
     "forget an approval": lambda store, name: store.delete_approval(name, "call-1"),
     "clean up": lambda store, name: store.cleanup(max_age_hours=0),
-    "start a turn": lambda store, name: store.start_turn(name + "-turn", messages=[user("x")]),
-    "look for lost turns": lambda store, _: store.interrupt_lost_turns(),
-    "forget what is old": lambda store, _: store.forget_old(),
+    "start a turn": lambda store, name: store.turns.start_turn(name + "-turn", messages=[user("x")]),
+    "look for lost turns": lambda store, _: store.turns.interrupt_lost_turns(),
+    "forget what is old": lambda store, _: store.turns.forget_old(),
     "get": lambda store, name: store.get_session(name),
     "list": lambda store, _: store.list_sessions(count=True),
     "statistics": lambda store, name: store.get_stats(name),
@@ -94,8 +94,8 @@ OPERATIONS: dict[str, Operation] = {
     "get context": lambda store, name: store.get_context(name),
     "switches": lambda store, name: store.list_switches(name),
     "approvals": lambda store, name: store.list_approvals(name),
-    "decisions": lambda store, name: store.list_decisions(name, ["call-1"]),
-    "edited arguments": lambda store, name: store.list_edited_arguments(name, ["call-1"]),
+    "decisions": lambda store, name: store.turns.list_decisions(name, ["call-1"]),
+    "edited arguments": lambda store, name: store.turns.list_edited_arguments(name, ["call-1"]),
     "caller": find_caller,
     "turns": lambda store, name: store.list_turns(name),
     "follow": follow,
@@ -132,7 +132,7 @@ async def test_w10_an_operation_that_is_cancelled_at_any_await_leaves_nothing_op
 
 async def make_session(store: Store, name: str) -> None:
     """A session with something of everything. A turn runs in it."""
-    await store.start_turn(name, messages=[user("1"), calling("call-1", "call-2"), user("3")])
+    await store.turns.start_turn(name, messages=[user("1"), calling("call-1", "call-2"), user("3")])
     await store.create_approval(name, "call-1", "look", {})
 
 
@@ -149,7 +149,7 @@ async def _awaiting(operation: Awaitable[object]) -> object:
 
 
 async def check_whole(store: Store, url: str) -> None:
-    await until(lambda: not store._database.pool_usage()["busy"])
+    await until(lambda: not store._core.database.pool_usage()["busy"])
     await wait_until(lambda: transactions(url) == 0)
 
 
@@ -232,7 +232,7 @@ async def test_a_start_that_is_cancelled_at_any_await_of_its_migration_leaves_no
 
 async def open_and_close(url: str) -> None:
     database = await open_database(url)
-    await finish(database.close())
+    await run_to_completion(database.close())
 
 
 def connections(url: str) -> int:

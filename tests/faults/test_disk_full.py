@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from runtime.store.writer import LONGEST_PAUSE
+from runtime.retry import LONGEST_PAUSE
 from tests.faults.checker import check, count
 from tests.faults.conftest import Report
 from tests.faults.disks import ballast, check_protection, small_disk, write_protected

@@ -16,8 +16,9 @@ from runtime.db.connect import open_database
 from runtime.db.database import Database, Transaction
 from runtime.errors import RefusedByDatabase
 from runtime.metrics import Metrics
-from runtime.store.commands import Appended
+from runtime.store.core import Core
 from runtime.store.store import Store
+from runtime.store.write.outcomes import Appended
 from tests.contract.obstacles import POISON, poison
 from tests.faults.asking import Asker, Target
 from tests.faults.conftest import Report
@@ -48,7 +49,7 @@ class Counted:
 @asynccontextmanager
 async def counted_store(url: str) -> AsyncIterator[tuple[Store, Counted]]:
     database = Counted(await open_database(url))
-    store = Store(database, Settings(), Metrics())
+    store = Store(Core(database, Settings(), Metrics()))
     try:
         yield store, database
     finally:

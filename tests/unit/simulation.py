@@ -15,23 +15,23 @@ from hypothesis import note
 from runtime.errors import RequestError, SessionNotFound
 from runtime.metrics import Metrics
 from runtime.models import MessagePage
-from runtime.store.batch import SessionChange
 from runtime.store.cache import Cache
-from runtime.store.commands import (
+from runtime.store.changes import SessionChange
+from runtime.store.messages import encode_message
+from runtime.store.read.reader import Reader
+from runtime.store.records import MessageRow, SessionKey
+from runtime.store.validation import json_list
+from runtime.store.write.commands import (
     AppendMessages,
     Command,
     DeleteSession,
     ReplaceMessages,
     Request,
     RestoreSession,
-    SessionKey,
     SwitchAgent,
     TruncateMessages,
 )
-from runtime.store.messages import encode_message
-from runtime.store.plan import plan
-from runtime.store.reader import Reader
-from runtime.store.validation import json_list
+from runtime.store.write.plan import plan
 from tests.chance import AGENTS, DELETED, EXISTING, NOON, Chance
 from tests.conversation import StoredMessage
 from tests.interleavings import opening
@@ -248,7 +248,7 @@ def page(
 
 def encoded(stored: StoredMessage) -> bytes:
     _, content, _, *others = (getattr(stored.message, name) for name in stored.message.__struct_fields__[:-2])
-    return encode_message(stored.seq, stored.message.role, content, stored.timestamp, *others)
+    return encode_message(MessageRow(stored.seq, stored.message.role, content, stored.timestamp, *others))
 
 
 def assert_equal(answer: MessagePage | None, expected: tuple[list[StoredMessage], bool, int] | None) -> None:

@@ -12,13 +12,14 @@ from msgspec import structs
 
 from runtime.db.queries import find_folder, load_queries
 from runtime.db.sqlite_dialect import bind
-from runtime.store.batch import PlanInput
 from runtime.store.cache import Cache
-from runtime.store.commands import Request, SessionKey
 from runtime.store.cuts import measure_cut
-from runtime.store.erasing import AtOnce
-from runtime.store.loader import Loader
-from runtime.store.statements import STATEMENTS, Rows
+from runtime.store.records import SessionKey
+from runtime.store.write.batch import PlanInput
+from runtime.store.write.commands import Request
+from runtime.store.write.erasing import AtOnce
+from runtime.store.write.loader import Loader
+from runtime.store.write.statements import STATEMENTS, Rows
 
 # These touch one row, always; the others as many as there are.
 ONE_ROW = ("insert_", "update_", "delete_session", "delete_approval")

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from runtime.errors import DatabaseDamaged, DatabaseError, DatabaseUnavailable
-from runtime.store.batch_loader import AT_ONCE, BatchLoader
+from runtime.store.read.batch_loader import AT_ONCE, BatchLoader
 
 
 class Table:

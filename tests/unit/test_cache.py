@@ -11,10 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runtime.store import cache as cache_module
-from runtime.store.batch import SessionChange
 from runtime.store.cache import ENTRY_OVERHEAD, Cache, Entry
-from runtime.store.commands import SessionKey
-from runtime.store.state import Head
+from runtime.store.changes import SessionChange
+from runtime.store.records import Head, SessionKey
 from tests.chance import NOON
 from tests.interleavings import lists_of
 from tests.unit.simulation import Event, Simulation, draw_event

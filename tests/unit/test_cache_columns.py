@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.store import cache as cache_module
-from runtime.store.batch import SessionChange
 from runtime.store.cache import ENTRY_OVERHEAD, TAIL_LENGTH, Cache, Entry, Kept
-from runtime.store.commands import SessionKey
+from runtime.store.changes import SessionChange
 from runtime.store.messages import encode_message
-from runtime.store.state import Head, MessageColumns
+from runtime.store.records import Head, MessageRow, SessionKey
 from tests.chance import NOON, POOL
 
 KEY = SessionKey("", "a")
@@ -26,19 +25,19 @@ def head(last_seq: int, *, version: int = 1) -> Head:
     return Head(1, KEY, version, last_seq, last_seq, 0, NOON, None, 0, 0, 0, 0, None)
 
 
-def columns(seq: int) -> MessageColumns:
+def row(seq: int) -> MessageRow:
     """A message as a batch stores it, of every kind in turn."""
     new = POOL[seq % len(POOL)]
     parts = (new.name, new.tool_call_id, new.tool_calls, new.token_count, new.metadata, new.extra)
-    return (1, seq, new.role, new.content, new.timestamp or NOON, *parts)
+    return MessageRow(seq, new.role, new.content, new.timestamp or NOON, *parts)
 
 
 def encoded(seq: int) -> bytes:
-    return encode_message(*columns(seq)[1:])
+    return encode_message(row(seq))
 
 
 def as_stored(first: int, last: int) -> list[Kept]:
-    return [(seq, columns(seq)) for seq in range(first, last + 1)]
+    return [(seq, row(seq)) for seq in range(first, last + 1)]
 
 
 def as_read(first: int, last: int) -> list[Kept]:
@@ -64,7 +63,7 @@ def entry_of(last: int) -> Entry:
 def test_what_was_stored_is_read_as_the_json_that_it_is():
     entry = entry_of(len(POOL))
     assert [bytes(message) for _, message in entry.after(0, 100)[0]] == [
-        encode_message(*columns(seq)[1:]) for seq in range(1, len(POOL) + 1)
+        encode_message(row(seq)) for seq in range(1, len(POOL) + 1)
     ]
 
 
@@ -155,7 +154,7 @@ def test_r1_what_commits_bring_is_read_as_json_and_counted() -> None:
     cache = Cache(10**7)
     for last in range(0, 3 * TAIL_LENGTH, 3):
         base = head(last, version=last + 1)
-        added = [columns(seq) for seq in range(last + 1, last + 4)]
+        added = [row(seq) for seq in range(last + 1, last + 4)]
         after = head(last + 3, version=last + 4)
         cache.apply(SessionChange(KEY, base, after, added, frozenset(), []))
         entry = cache.get(KEY)

@@ -14,7 +14,7 @@ import pytest
 import runtime
 
 FOLDER = Path(runtime.__file__).parent
-GROUND = {"errors", "models", "config", "metrics", "logs"}
+GROUND = {"errors", "models", "config", "metrics", "logs", "retry", "uncancellable"}
 
 # What each part of runtime/ may import of the others; "" is runtime/__init__.py, for its version.
 ALLOWED = {
@@ -28,6 +28,17 @@ ALLOWED = {
     "cli": GROUND | {"db", "store", "access", "agents", "app", "cli", ""},
     "__main__": {"cli"},
     "": GROUND | {"store"},
+}
+
+# The rooms of the store: what each may import of the others. Every other file of `store` is ground, but for
+# those at the top, which may import everything below.
+STORE_TOP = {"store.store", "store.turn_store", "store.core", "store.submission", "store.tokens"}
+STORE_ROOMS = {
+    "ground": {"ground"},
+    "write": {"ground", "write"},
+    "read": {"ground", "read"},
+    "follow": {"ground", "read", "follow"},
+    "top": {"ground", "read", "write", "follow", "top"},
 }
 
 # The only files that may import a driver, or the server.
@@ -54,8 +65,8 @@ ONLY = {
 HEAVY = {"aiohttp", "jwt", "cryptography", "aiosqlite", "asyncpg", "psycopg", "yoyo"}
 
 # `plan` decides in memory: nothing that it reaches may do I/O, tell the time or draw lots.
-PLAN_MAY_REACH = ("errors", "models", "store")
-PURE = ("store.plan", "store.rules", "store.commands", "store.turn_commands")
+PLAN_MAY_REACH = ("errors", "models", "store", "db.database")
+PURE = ("store.write.plan", "store.write.rules", "store.write.commands", "store.write.turn_commands")
 IMPURE = {"asyncio", "os", "pathlib", "random", "secrets", "socket", "threading", "time", "uuid"}
 
 
@@ -100,6 +111,26 @@ def test_imports_point_down_only(module: str):
     assert {name for name in own_imports(module) if name.split(".")[0] not in allowed} == set()
 
 
+def store_room(module: str) -> str:
+    """The room of the store that a module stands in."""
+    room = module.split(".")[1] if module.count(".") > 1 or module in ROOM_PACKAGES else "ground"
+    return "top" if module in STORE_TOP else room
+
+
+ROOM_PACKAGES = {f"store.{room}" for room in ("write", "read", "follow")}
+
+
+@pytest.mark.parametrize("module", [name for name in SOURCES if within(name, ("store",))])
+def test_the_rooms_of_the_store_are_kept(module: str):
+    wrong = {
+        name
+        for name in own_imports(module)
+        if within(name, ("store",)) and name != "store"
+        if store_room(name) not in STORE_ROOMS[store_room(module)]
+    }
+    assert wrong == set()
+
+
 def test_no_files_import_each_other_in_a_circle():
     """Imports inside functions count too. A package counts as its own file alone."""
     order = TopologicalSorter({name: own_imports(name) - {name, ""} for name in SOURCES})
@@ -114,7 +145,7 @@ def test_only_the_named_modules_know_a_driver_or_the_server(library: str):
 
 
 def test_plan_and_all_that_it_reaches_are_pure():
-    reached, open_ends = set(), {"store.plan"}
+    reached, open_ends = set(), {"store.write.plan"}
     while open_ends:
         module = open_ends.pop()
         reached.add(module)

@@ -10,8 +10,8 @@ import pytest
 from msgspec import Raw, structs
 
 from runtime.models import AgentContext, Approval, Session, is_left_out
-from runtime.store.commands import ApprovalWritten, ContextWritten, Outcome, SessionWritten
-from runtime.store.plan import decode_reply, encode_reply
+from runtime.store.write.kept_replies import decode_reply, encode_reply
+from runtime.store.write.outcomes import ApprovalWritten, ContextWritten, Outcome, SessionWritten
 
 AT = datetime(2026, 12, 1, tzinfo=UTC)
 SMALL, LARGE = Raw(b'{"k":1}'), Raw(b'{"k":"' + b"x" * 70_000 + b'"}')

@@ -12,14 +12,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from runtime.errors import InvalidInput
-from runtime.store.commands import NewMessage
 from runtime.store.messages import (
     TITLE_LENGTH,
+    NewMessage,
     encode_chat_message,
     encode_message,
     new_messages,
     rfc3339,
 )
+from runtime.store.records import MessageRow
 from runtime.store.validation import MAX_NESTING, json_text
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -68,20 +69,20 @@ def columns(message: NewMessage, seq: int = 1) -> dict[str, Any]:
 
 @given(raw_messages, st.integers(1, 2**63 - 1))
 def test_whatever_a_client_sends_comes_back_equal(raw: dict[str, Any], seq: int) -> None:
-    encoded = encode_message(*columns(parse(raw), seq).values())
+    encoded = encode_message(MessageRow(**columns(parse(raw), seq)))
     assert json.loads(encoded) == {**raw, "seq": seq, "timestamp": "2026-11-21T12:00:00Z"}
 
 
 @given(raw_messages)
 def test_the_history_gives_a_message_back_without_what_we_added_to_it(raw: dict[str, Any]) -> None:
     sent = {name: raw[name] for name in raw if name not in OURS}
-    assert json.loads(encode_chat_message(columns(parse(raw)))) == sent
+    assert json.loads(encode_chat_message(MessageRow(**columns(parse(raw))))) == sent
 
 
 @given(raw_messages)
 def test_what_is_given_back_may_be_sent_again(raw: dict[str, Any]) -> None:
     message = parse(raw)
-    again = parse(json.loads(encode_message(*columns(message, 7).values())))
+    again = parse(json.loads(encode_message(MessageRow(**columns(message, 7)))))
     assert columns(again, 7) == columns(message, 7)
 
 
@@ -101,7 +102,7 @@ def test_a_time_that_a_client_names_is_kept_in_utc(time: datetime) -> None:
     assert message.timestamp == time
     assert message.timestamp is not None
     assert message.timestamp.tzinfo is UTC
-    written = json.loads(encode_message(*{**columns(message), "timestamp": message.timestamp}.values()))
+    written = json.loads(encode_message(MessageRow(**{**columns(message), "timestamp": message.timestamp})))
     assert written["timestamp"].endswith("Z")
     assert datetime.fromisoformat(written["timestamp"]) == time
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from runtime.store.rules.open_calls import MAX_CALLS, MAX_LENGTH, calls_in
+from runtime.store.write.rules.open_calls import MAX_CALLS, MAX_LENGTH, calls_in
 
 
 def calls(count: int, arguments: str = "{}") -> str:

@@ -12,18 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.errors import DeadlinePassed, NotStored, Overloaded, Unconfirmed
-from runtime.store import queue as queue_module
-from runtime.store.commands import (
+from runtime.store.records import SessionKey
+from runtime.store.write import queue as queue_module
+from runtime.store.write.commands import (
     COMMAND_OVERHEAD,
     IdempotencyKey,
-    Outcome,
     Request,
-    SessionKey,
     UpdateContext,
     fingerprint,
     weight,
 )
-from runtime.store.queue import MAX_BATCH_COMMANDS, Pending, WriteLimits, WriteQueue
+from runtime.store.write.outcomes import Outcome
+from runtime.store.write.queue import MAX_BATCH_COMMANDS, Pending, WriteLimits, WriteQueue
 from tests.unit.virtual_time import VirtualTimeLoop
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)

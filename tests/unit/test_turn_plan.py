@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from runtime.store import commands
-from runtime.store.commands import Command
+from runtime.store.write import commands
+from runtime.store.write.commands import Command
 from tests.chance import CALL_IDS, EXISTING, MISSING, Chance
 from tests.interleavings import (
     Step,

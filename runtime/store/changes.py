@@ -1,0 +1,95 @@
+"""Changes: what a batch changed, for the cache, for followers, and for other instances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Self, get_args
+
+import msgspec
+from msgspec import Struct
+
+from runtime.models import Seq
+from runtime.store.records import Head, MessageRow, SessionKey, TurnPiece
+
+# Postgres takes notifications of less than 8000 bytes.
+MAX_NOTIFICATION = 7900
+
+# What changed in a session beside added messages.
+Change = Literal["agent", "approvals", "context", "deleted", "messages", "session", "turns"]
+CHANGES: frozenset[str] = frozenset(get_args(Change))
+# Anything may have changed. `deleted` is left out: it ends the stream of a follower.
+ALL_CHANGES: tuple[str, ...] = tuple(sorted(CHANGES - {"deleted"}))
+
+# A change in a notification: session db id, `changed_version` before it, new version, names of what changed.
+_Encoded = tuple[Seq, Seq, Seq, list[str]]
+_decode = msgspec.json.Decoder(tuple[str, list[_Encoded] | None]).decode
+
+
+class SessionChange(Struct, frozen=True):
+    """What a batch did to one session.
+
+    `head` is None for a session that was erased. `added` are its new messages. `pieces` are the new events
+    of its turns, None where they must be read from the database; events alone do not raise the version.
+    `leaves_rows` is true where rows are left to erase.
+    """
+
+    key: SessionKey
+    base: Head | None
+    head: Head | None
+    added: list[MessageRow]
+    what: frozenset[Change]
+    pieces: list[TurnPiece] | None
+    leaves_rows: bool = False
+
+    @property
+    def notice(self) -> Notice:
+        """The change as followers get it."""
+        head = self.head or self.base
+        assert head is not None, "only a stored session can be erased"
+        return Notice(
+            session_db_id=head.id,
+            changed_before=0 if self.base is None else self.base.changed_version,
+            version=head.version if self.head is not None else head.version + 1,
+            what=self.what,
+            pieces=self.pieces,
+        )
+
+
+class Notice(Struct, frozen=True):
+    """A change of a session as its followers get it.
+
+    `changed_before` is the version that last changed anything but added messages before this change.
+    `pieces` is None where the events of its turns must be read from the database.
+    """
+
+    session_db_id: int
+    changed_before: int
+    version: int
+    what: frozenset[str]
+    pieces: list[TurnPiece] | None = None
+
+    @classmethod
+    def decoded(cls, session_db_id: int, changed_before: int, version: int, what: Sequence[str]) -> Self:
+        """A notice of another instance; a name that only a newer version knows stands for any change."""
+        known = frozenset(what) if CHANGES.issuperset(what) else frozenset(ALL_CHANGES)
+        return cls(session_db_id, changed_before, version, known)
+
+
+def encode_notification(instance: str, changes: Sequence[SessionChange]) -> str:
+    """The text of NOTIFY for a batch of `instance`; with null for the changes where they are too long."""
+    notices = [change.notice for change in changes]
+    encoded = [(n.session_db_id, n.changed_before, n.version, sorted(n.what)) for n in notices]
+    text = msgspec.json.encode((instance, encoded)).decode()
+    return text if len(text) < MAX_NOTIFICATION else msgspec.json.encode((instance, None)).decode()
+
+
+def decode_notification(text: str) -> tuple[str, list[Notice] | None]:
+    """The instance that sent a notification and its changes, None where they did not fit.
+
+    Raises ValueError for a text that is none of ours.
+    """
+    try:
+        instance, encoded = _decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError("not a notification of this program") from error
+    return instance, None if encoded is None else [Notice.decoded(*change) for change in encoded]

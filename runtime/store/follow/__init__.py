@@ -1,0 +1,1 @@
+"""Followers: who waits for the changes of a session or the events of a turn."""

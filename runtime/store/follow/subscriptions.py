@@ -1,0 +1,116 @@
+"""Subscriptions: notices of committed changes, from this instance and from others.
+
+A notice is no queue: a subscriber is told that there is something new and reads it when it is ready. A slow
+one delays nobody and costs no memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from runtime.store.changes import Notice, SessionChange, decode_notification
+
+logger = logging.getLogger("agent_runtime.subscriptions")
+
+
+class Subscriber(Protocol):
+    """Receives the changes of one session. Its methods return at once."""
+
+    def notify(self, notice: Notice) -> None:
+        """The session has changed."""
+
+    def poll(self) -> None:
+        """The session may have changed: notices may be missing."""
+
+    def end(self) -> None:
+        """No more notices will come: the store is closing."""
+
+
+class Subscriptions:
+    """The subscribers of this instance, by the db id of their session."""
+
+    def __init__(self, instance: str) -> None:
+        self._instance = instance
+        self._subscribers: defaultdict[int, set[Subscriber]] = defaultdict(set)
+        self._ended = False
+        self._warned = False
+
+    @contextlib.contextmanager
+    def subscribed(self, session_db_id: int, subscriber: Subscriber) -> Iterator[None]:
+        """Send the changes of a session to a subscriber inside the `with` block."""
+        subscribers = self._subscribers[session_db_id]
+        subscribers.add(subscriber)
+        if self._ended:
+            subscriber.end()
+        try:
+            yield
+        finally:
+            subscribers.discard(subscriber)
+            # Another set may have taken its place since.
+            if not subscribers and self._subscribers.get(session_db_id) is subscribers:
+                del self._subscribers[session_db_id]
+
+    def publish(self, changes: Sequence[SessionChange]) -> None:
+        """Notify of a batch that this instance committed."""
+        if self._subscribers:
+            self._notify([change.notice for change in changes])
+
+    def receive(self, notification: str) -> None:
+        """Notify of a batch that another instance committed (R2). Other texts are ignored."""
+        try:
+            instance, notices = decode_notification(notification)
+        except ValueError:
+            self._warn()
+            return
+        if instance == self._instance:
+            return
+        if notices is None:
+            self.poll()
+        else:
+            self._notify(notices)
+
+    def _warn(self) -> None:
+        """Log the first foreign notification only: their number is not bounded."""
+        if not self._warned:
+            logger.warning("ignoring notifications that are not from an instance of this program")
+        self._warned = True
+
+    def _notify(self, notices: Sequence[Notice]) -> None:
+        for notice in notices:
+            for subscriber in self._subscribers.get(notice.session_db_id, ()):
+                subscriber.notify(notice)
+
+    def poll(self) -> None:
+        """Let every subscriber read: notifications may have been missed."""
+        for subscriber in self._all():
+            subscriber.poll()
+
+    def end(self) -> None:
+        """End every subscription, and those still to be opened: the store is closing."""
+        self._ended = True
+        for subscriber in self._all():
+            subscriber.end()
+
+    def _all(self) -> list[Subscriber]:
+        return [subscriber for group in self._subscribers.values() for subscriber in group]
+
+
+class TurnWatch:
+    """Calls `on_change` when a turn of the session may have been asked to stop."""
+
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
+
+    def notify(self, notice: Notice) -> None:
+        if "turns" in notice.what or "deleted" in notice.what:
+            self._on_change()
+
+    def poll(self) -> None:
+        self._on_change()
+
+    def end(self) -> None:
+        """A running turn is ended by the engine, not by the store."""

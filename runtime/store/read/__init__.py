@@ -1,0 +1,1 @@
+"""Reads: heads, pages and lists, and look-ups that callers share."""

@@ -1,0 +1,294 @@
+"""Heads, sessions and what goes with them: from memory where that is sure to be right, else stored."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from functools import partial
+from operator import itemgetter
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from runtime.db.database import Database, Row
+from runtime.errors import ApprovalNotFound, InvalidInput, SessionNotFound
+from runtime.metrics import Metrics
+from runtime.models import (
+    MAX_SEQ,
+    AgentContext,
+    AgentSwitch,
+    Approval,
+    ApprovalList,
+    ApprovalStatus,
+    Key,
+    MessagePage,
+    Role,
+    Session,
+    SessionPage,
+    SessionStats,
+    SwitchPage,
+)
+from runtime.store.cache import Cache
+from runtime.store.paging import CHUNK_BYTES, PAGE_BYTES, Listing, fetch_page
+from runtime.store.read.batch_loader import BatchLoader
+from runtime.store.read.message_pages import Chunk, MessagePages, NumberedPage, last_seq_kept
+from runtime.store.records import (
+    Head,
+    SessionKey,
+    approval_from,
+    approval_row_from,
+    context_from,
+    head_from,
+    session_from,
+    switch_from,
+)
+
+# Behind the last entry of any list.
+END_OF_TIME, END_OF_IDS = datetime(9999, 12, 31, tzinfo=UTC), MAX_SEQ
+BEGINNING_OF_TIME = datetime(1, 1, 1, tzinfo=UTC)
+# The most handovers that a history tells of, within CHUNK_BYTES.
+MAX_AGENT_HISTORY = 1000
+
+SWITCHES = Listing("list_agent_switches", "measure_agent_switches")
+APPROVALS = Listing("list_approvals", "measure_approvals")
+APPROVALS_BY_STATUS = Listing("list_approvals_by_status", "measure_approvals_by_status")
+
+Position = tuple[datetime, Key]
+
+
+class HistoryReading(NamedTuple):
+    """A conversation, read as it is taken: its chunks raise MessagesCut. Handovers: the latest ones."""
+
+    head: Head
+    current_agent: str
+    agent_history: list[AgentSwitch]
+    chunks: AsyncIterator[Chunk]
+
+
+class Heads(Protocol):
+    """Finds the row of a head by owner and session id."""
+
+    async def find(self, key: tuple[str, str]) -> Row | None: ...
+
+
+def shared_heads(database: Database) -> Heads:
+    """Those who look for heads at the same time share a statement."""
+    return BatchLoader(partial(database.fetch, "list_heads"), itemgetter("owner", "session_id"))
+
+
+class Reader:
+    """Reads what is stored. Callers wait for pending writes first: this class does not know of them."""
+
+    def __init__(
+        self,
+        database: Database,
+        cache: Cache,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+        heads: Heads,
+    ) -> None:
+        self._database = database
+        self._cache = cache
+        self._pages = MessagePages(database, cache, metrics)
+        self._clock = clock
+        self._heads = heads
+
+    async def find_head(self, key: SessionKey) -> Head | None:
+        """A session's head, also of a deleted one. On SQLite memory is the truth (R2)."""
+        cached = self._cache.head(key)
+        if cached is not None and self._database.sole_writer:
+            return cached
+        epoch = self._cache.epoch
+        row = await self._heads.find((key.owner, key.session_id))
+        if row is None:
+            return None
+        head = head_from(row)
+        if self._database.sole_writer:
+            self._cache.put_head(head, epoch)
+        elif cached is not None and cached.id == head.id and cached.version > head.version:
+            return cached  # ours was committed while the database was asked
+        return head
+
+    async def get_head(self, key: SessionKey) -> Head:
+        """The head of a session that is there. Raises SessionNotFound."""
+        head = await self.find_head(key)
+        if head is None or head.deleted_at is not None:
+            raise SessionNotFound(key.session_id, deleted=head is not None)
+        return head
+
+    async def get_session(self, key: SessionKey) -> Session:
+        """The session. Raises SessionNotFound."""
+        rows = await self._database.fetch("find_session", key.owner, key.session_id)
+        self._note_version(key, rows[0]["version"] if rows else None)
+        if not rows or rows[0]["deleted_at"] is not None:
+            raise SessionNotFound(key.session_id, deleted=bool(rows))
+        return session_from(rows[0])
+
+    async def list_sessions(
+        self, owner: str, *, limit: int, cursor: str | None, include_deleted: bool, count: bool
+    ) -> SessionPage:
+        """A page of an owner's sessions, latest activity first. Raises InvalidInput for a bad cursor."""
+        kind = "sessions_and_deleted" if include_deleted else "sessions"
+        position = await self._position_of(owner, cursor)
+        listing = Listing(f"list_{kind}", f"measure_{kind}")
+        rows, more = await fetch_page(self._database, listing, (owner, *position), limit, PAGE_BYTES)
+        total = (await self._database.fetch(f"count_{kind}", owner))[0]["total"] if count else msgspec.UNSET
+        sessions = [session_from(row) for row in rows]
+        for session in sessions:
+            self._note_version(SessionKey(owner, session.session_id), session.version)
+        last = sessions[-1] if more else None
+        return SessionPage(
+            sessions=sessions,
+            next_cursor=None if last is None else _encode_cursor((last.last_activity, last.session_id)),
+            total=total,
+        )
+
+    async def _position_of(self, owner: str, cursor: str | None) -> tuple[datetime, int]:
+        """Where a page of sessions begins. A cursor names a session of the owner's: the number of a row would
+        tell how many sessions all the others have."""
+        if cursor is None:
+            return END_OF_TIME, END_OF_IDS
+        activity, session_id = _decode_cursor(cursor)
+        row = await self._heads.find((owner, session_id))
+        # One that was erased since is not there to be passed by: others of that very time come again.
+        return activity, END_OF_IDS if row is None else row["id"]
+
+    def _note_version(self, key: SessionKey, version: int | None) -> None:
+        """R2: on SQLite memory is the truth, so no reader may have seen more than it tells the next one."""
+        if self._database.sole_writer:
+            self._cache.note_version(key, version)
+
+    async def get_stats(self, key: SessionKey) -> SessionStats:
+        """What a session has grown to. Raises SessionNotFound."""
+        head = await self.get_head(key)
+        session = await self.get_session(key)
+        rows = await self._database.fetch("find_last_message_time", head.id, last_seq_kept(head))
+        return SessionStats(
+            session_id=key.session_id,
+            version=head.version,
+            message_count=head.message_count,
+            total_tokens=head.token_total,
+            last_message_at=rows[0]["timestamp"] if rows else None,
+            created_at=session.created_at,
+            last_activity=head.last_activity,
+        )
+
+    async def list_messages(
+        self,
+        key: SessionKey,
+        *,
+        after: int | None = None,
+        before: int | None = None,
+        last: int | None = None,
+        limit: int = 100,
+        role: Role | None = None,
+    ) -> MessagePage:
+        """A page by key (R3): behind `after`, up to `before`, or the `last` ones. Raises SessionNotFound."""
+        head = await self.get_head(key)
+        if before is None and last is None:
+            return await self._pages.after(head, after or 0, limit, role)
+        end = head.last_seq + 1 if before is None else min(before, head.last_seq + 1)
+        return await self._pages.before(head, end, last or limit, role)
+
+    async def list_messages_of(self, head: Head, after: int, limit: int) -> MessagePage:
+        """The page behind `after` of that very session, whatever bears its name by now: for a stream."""
+        return await self._pages.after(head, after, limit, None, CHUNK_BYTES)
+
+    async def read_numbered_page(
+        self, key: SessionKey, *, page: int, page_size: int, role: Role | None
+    ) -> NumberedPage:
+        """The `page`-th page, from 1, for clients that count pages. Raises SessionNotFound."""
+        return await self._pages.numbered(await self.get_head(key), page, page_size, role)
+
+    async def read_history(self, key: SessionKey) -> HistoryReading:
+        """A conversation in chat form, as it stood at one moment. Raises SessionNotFound."""
+        head = await self.get_head(key)
+        context = await self.get_context(key)
+        return HistoryReading(
+            head=head,
+            current_agent=context.current_agent,
+            agent_history=await self._latest_switches(head, context.switch_count),
+            chunks=self._pages.conversation(head),
+        )
+
+    async def get_context(self, key: SessionKey) -> AgentContext:
+        """Which agent holds the session. Raises SessionNotFound."""
+        head = await self.get_head(key)
+        rows = await self._database.fetch("find_agent_context", head.id)
+        if not rows:
+            raise SessionNotFound(key.session_id)  # deleted for good in between
+        return context_from(key.session_id, head.version, rows[0])
+
+    async def list_switches(self, key: SessionKey, *, limit: int, before: int | None) -> SwitchPage:
+        """Handovers of a session, latest first. Raises SessionNotFound."""
+        head = await self.get_head(key)
+        end = END_OF_IDS if before is None else before
+        rows, more = await fetch_page(self._database, SWITCHES, (head.id, end), limit, PAGE_BYTES)
+        switches = [switch_from(row) for row in rows]
+        return SwitchPage(key.session_id, head.version, switches, switches[-1].id if more else None)
+
+    async def _latest_switches(self, head: Head, switch_count: int) -> list[AgentSwitch]:
+        """The latest handovers up to a number, in the order in which they happened."""
+        place = (head.id, switch_count + 1)
+        rows, _ = await fetch_page(self._database, SWITCHES, place, MAX_AGENT_HISTORY, CHUNK_BYTES, least=0)
+        return [switch_from(row) for row in rows][::-1]
+
+    async def list_agent_history(self, key: SessionKey) -> list[AgentSwitch]:
+        """The latest handovers of a session, in the order in which they happened. Raises SessionNotFound."""
+        return await self._latest_switches(await self.get_head(key), END_OF_IDS - 1)
+
+    async def list_approvals(
+        self, key: SessionKey, *, status: ApprovalStatus | None, after: str | None, limit: int
+    ) -> ApprovalList:
+        """A page of a session's approvals, oldest first, as they stand now: behind the one for a call.
+
+        Raises SessionNotFound, and ApprovalNotFound where there is none to go on behind.
+        """
+        head = await self.get_head(key)
+        now = self._clock()
+        position = await self._position_behind(head, after)
+        listing: Listing = APPROVALS
+        place: tuple[object, ...] = (head.id, *position)
+        if status is not None:
+            # One that has expired is still stored as pending.
+            stored = "pending" if status == "expired" else status
+            times = (now if status == "pending" else None, now if status == "expired" else None)
+            listing, place = APPROVALS_BY_STATUS, (head.id, stored, *position, *times)
+        rows, more = await fetch_page(self._database, listing, place, limit, PAGE_BYTES)
+        approvals = [approval_from(key.session_id, approval_row_from(row)).at(now) for row in rows]
+        next_after = approvals[-1].call_id if more else None
+        return ApprovalList(key.session_id, head.version, approvals, next_after)
+
+    async def _position_behind(self, head: Head, call_id: str | None) -> tuple[datetime, str]:
+        if call_id is None:
+            return BEGINNING_OF_TIME, ""
+        for row in await self._database.fetch("find_approval_time", head.id, call_id):
+            return row["created_at"], call_id
+        raise ApprovalNotFound(head.key.session_id, call_id)
+
+    async def find_approval(self, key: SessionKey, call_id: str) -> Approval | None:
+        """The approval for a call, as it stands now. Raises SessionNotFound."""
+        head = await self.get_head(key)
+        rows = await self._database.fetch("find_approval", head.id, call_id)
+        found = [approval_from(key.session_id, approval_row_from(row)).at(self._clock()) for row in rows]
+        return found[0] if found else None
+
+    async def count_waiting_approvals(self) -> int:
+        """How many tool calls wait for a person, in all sessions."""
+        [row] = await self._database.fetch("count_waiting_approvals", self._clock())
+        return int(row["waiting"])
+
+
+def _encode_cursor(position: Position) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str) -> Position:
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        activity, session_id = msgspec.json.decode(text, type=Position)
+        return activity.astimezone(UTC), session_id
+    except (ValueError, binascii.Error, msgspec.MsgspecError, OverflowError):
+        raise InvalidInput("$.cursor", "Expected a `next_cursor` of an earlier page") from None

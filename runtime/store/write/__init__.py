@@ -1,0 +1,1 @@
+"""The write path: commands, the queue, the writer, and the plan of a batch."""

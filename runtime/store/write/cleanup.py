@@ -1,0 +1,108 @@
+"""Deletes idle sessions, erases those deleted long ago, and forgets what is no longer needed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from runtime.db.database import Database, Row
+from runtime.models import Cleaned
+from runtime.store.records import SessionKey
+from runtime.store.steady_clock import SteadyClock
+from runtime.store.write.commands import DeleteSession, ForgetOld, Request
+from runtime.store.write.eraser import Eraser
+from runtime.store.write.outcomes import SessionDeleted
+from runtime.store.write.writer import Writer
+
+# The most sessions that share a transaction.
+CHUNK = 100
+# How long an idempotency key is kept, and the row of a silent writer.
+KEPT = timedelta(days=1)
+
+BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
+NOBODY = SessionKey("", "")
+
+
+class Cleanup:
+    """Cleans up for every owner, in small transactions. Events of turns are kept `events_kept` seconds."""
+
+    def __init__(
+        self,
+        database: Database,
+        writer: Writer,
+        eraser: Eraser,
+        clock: Callable[[], datetime],
+        events_kept: float,
+    ) -> None:
+        self._database = database
+        self._writer = writer
+        self._eraser = eraser
+        self._clock = clock
+        self._steady = SteadyClock(clock)
+        self._events_kept = events_kept
+
+    async def clean(self, max_age_hours: float, hard_delete_after_days: float) -> Cleaned:
+        """Delete idle sessions, erase those deleted long ago, and forget what is old.
+
+        Sessions are deleted also right after a start: a deleted session can be restored.
+        """
+        steady = self._steady.look()
+        idle_since = _before(steady, max_age_hours * 3600)
+        deleted_since = _before(steady, hard_delete_after_days * 86_400)
+        soft = await self._delete(
+            # A page starts after the owner that the previous one ended with.
+            lambda owner: self._database.fetch("list_idle_sessions", idle_since, owner, CHUNK),
+            lambda key: DeleteSession(key, idle_since=idle_since),
+        )
+        hard = await self._delete(
+            lambda _: self._database.fetch("list_erasable_sessions", deleted_since, CHUNK),
+            lambda key: DeleteSession(key, hard=True, deleted_since=deleted_since),
+        )
+        await self._eraser.wait_for_all()
+        await self.forget_old()
+        return Cleaned(soft_deleted=soft, hard_deleted=hard)
+
+    async def _delete(
+        self,
+        list_page: Callable[[str], Awaitable[Sequence[Row]]],
+        command: Callable[[SessionKey], DeleteSession],
+    ) -> int:
+        """Delete listed sessions page by page, until a page is empty or none of it is deleted."""
+        total, owner, now = 0, "", self._clock()
+        while rows := await list_page(owner):
+            owner = rows[-1]["owner"]
+            keys = [SessionKey(row["owner"], row["session_id"]) for row in rows]
+            requests = [Request(command(key), key, now) for key in keys]
+            outcomes = await asyncio.gather(*map(self._writer.submit, requests))
+            deleted = sum(isinstance(outcome, SessionDeleted) and outcome.deleted for outcome in outcomes)
+            if not deleted:
+                break
+            total += deleted
+        return total
+
+    async def forget_old(self) -> None:
+        """Forget idempotency keys older than a day, and the events of turns that ended too long ago.
+
+        Neither can be restored, so nothing is forgotten until the clock has been steady for a while.
+        """
+        steady = self._steady.look()
+        if not self._steady.settled:
+            return
+        command = ForgetOld(NOBODY, steady - KEPT, _before(steady, self._events_kept))
+        while await self._is_old(command):
+            await self._writer.submit(Request(command, NOBODY, self._clock()))
+
+    async def _is_old(self, command: ForgetOld) -> bool:
+        keys = await self._database.fetch("find_oldest_idempotency_key")
+        turns = await self._database.fetch("find_oldest_kept_turn")
+        return any(row["created_at"] < command.before for row in keys) or any(
+            row["ended_at"] < command.events_before for row in turns
+        )
+
+
+def _before(now: datetime, seconds: float) -> datetime:
+    try:
+        return now - timedelta(seconds=seconds)
+    except OverflowError:
+        return BEGINNING

@@ -1,0 +1,265 @@
+"""Reads what a batch has to know before it is planned, under the lock on its heads (W2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from runtime.db.database import Row, Transaction
+from runtime.store.cache import Cache
+from runtime.store.cuts import MeasuredCut, sum_messages
+from runtime.store.messages import NewMessage
+from runtime.store.records import (
+    LARGE_TEXT,
+    Head,
+    MessageRow,
+    SessionKey,
+    approval_row_from,
+    details_from,
+    head_from,
+)
+from runtime.store.validation import is_key, json_list
+from runtime.store.write import commands
+from runtime.store.write.batch import PlanInput, StoredReply
+from runtime.store.write.commands import Request
+from runtime.store.write.erasing import AtOnce
+from runtime.store.write.erasing_loader import load_portions, load_small_sessions
+from runtime.store.write.rules.messages import is_same
+from runtime.store.write.rules.open_calls import calls_in
+from runtime.store.write.turn_commands import AdvanceTurn, StartTurn
+from runtime.store.write.turn_loader import load_turns
+
+# The commands that look at more of a session than its head.
+_NEED_DETAILS = (
+    commands.UpdateSession,
+    commands.RestoreSession,
+    commands.SwitchAgent,
+    commands.UpdateContext,
+    StartTurn,
+)
+# How many messages of a history are read at a time: first, after a portion of more characters, and at most.
+FIRST_PORTION, PORTION_LENGTH, LARGEST_PORTION = 10, 1_000_000, 2000
+_NAME_AN_APPROVAL = (commands.CreateApproval, commands.DecideApproval, commands.DeleteApproval)
+
+
+class Loader:
+    """Reads for the writer. `sole_writer` says that the heads in memory are the truth (R2).
+
+    Elsewhere another instance may have written since. Where all sessions of a batch are in memory and only to
+    grow, it is planned from there all the same: a head is written only where it is still at that version,
+    and else the batch is planned anew (`update_head`). All other batches lock their heads, all of them: of
+    two that lock a part at a time, each could wait for the other.
+    """
+
+    def __init__(self, cache: Cache, *, sole_writer: bool, at_once: AtOnce | None = None) -> None:
+        self._cache = cache
+        self._sole_writer = sole_writer
+        self._at_once = at_once or AtOnce()
+
+    async def load(self, tx: Transaction, requests: Sequence[Request], *, lock: bool = False) -> PlanInput:
+        """Everything that the requests name, and as many unused ids as they may need.
+
+        With `lock` no head that others may have written comes from memory.
+        """
+        known = PlanInput(heads=await self._heads(tx, requests, lock))
+        await _load_replies(tx, requests, known)
+        # An append, which is what is asked most, needs no more than the head.
+        others = [request for request in requests if type(request.command) is not commands.AppendMessages]
+        if others:
+            await _load_details(tx, others, known)
+            await _load_histories(tx, others, known)
+            await load_turns(tx, others, known)
+            await _load_approvals(tx, requests, known)
+            await _Cuts(tx, known, self._at_once).load(others)
+            await load_small_sessions(tx, others, known, self._at_once)
+            await load_portions(tx, others, known)
+            await _load_new_ids(tx, others, known)
+        return known
+
+    async def _heads(
+        self, tx: Transaction, requests: Sequence[Request], lock: bool
+    ) -> dict[SessionKey, Head]:
+        keys = {request.key for request in requests}
+        heads = {key: head for key in keys if (head := self._cache.head(key)) is not None}
+        if not self._sole_writer and (lock or not _may_be_trusted(requests, keys, heads)):
+            heads = {}
+        if missing := sorted(keys - heads.keys()):
+            names = [(key.owner, key.session_id) for key in missing]
+            locked = [head_from(row) for row in await tx.fetch("lock_heads", json_list(names))]
+            heads.update({head.key: head for head in locked})
+            self._cache.note_locked(missing, heads)
+        return heads
+
+
+def _may_be_trusted(
+    requests: Sequence[Request], keys: set[SessionKey], heads: Mapping[SessionKey, Head]
+) -> bool:
+    """Whether the batch is sure to end in writing every one of these heads, if they still stand."""
+    living = all(head.deleted_at is None for head in heads.values())
+    return living and len(heads) == len(keys) and all(map(_only_grows, requests))
+
+
+def _only_grows(request: Request) -> bool:
+    """Whether a request is sure to be granted by a session that is there."""
+    command = request.command
+    return type(command) is commands.AppendMessages and bool(command.messages) and request.if_match is None
+
+
+async def _load_details(tx: Transaction, requests: Sequence[Request], known: PlanInput) -> None:
+    needed = (request.key for request in requests if _needs_details(request.command))
+    if ids := {head.id for key in needed if (head := known.heads.get(key)) is not None}:
+        rows = await tx.fetch("list_details", json_list(sorted(ids)), LARGE_TEXT)
+        known.details.update({row["id"]: details_from(row) for row in rows})
+
+
+def _needs_details(command: commands.Command) -> bool:
+    if isinstance(command, commands.CreateSession):
+        return command.if_missing
+    if isinstance(command, commands.DeleteSession):
+        return not command.hard
+    if isinstance(command, AdvanceTurn):
+        return command.agent is not None
+    return isinstance(command, _NEED_DETAILS)
+
+
+async def _load_approvals(tx: Transaction, requests: Sequence[Request], known: PlanInput) -> None:
+    starting = {request.key for request in requests if isinstance(request.command, StartTurn)}
+    names: set[tuple[int, str]] = set()
+    for request in requests:
+        if (head := known.heads.get(request.key)) is not None:
+            names |= {(head.id, call_id) for call_id in _named_approvals(request.command)}
+            if request.key in starting:
+                names |= {(head.id, call_id) for call_id in _made_calls(request.command, known, head.id)}
+    if names:
+        for row in await tx.fetch("list_named_approvals", json_list(sorted(names))):
+            known.approvals[row["session_db_id"], row["call_id"]] = approval_row_from(row)
+
+
+def _named_approvals(command: commands.Command) -> Iterator[str]:
+    if isinstance(command, _NAME_AN_APPROVAL):
+        yield command.call_id
+    elif isinstance(command, AdvanceTurn):
+        yield from (approval.call_id for approval in command.approvals)
+    elif isinstance(command, StartTurn):
+        yield from (part.call_id for part in (command.result, command.verdict) if part is not None)
+
+
+def _made_calls(command: commands.Command, known: PlanInput, session_db_id: int) -> Iterator[str]:
+    """The calls that may be open when a turn begins: those at the end of the history, and those that a
+    command before it adds to it (W3)."""
+    messages = [*known.open_end(session_db_id), *getattr(command, "messages", ())]
+    for message in messages:
+        if message.role == "assistant":
+            # An id that is no key is no approval's, and with a NUL in it no text of Postgres.
+            yield from filter(is_key, calls_in(message.tool_calls))
+
+
+async def _load_replies(tx: Transaction, requests: Sequence[Request], known: PlanInput) -> None:
+    names = {(r.key.owner, r.idempotency.key) for r in requests if r.idempotency is not None}
+    if names:
+        for row in await tx.fetch("list_idempotency_keys", json_list(sorted(names))):
+            known.replies[row["owner"], row["key"]] = StoredReply(row["fingerprint"], row["reply"])
+
+
+async def _load_histories(tx: Transaction, requests: Sequence[Request], known: PlanInput) -> None:
+    replacing: dict[int, list[Sequence[NewMessage]]] = {}
+    for request in requests:
+        head = known.heads.get(request.key)
+        if isinstance(request.command, commands.ReplaceMessages) and head is not None:
+            replacing.setdefault(head.id, []).append(request.command.messages)
+    for session_db_id, wanted in replacing.items():
+        known.histories[session_db_id] = await _load_history(tx, session_db_id, wanted)
+
+
+async def _load_history(
+    tx: Transaction, session_db_id: int, wanted: Sequence[Sequence[NewMessage]]
+) -> list[MessageRow]:
+    """The first messages of a session, up to one that differs from every history that is wanted.
+
+    They are read in portions, so that neither those that follow nor the time to read them matter.
+    """
+    history: list[MessageRow] = []
+    limit = FIRST_PORTION
+    while wanted:
+        rows = await tx.fetch("list_messages_after", session_db_id, history[-1].seq if history else 0, limit)
+        start = len(history)
+        history += [MessageRow(*row) for row in rows]
+        if len(rows) < limit:
+            break
+        wanted = [
+            messages
+            for messages in wanted
+            if len(messages) > len(history) and all(map(is_same, history[start:], messages[start:]))
+        ]
+        limit = min(2 * limit, LARGEST_PORTION) if sum(map(_length, rows)) < PORTION_LENGTH else FIRST_PORTION
+    return history
+
+
+class _Cuts:
+    """Finds what cuts take away, and what of it may be erased at once."""
+
+    def __init__(self, tx: Transaction, known: PlanInput, at_once: AtOnce) -> None:
+        self._tx = tx
+        self._known = known
+        self._short = at_once.rows
+        self._rows, self._bytes = at_once.rows, at_once.bytes
+
+    async def load(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            head, command = self._known.heads.get(request.key), request.command
+            if head is not None and isinstance(command, commands.TruncateMessages):
+                await self._load_truncation(head, command.after, request.measured)
+            elif head is not None and isinstance(command, commands.ReplaceMessages):
+                await self._load_replacement(head, command.messages)
+
+    async def _load_truncation(self, head: Head, after: int, measured: MeasuredCut | None) -> None:
+        at = (head.id, after, head.cut_version)
+        if measured is not None and (measured.session_db_id, measured.after, measured.cut_version) == at:
+            count, tokens = await sum_messages(self._tx, head, max(after, measured.last_seq), head.last_seq)
+            count, tokens = count + measured.message_count, tokens + measured.token_total
+            self._known.cuts[head.id, after] = count, tokens
+            self._allow(head, 0, 0)
+        else:
+            row = await self._sum_some(head, after)
+            # A longer one is refused until it was measured: the writer does not wait for that.
+            if row["message_count"] <= self._short:
+                self._known.cuts[head.id, after] = row["message_count"], row["token_total"]
+            self._allow(head, row["message_count"], row["size"])
+
+    async def _load_replacement(self, head: Head, messages: Sequence[NewMessage]) -> None:
+        history, kept = self._known.histories[head.id], 0
+        while kept < min(len(history), len(messages)) and is_same(history[kept], messages[kept]):
+            kept += 1
+        row = await self._sum_some(head, history[-1].seq if history else 0)
+        size = sum(map(_length, history[kept:])) + row["size"]
+        self._allow(head, len(history) - kept + row["message_count"], size)
+
+    async def _sum_some(self, head: Head, after: int) -> Row:
+        span = (after, head.last_seq, head.cut_after, head.cut_through)
+        [row] = await self._tx.fetch("sum_messages_after", head.id, *span, self._short + 1)
+        return row
+
+    def _allow(self, head: Head, rows: int, size: int) -> None:
+        """Let a cut erase so much at once, if that is left to this batch."""
+        if rows > self._rows or size > self._bytes:
+            rows = size = 0
+        self._rows -= rows
+        self._bytes -= size
+        self._known.cut_at_once[head.id] = min(rows, self._known.cut_at_once.get(head.id, rows))
+
+
+def _length(columns: Iterable[object]) -> int:
+    return sum(len(column) for column in columns if isinstance(column, str))
+
+
+async def _load_new_ids(tx: Transaction, requests: Sequence[Request], known: PlanInput) -> None:
+    """One id for each request that may make a session: the gaps that this leaves cost nothing."""
+    makers = [request for request in requests if _makes_session(request.command)]
+    erasing = any(isinstance(r.command, commands.DeleteSession) and r.command.hard for r in requests)
+    if any(erasing or request.key not in known.heads for request in makers):
+        rows = await tx.fetch("allocate_session_ids", len(makers))
+        known.new_ids = [row["id"] for row in rows]
+
+
+def _makes_session(command: commands.Command) -> bool:
+    replaces = isinstance(command, commands.ReplaceMessages) and command.create
+    return replaces or isinstance(command, commands.CreateSession | StartTurn)

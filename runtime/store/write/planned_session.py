@@ -1,0 +1,307 @@
+"""A session while a batch is planned: it changes in memory, and says at the end what rows to write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from msgspec import Raw, structs
+
+from runtime.models import LEFT_OUT, AgentContext, Session
+from runtime.store.changes import Change
+from runtime.store.messages import NewMessage
+from runtime.store.records import (
+    ApprovalRow,
+    Details,
+    Head,
+    JsonText,
+    MessageRow,
+    SwitchRow,
+    bytes_of,
+    decode_optional,
+)
+from runtime.store.write.erasing import Portion
+from runtime.store.write.outcomes import Receipt
+from runtime.store.write.planned_turn import PlannedTurn
+from runtime.store.write.statements import Rows
+
+
+class PlannedSession:
+    """A session as the commands planned so far leave it. `base` is what is stored, None for a new one."""
+
+    def __init__(self, head: Head, details: Details | None, *, base: Head | None) -> None:
+        self.id, self.key, self.base = head.id, head.key, base
+        self.version = head.version
+        self.last_seq = head.last_seq
+        self.last_activity = head.last_activity
+        self.deleted_at = head.deleted_at
+        self.cut_version = head.cut_version
+        self.changed_version = head.changed_version
+        self.cut_after, self.cut_through = head.cut_after, head.cut_through
+        self.first_user_seq = head.first_user_seq
+        self.first_user_text: JsonText | None = details.first_user_text if details else None
+        self.details = self.stored_details = details
+        # What is left of the messages stored before this batch, and those that it adds.
+        self.stored_count, self.stored_tokens = head.message_count, head.token_total
+        self.stored_last = head.last_seq
+        # How many of those may be erased in the transaction that takes them away.
+        self.cut_at_once = 0
+        self.added: list[MessageRow] = []
+        self.switches: list[SwitchRow] = []
+        self.approvals: dict[str, ApprovalRow] = {}
+        self.stored_approvals: dict[str, ApprovalRow] = {}
+        self.deleted_approvals: set[str] = set()
+        self.turns: list[PlannedTurn] = []
+        self.changed: set[Change] = set()
+        self._last_encoded: tuple[JsonText, Raw] = ("", LEFT_OUT)
+
+    @property
+    def message_count(self) -> int:
+        return self.stored_count + len(self.added)
+
+    @property
+    def token_total(self) -> int:
+        return self.stored_tokens + sum([row.token_count or 0 for row in self.added])
+
+    def raise_version(self, at: datetime, *changes: Change) -> None:
+        """Record a change (W4). Activity never goes back, whatever the clock does."""
+        self.version += 1
+        self.last_activity = max(self.last_activity, at)
+        if changes:
+            self.changed_version = self.version
+            self.changed.update(changes)
+
+    def append(self, messages: Sequence[NewMessage], at: datetime) -> list[Receipt]:
+        """Give each message the next sequence number (W4)."""
+        return [self._append(message, at) for message in messages]
+
+    def _append(self, message: NewMessage, at: datetime) -> Receipt:
+        self.last_seq += 1
+        timestamp = message.timestamp or at
+        if self.first_user_seq is None and message.title is not None:
+            self.first_user_seq, self.first_user_text = self.last_seq, message.title
+        self.added.append(
+            MessageRow(
+                self.last_seq,
+                message.role,
+                message.content,
+                timestamp,
+                message.name,
+                message.tool_call_id,
+                message.tool_calls,
+                message.token_count,
+                message.metadata,
+                message.extra,
+            )
+        )
+        return Receipt(self.last_seq, timestamp)
+
+    def cut(self, after: int, stored_count: int, stored_tokens: int) -> int:
+        """Take away every message after one; say how many. What of the stored ones is left comes in."""
+        before = self.message_count
+        if after < self.stored_last:
+            self.stored_last = after
+            self.stored_count, self.stored_tokens = stored_count, stored_tokens
+        self.added = [row for row in self.added if row.seq <= after]
+        if self.first_user_seq is not None and self.first_user_seq > after:
+            self.first_user_seq = self.first_user_text = None
+        removed = before - self.message_count
+        if removed:
+            self.cut_version = self.version + 1
+        return removed
+
+    def shorten_cut(self, portion: Portion) -> None:
+        """Note what a portion erases of the messages that earlier cuts took away."""
+        if self.base is not None and portion.head is not None and self.id == portion.head.id:
+            self.cut_after = 0 if portion.finished else portion.after
+            self.cut_through = 0 if portion.finished else self.base.cut_through
+
+    def cut_left(self) -> tuple[int, int]:
+        """The stored messages that are taken away and still to be erased: after one number, up to another."""
+        base, left = self.base, (self.cut_after, self.cut_through)
+        if base is None or self.stored_count == base.message_count:
+            return left
+        if self.cut_through > self.stored_last:
+            # It overlaps with what earlier cuts left, and makes one range with it.
+            return min(self.cut_after, self.stored_last), base.last_seq
+        # A second range cannot be noted: what was added since the first cut is erased at once, be it much.
+        if self.cut_through or base.message_count - self.stored_count <= self.cut_at_once:
+            return left
+        return self.stored_last, base.last_seq
+
+    @property
+    def is_cut_changed(self) -> bool:
+        return self.base is not None and self.cut_left() != (self.base.cut_after, self.base.cut_through)
+
+    def known_details(self) -> Details:
+        assert self.details is not None, "the batch did not load the details that a command needs"
+        return self.details
+
+    def change_details(self, **fields: Any) -> None:
+        self.details = structs.replace(self.known_details(), **fields)
+
+    def head(self) -> Head:
+        return Head(
+            id=self.id,
+            key=self.key,
+            version=self.version,
+            last_seq=self.last_seq,
+            message_count=self.message_count,
+            token_total=self.token_total,
+            last_activity=self.last_activity,
+            deleted_at=self.deleted_at,
+            cut_version=self.cut_version,
+            changed_version=self.changed_version,
+            cut_after=self.cut_left()[0],
+            cut_through=self.cut_left()[1],
+            first_user_seq=self.first_user_seq,
+        )
+
+    def session(self) -> Session:
+        """The session as callers see it."""
+        details = self.known_details()
+        return Session(
+            session_id=self.key.session_id,
+            title=decode_optional(details.title or self.first_user_text),
+            description=decode_optional(details.description),
+            encoded_metadata=self._encoded(details.metadata),
+            created_at=details.created_at,
+            last_activity=self.last_activity,
+            is_active=details.is_active and self.deleted_at is None,
+            deleted_at=self.deleted_at,
+            version=self.version,
+            last_seq=self.last_seq,
+            message_count=self.message_count,
+            current_agent=details.current_agent,
+        )
+
+    def context(self) -> AgentContext:
+        """The agent context as callers see it."""
+        details = self.known_details()
+        return AgentContext(
+            session_id=self.key.session_id,
+            version=self.version,
+            current_agent=details.current_agent,
+            switch_count=details.switch_count,
+            created_at=details.context_created_at,
+            updated_at=details.context_updated_at,
+            encoded_metadata=self._encoded(details.context_metadata),
+        )
+
+    def _encoded(self, text: JsonText | None) -> Raw:
+        """A text as replies have it. Those of one batch share it: it may have megabytes."""
+        if text is None:
+            return LEFT_OUT
+        if self._last_encoded[0] is not text:
+            self._last_encoded = (text, Raw(text))
+        return self._last_encoded[1]
+
+    def write(self, rows: Rows) -> None:
+        """Add what has to be written, once for the whole batch."""
+        if self.base is None:
+            self._write_new(rows)
+        elif self.version != self.base.version:
+            self._write_changes(rows, self.base)
+        if self.base is not None:
+            self._write_cut(rows, self.base)
+        rows["insert_message"] += [(self.id, *row, row.size) for row in self.added]
+        rows["insert_agent_switch"] += [
+            (self.id, *switch, bytes_of(switch.reason, switch.metadata)) for switch in self.switches
+        ]
+        self._write_approvals(rows)
+        for turn in self.turns:
+            turn.write(rows)
+
+    def _write_new(self, rows: Rows) -> None:
+        details, head = self.known_details(), self.head()
+        rows["insert_session"].append(
+            (
+                *(self.id, self.key.owner, self.key.session_id),
+                *(details.title, details.description, details.metadata, details.created_at),
+                *(head.last_activity, details.is_active, head.deleted_at),
+                *(head.version, head.last_seq, head.message_count, head.token_total),
+                *(head.cut_version, head.changed_version, head.cut_after, head.cut_through),
+                *(head.first_user_seq, self.first_user_text, self._size(details)),
+            )
+        )
+        rows["insert_agent_context"].append(
+            (
+                *(self.id, details.current_agent, details.context_created_at),
+                *(details.context_updated_at, details.switch_count, details.context_metadata),
+            )
+        )
+
+    def _write_changes(self, rows: Rows, base: Head) -> None:
+        rows["update_head"].append(
+            (
+                *(self.id, base.version),
+                *(self.version, self.last_seq, self.message_count, self.token_total),
+                *(self.last_activity, self.cut_version, self.changed_version),
+                *(self.first_user_seq, self.first_user_text),
+            )
+        )
+        if self.details is not None:
+            self._write_details(rows, base, self.details)
+
+    def _write_cut(self, rows: Rows, base: Head) -> None:
+        """Erase the stored messages that were taken away, or leave them to be erased in portions."""
+        left = self.cut_left()
+        if self.stored_count < base.message_count and left[1] != base.last_seq:
+            rows["erase_messages"].append((self.id, self.stored_last, base.last_seq))
+        if left != (base.cut_after, base.cut_through):
+            rows["update_cut"].append((self.id, *left))
+
+    def _write_details(self, rows: Rows, base: Head, details: Details) -> None:
+        session = _session_columns(details)
+        if session != _session_columns(self.stored_details) or self.deleted_at != base.deleted_at:
+            rows["update_session"].append((self.id, *session, self.deleted_at, self._size(details)))
+        context = _context_columns(details)
+        if context != _context_columns(self.stored_details):
+            rows["update_agent_context"].append((self.id, *context))
+
+    def _size(self, details: Details) -> int:
+        """A first message that comes later changes it by less than a kilobyte: so much it may be wrong."""
+        return bytes_of(details.title, details.description, details.metadata, self.first_user_text)
+
+    def _write_approvals(self, rows: Rows) -> None:
+        rows["delete_approval"] += [(self.id, call_id) for call_id in self.deleted_approvals]
+        for call_id, new in self.approvals.items():
+            stored = self.stored_approvals.get(call_id)
+            if stored is None or call_id in self.deleted_approvals:
+                rows["insert_approval"].append((self.id, *structs.astuple(new), _approval_size(new)))
+            elif stored != new:
+                decided = (new.decided_at, new.modified_arguments, new.feedback)
+                rows["update_approval"].append(
+                    (self.id, call_id, new.status, new.expires_at, *decided, _approval_size(new))
+                )
+
+
+def _session_columns(details: Details | None) -> tuple[object, ...]:
+    return (
+        ()
+        if details is None
+        else (
+            details.title,
+            details.description,
+            details.metadata,
+            details.is_active,
+        )
+    )
+
+
+def _context_columns(details: Details | None) -> tuple[object, ...]:
+    return (
+        ()
+        if details is None
+        else (
+            details.current_agent,
+            details.context_updated_at,
+            details.switch_count,
+            details.context_metadata,
+        )
+    )
+
+
+def _approval_size(row: ApprovalRow) -> int:
+    return bytes_of(row.tool_name, row.arguments, row.reason, row.modified_arguments, row.feedback)

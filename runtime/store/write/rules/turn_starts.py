@@ -1,0 +1,195 @@
+"""The rule by which a turn begins. What holds of all rules stands in __init__.py."""
+
+from __future__ import annotations
+
+from msgspec import structs
+
+from runtime.errors import (
+    ApprovalDecided,
+    ApprovalExpired,
+    ApprovalPending,
+    CallNotOpen,
+    SessionNotFound,
+    TurnRunning,
+)
+from runtime.store import turn_events as events
+from runtime.store.changes import Change
+from runtime.store.messages import NewMessage
+from runtime.store.records import ApprovalRow, JsonText, TurnRow, decode_optional, encode_text
+from runtime.store.write.batch import Batch, check_version
+from runtime.store.write.commands import CreateSession, Request
+from runtime.store.write.outcomes import TurnWritten
+from runtime.store.write.planned_session import PlannedSession
+from runtime.store.write.planned_turn import PlannedTurn
+from runtime.store.write.rules.approvals import decide, get_approval, is_expired
+from runtime.store.write.rules.open_calls import OpenCalls, open_calls
+from runtime.store.write.rules.rule import Rules
+from runtime.store.write.rules.sessions import new_details
+from runtime.store.write.rules.turns import end_turn, hand_over, turn_written
+from runtime.store.write.turn_commands import Ending, StartTurn, ToolResult, Verdict
+
+
+def _start_turn(batch: Batch, request: Request, command: StartTurn) -> TurnWritten:
+    if batch.find(request.key) is None:
+        return _start(batch, request, command, _new_session(batch, request, command), {}, None)
+    session = batch.get(request)
+    last = batch.turn(session)
+    if last is not None and last.row.runs:
+        raise TurnRunning(request.key.session_id, last.row.turn_id)
+    calls = open_calls(batch, session)
+    if command.result is not None:
+        _check_result(batch, session, command.result, calls, request)
+    decided = None
+    if command.verdict is not None:
+        decided = _decided(batch, session, command.verdict, calls, request)
+    return _start(batch, request, command, session, calls, decided)
+
+
+def _new_session(batch: Batch, request: Request, command: StartTurn) -> PlannedSession:
+    if command.result is not None or command.verdict is not None:
+        raise SessionNotFound(request.key.session_id)
+    check_version(request, 0)
+    return batch.add(request, new_details(request, CreateSession(request.key)))
+
+
+def _check_result(
+    batch: Batch, session: PlannedSession, result: ToolResult, calls: OpenCalls, request: Request
+) -> None:
+    """Whether the call waits for this result, and for nobody's decision."""
+    approval = batch.approval(session, result.call_id)
+    if result.call_id not in calls or (approval is not None and approval.status == "rejected"):
+        raise CallNotOpen(session.key.session_id, result.call_id)
+    if approval is not None and approval.status == "pending":
+        if is_expired(approval, request.at):
+            raise ApprovalExpired(result.call_id)
+        raise ApprovalPending(result.call_id)
+
+
+def _decided(
+    batch: Batch, session: PlannedSession, verdict: Verdict, calls: OpenCalls, request: Request
+) -> ApprovalRow:
+    """The approval with the verdict. One that was given elsewhere may be carried out here, once.
+
+    A rejection that the model has not been told of is; a call that was approved was given to whoever
+    approved it, and is not given to a second client.
+    """
+    approval = get_approval(batch, session, verdict.call_id)
+    decided = decide(approval, verdict, request.at)
+    if decided == approval and (approval.status != "rejected" or verdict.call_id not in calls):
+        raise ApprovalDecided(verdict.call_id, approval.status)
+    return decided
+
+
+def _start(
+    batch: Batch,
+    request: Request,
+    command: StartTurn,
+    session: PlannedSession,
+    calls: OpenCalls,
+    decided: ApprovalRow | None,
+) -> TurnWritten:
+    turn = _new_turn(batch, session, request)
+    changes: set[Change] = {"turns"}
+    if command.agent is not None and hand_over(session, turn, request, command.agent, None):
+        changes.add("agent")
+    if decided is not None:
+        session.approvals[decided.call_id] = decided
+        changes.add("approvals")
+    was_open = bool(calls)
+    session.append(_answers(batch, request, session, calls, command.result), request.at)
+    if command.messages and _give_up(session, calls, request):
+        changes.add("approvals")
+    session.append(command.messages, request.at)
+    if decided is not None and decided.status != "rejected":
+        arguments = decided.modified_arguments or decided.arguments
+        turn.append_event(
+            events.tool_call(decided.call_id, decided.tool_name, arguments, requires_approval=False)
+        )
+    if not (command.messages or (was_open and not calls and (command.result or decided))):
+        end_turn(turn, request, Ending("completed"))
+    session.raise_version(request.at, *sorted(changes))
+    return structs.replace(turn_written(session, turn), beginning=tuple(turn.pieces))
+
+
+def _give_up(session: PlannedSession, calls: OpenCalls, request: Request) -> bool:
+    """The user speaks instead of deciding: what waits for a decision now has waited long enough."""
+    waiting = [
+        approval
+        for call_id in calls
+        if (approval := session.approvals.get(call_id)) is not None
+        and approval.status == "pending"
+        and not is_expired(approval, request.at)
+    ]
+    for approval in waiting:
+        session.approvals[approval.call_id] = structs.replace(approval, expires_at=request.at)
+    return bool(waiting)
+
+
+def _new_turn(batch: Batch, session: PlannedSession, request: Request) -> PlannedTurn:
+    lease, last = request.lease, batch.turn(session)
+    assert lease is not None, "a turn is started for an instance"
+    row = TurnRow(
+        n=1 if last is None else last.row.n + 1,
+        turn_id=lease.turn_id,
+        status="running",
+        agent=session.known_details().current_agent,
+        started_at=request.at,
+        ended_at=None,
+        error=None,
+        input_tokens=0,
+        output_tokens=0,
+        instance=lease.instance,
+        beat=0,
+        stop_requested=False,
+        last_event=0,
+        text_length=0,
+    )
+    turn = PlannedTurn(session.id, row, stored=None)
+    session.turns.append(turn)
+    turn.append_event(events.turn_begins(lease.turn_id))
+    return turn
+
+
+def _answers(
+    batch: Batch, request: Request, session: PlannedSession, calls: OpenCalls, result: ToolResult | None
+) -> list[NewMessage]:
+    """What the open calls are answered with, which are taken from `calls`: the result, and every refusal,
+    also one that came while no turn could tell the model."""
+    answers = []
+    for call_id, name in list(calls.items()):
+        approval = batch.approval(session, call_id)
+        if result is not None and result.call_id == call_id:
+            metadata = {"failed": True} if result.failed else {}
+            answers.append(_tool_message(call_id, result.tool_name or name, result.content, metadata))
+            del calls[call_id]
+        elif approval is not None and (refused := _refusal(approval, request)):
+            text, metadata = refused
+            answers.append(_tool_message(call_id, name, encode_text(text), metadata))
+            del calls[call_id]
+    return answers
+
+
+def _refusal(approval: ApprovalRow, request: Request) -> tuple[str, dict[str, bool]] | None:
+    """What is said of a call that is not to be run: somebody rejected it, or nobody approved it in time."""
+    if approval.status == "rejected":
+        return _rejection(decode_optional(approval.feedback)), {"rejected": True}
+    if approval.status == "pending" and is_expired(approval, request.at):
+        return "Nobody approved this call in time; it was not run.", {"expired": True}
+    return None
+
+
+def _rejection(feedback: str | None) -> str:
+    return "The user rejected this call." + (f" Feedback: {feedback}" if feedback else "")
+
+
+def _tool_message(call_id: str, name: JsonText, content: JsonText, metadata: dict[str, bool]) -> NewMessage:
+    return NewMessage(
+        "tool",
+        content,
+        name=name,
+        tool_call_id=encode_text(call_id),
+        metadata=encode_text(metadata) if metadata else None,
+    )
+
+
+RULES: Rules = {StartTurn: _start_turn}
