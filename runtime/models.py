@@ -56,7 +56,7 @@ def is_left_out(encoded: msgspec.Raw) -> bool:
 
 
 class Session(Struct, frozen=True, rename={"encoded_metadata": "metadata"}):
-    """A conversation. `last_seq` is the highest sequence number ever given in it."""
+    """A conversation. `last_seq` is the highest sequence number ever given in it; `id` is `session_id`."""
 
     session_id: str
     title: str | None
@@ -70,6 +70,11 @@ class Session(Struct, frozen=True, rename={"encoded_metadata": "metadata"}):
     last_seq: int
     message_count: int
     current_agent: str
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        # Also one that was stored under an idempotency key before the field was there.
+        msgspec.structs.force_setattr(self, "id", self.session_id)
 
     @property
     def metadata(self) -> Metadata:

@@ -67,25 +67,32 @@ class Engine:
         self._sweeping = asyncio.create_task(self._sweep(), name="turns")
 
     async def start(
-        self, session_id: str, message: TurnMessage, **options: Unpack[WriteOptions]
+        self, session_id: str | None, message: TurnMessage, **options: Unpack[WriteOptions]
     ) -> TurnWritten:
-        """Begin a turn; it goes on by itself. Raises what `TurnStore.start_turn` raises, and InvalidInput."""
+        """Start a turn, which then runs by itself. Without a session id a session is created for it.
+
+        Raises what `TurnStore.start_turn` raises, and InvalidInput.
+        """
         if self._closing:
             raise ShuttingDown("the server is stopping and starts no more turns")
         # W10: a turn that is stored is run, also when its client has disconnected meanwhile.
         return await run_detached(self._begin(session_id, message, options))
 
-    async def _begin(self, session_id: str, message: TurnMessage, options: WriteOptions) -> TurnWritten:
+    async def _begin(
+        self, session_id: str | None, message: TurnMessage, options: WriteOptions
+    ) -> TurnWritten:
         written = await self._start(session_id, message, options)
         if written.replayed:
             return written
         if written.turn.status == "running":
-            self._run(SessionKey(options.get("owner", ""), session_id), written)
+            self._run(SessionKey(options.get("owner", ""), written.session_id), written)
         else:
             self._metrics.turn_ended(written.turn)
         return written
 
-    async def _start(self, session_id: str, message: TurnMessage, options: WriteOptions) -> TurnWritten:
+    async def _start(
+        self, session_id: str | None, message: TurnMessage, options: WriteOptions
+    ) -> TurnWritten:
         match message:
             case UserMessage(content):
                 return await self._turns.start_turn(session_id, messages=content, **options)
@@ -93,9 +100,14 @@ class Engine:
                 said = content or ()
                 self._check_agent(agent)
                 return await self._turns.start_turn(session_id, messages=said, agent=agent, **options)
+        if session_id is None:
+            raise InvalidInput("$.session_id", "must be given: the call is one of a session")
+        match message:
             case ToolResultMessage():
-                result = _result(message)
-                return await self._turns.start_turn(session_id, result=result, **options)
+                result, decides = _result(message), self.registry.approval.result_decides
+                return await self._turns.start_turn(
+                    session_id, result=result, result_decides=decides, **options
+                )
             case DecisionMessage():
                 await self._check_decision(session_id, message, options.get("owner", ""))
                 decided = verdict(

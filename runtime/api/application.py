@@ -14,11 +14,13 @@ from runtime.agents.engine import Engine
 from runtime.api import agents, approvals, events, messages, operations, sessions, turns
 from runtime.api.authorization import AUTHORIZER, Authorizer
 from runtime.api.body import READ_TIMEOUT
+from runtime.api.gateway_dialect import GatewayDialect
 from runtime.api.middleware import MIDDLEWARE, around_every_request
 from runtime.api.openapi import describe
 from runtime.api.parser_process import PARSER, BodyParser
 from runtime.api.routes import (
     DEFAULT_STREAM_TIMEOUTS,
+    DIALECT,
     DOCUMENT,
     ENGINE,
     METRICS,
@@ -27,6 +29,7 @@ from runtime.api.routes import (
     StreamTimeouts,
     add_routes,
 )
+from runtime.api.stream_dialects import NativeDialect
 from runtime.api.throttle import Throttle
 from runtime.config import Settings
 from runtime.metrics import Metrics
@@ -68,6 +71,7 @@ def create_app(
     app[ENGINE] = engine
     app[METRICS] = metrics
     app[STREAM_TIMEOUTS] = pace
+    app[DIALECT] = GatewayDialect() if settings.dialect == "gateway" else NativeDialect()
     limits = ClientLimits(settings.client_requests, settings.client_streams, settings.client_bytes)
     app[AUTHORIZER] = Authorizer(gate, Throttle(settings.write_timeout / 2), Quotas(limits))
     app[READ_TIMEOUT] = settings.read_timeout

@@ -367,8 +367,8 @@ class Store:
                     encoded=encoded,
                     message_count=len(encoded),
                     last_activity=reading.head.last_activity,
-                    current_agent=reading.current_agent,
-                    agent_history=reading.agent_history,
+                    current_agent=reading.context.current_agent,
+                    agent_history=reading.switches,
                 )
 
     async def read_history(self, session_id: str, *, owner: str = "") -> HistoryReading:
@@ -387,6 +387,12 @@ class Store:
         check_seq(before, "before")
         key = await self._core.settled_key(owner, session_id)
         return await self._core.reader.list_switches(key, limit=limit, before=before)
+
+    async def read_agents(
+        self, session_id: str, *, owner: str = ""
+    ) -> tuple[AgentContext, list[AgentSwitch]]:
+        """The agent context, and the latest handovers up to it, oldest first: 1,000 and 1 MiB at most."""
+        return await self._core.reader.read_agents(await self._core.settled_key(owner, session_id))
 
     async def list_agent_history(self, session_id: str, *, owner: str = "") -> list[AgentSwitch]:
         """The latest handovers, 1,000 and 1 MiB at most, in the order in which they happened."""

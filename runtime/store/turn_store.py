@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Self, Unpack
 
+from msgspec import structs
+
 from runtime.errors import RequestError, TurnRunning
 from runtime.models import Approval, Decision
 from runtime.store.core import Core
@@ -79,16 +81,20 @@ class TurnStore:
 
     async def start_turn(
         self,
-        session_id: str,
+        session_id: str | None,
         *,
         messages: Sequence[Any] | MessageBatch = (),
         agent: str | None = None,
         result: ToolResult | None = None,
+        result_decides: bool = False,
         verdict: Verdict | None = None,
         **options: Unpack[WriteOptions],
     ) -> TurnWritten:
         """Start a turn with messages of the user, after a handover to `agent`, with the result of a tool or
-        a verdict on one that waits. A missing session is created.
+        a verdict on one that waits. A missing session is created, with an id of its own for None.
+
+        With `result_decides` the result of a call that waits for approval approves it, or rejects it where
+        it failed.
 
         The turn has already `ended` where there is nothing to ask a model; else it runs until `advance_turn`
         stores its end, or `abandon`. Raises TurnRunning, CallNotOpen, ApprovalPending and what a decision
@@ -98,18 +104,20 @@ class TurnStore:
         agent = None if agent is None else check_key(agent, "$.message.agent_type")
         command = StartTurn(key, new_messages(messages, "$.message"), agent, result, verdict)
         try:
-            return await self._start(command, options)
+            return await self._start(command, result_decides, options)
         except TurnRunning:
-            if not await self.interrupt_lost_turn(session_id, owner=key.owner):
+            if not await self.interrupt_lost_turn(key.session_id, owner=key.owner):
                 raise
-        return await self._start(command, options)
+        return await self._start(command, result_decides, options)
 
-    async def _start(self, command: StartTurn, options: WriteOptions) -> TurnWritten:
+    async def _start(self, command: StartTurn, result_decides: bool, options: WriteOptions) -> TurnWritten:
         self._starting[command.key] += 1
         try:
-            written = await self._core.submitter.write(command, TurnWritten, options)
+            request = await self._core.submitter.request(command, options)
+            request = structs.replace(request, result_decides=result_decides)
+            written = await self._core.submitter.submit(request, TurnWritten, options)
             if written.turn.status == "running" and not written.replayed:
-                self._running[command.key] = written.turn.turn_id
+                self._running[request.key] = written.turn.turn_id
             return written
         finally:
             self._starting[command.key] -= 1

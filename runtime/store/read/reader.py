@@ -62,8 +62,8 @@ class HistoryReading(NamedTuple):
     """A conversation, read as it is taken: its chunks raise MessagesCut. Handovers: the latest ones."""
 
     head: Head
-    current_agent: str
-    agent_history: list[AgentSwitch]
+    context: AgentContext
+    switches: list[AgentSwitch]
     chunks: AsyncIterator[Chunk]
 
 
@@ -205,13 +205,18 @@ class Reader:
     async def read_history(self, key: SessionKey) -> HistoryReading:
         """A conversation in chat form, as it stood at one moment. Raises SessionNotFound."""
         head = await self.get_head(key)
+        context, switches = await self.read_agents(key)
+        return HistoryReading(head, context, switches, self._pages.conversation(head))
+
+    async def read_agents(self, key: SessionKey) -> tuple[AgentContext, list[AgentSwitch]]:
+        """The agent context and the latest handovers that led to it, oldest first. Raises SessionNotFound."""
         context = await self.get_context(key)
-        return HistoryReading(
-            head=head,
-            current_agent=context.current_agent,
-            agent_history=await self._latest_switches(head, context.switch_count),
-            chunks=self._pages.conversation(head),
-        )
+        while True:
+            switches = await self.list_agent_history(key)
+            now = await self.get_context(key)
+            if now.switch_count == context.switch_count:
+                return now, switches
+            context = now
 
     async def get_context(self, key: SessionKey) -> AgentContext:
         """Which agent holds the session. Raises SessionNotFound."""
@@ -229,15 +234,12 @@ class Reader:
         switches = [switch_from(row) for row in rows]
         return SwitchPage(key.session_id, head.version, switches, switches[-1].id if more else None)
 
-    async def _latest_switches(self, head: Head, switch_count: int) -> list[AgentSwitch]:
-        """The latest handovers up to a number, in the order in which they happened."""
-        place = (head.id, switch_count + 1)
+    async def list_agent_history(self, key: SessionKey) -> list[AgentSwitch]:
+        """The latest handovers of a session, oldest first. Raises SessionNotFound."""
+        head = await self.get_head(key)
+        place = (head.id, END_OF_IDS)
         rows, _ = await fetch_page(self._database, SWITCHES, place, MAX_AGENT_HISTORY, CHUNK_BYTES, least=0)
         return [switch_from(row) for row in rows][::-1]
-
-    async def list_agent_history(self, key: SessionKey) -> list[AgentSwitch]:
-        """The latest handovers of a session, in the order in which they happened. Raises SessionNotFound."""
-        return await self._latest_switches(await self.get_head(key), END_OF_IDS - 1)
 
     async def list_approvals(
         self, key: SessionKey, *, status: ApprovalStatus | None, after: str | None, limit: int

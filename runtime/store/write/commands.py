@@ -190,7 +190,9 @@ class Request(Struct, frozen=True):
     """A command as it is submitted, with all that `plan` may not make for itself.
 
     `key` names the session also where the command left its id to be made; `lease` is for a turn that
-    is to be started; `size` is the weight of the command; `measured` is for a long cut.
+    is to be started; `size` is the weight of the command; `measured` is for a long cut. With
+    `result_decides` the result of a tool decides the approval that its call waits for. It is not a field of
+    the command, whose fingerprint must not change.
     """
 
     command: Command
@@ -201,3 +203,4 @@ class Request(Struct, frozen=True):
     lease: Lease | None = None
     size: int = COMMAND_OVERHEAD
     measured: MeasuredCut | None = None
+    result_decides: bool = False

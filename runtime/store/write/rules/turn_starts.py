@@ -37,9 +37,9 @@ def _start_turn(batch: Batch, request: Request, command: StartTurn) -> TurnWritt
     if last is not None and last.row.runs:
         raise TurnRunning(request.key.session_id, last.row.turn_id)
     calls = open_calls(batch, session)
-    if command.result is not None:
-        _check_result(batch, session, command.result, calls, request)
     decided = None
+    if command.result is not None:
+        decided = _decided_by(batch, session, command.result, calls, request)
     if command.verdict is not None:
         decided = _decided(batch, session, command.verdict, calls, request)
     return _start(batch, request, command, session, calls, decided)
@@ -52,17 +52,25 @@ def _new_session(batch: Batch, request: Request, command: StartTurn) -> PlannedS
     return batch.add(request, new_details(request, CreateSession(request.key)))
 
 
-def _check_result(
+def _decided_by(
     batch: Batch, session: PlannedSession, result: ToolResult, calls: OpenCalls, request: Request
-) -> None:
-    """Whether the call waits for this result, and for nobody's decision."""
+) -> ApprovalRow | None:
+    """The approval that a result decides; None where its call does not wait for a decision.
+
+    Raises CallNotOpen, ApprovalExpired, and ApprovalPending where a result may not decide.
+    """
     approval = batch.approval(session, result.call_id)
     if result.call_id not in calls or (approval is not None and approval.status == "rejected"):
         raise CallNotOpen(session.key.session_id, result.call_id)
-    if approval is not None and approval.status == "pending":
-        if is_expired(approval, request.at):
-            raise ApprovalExpired(result.call_id)
+    if approval is None or approval.status != "pending":
+        return None
+    if is_expired(approval, request.at):
+        raise ApprovalExpired(result.call_id)
+    if not request.result_decides:
         raise ApprovalPending(result.call_id)
+    if result.failed:
+        return decide(approval, Verdict(result.call_id, "reject", None, result.content), request.at)
+    return decide(approval, Verdict(result.call_id, "approve"), request.at)
 
 
 def _decided(
@@ -100,7 +108,7 @@ def _start(
     if command.messages and _give_up(session, calls, request):
         changes.add("approvals")
     session.append(command.messages, request.at)
-    if decided is not None and decided.status != "rejected":
+    if command.verdict is not None and decided is not None and decided.status != "rejected":
         arguments = decided.modified_arguments or decided.arguments
         turn.append_event(
             events.tool_call(decided.call_id, decided.tool_name, arguments, requires_approval=False)
