@@ -40,6 +40,10 @@ logger = logging.getLogger("agent_runtime.turns")
 
 # Seconds between two looks at the turns of processes that may have died.
 SWEEP = 5.0
+# The earlier service's language-model proxy: how its answer begins where it cannot reach the model, and how
+# many seconds a whole answer of it may take.
+PROXY_FAILURE = "[Error] LiteLLM proxy unavailable"
+PROXY_TIMEOUT = 360.0
 
 
 class Engine:
@@ -207,6 +211,8 @@ def _result(message: ToolResultMessage) -> ToolResult:
 
 def make_model(settings: Settings) -> Model:
     """The model of the settings: a server's, or the built-in echo where none is named."""
+    if settings.llm_proxy_url:
+        return _proxied_model(settings)
     if not settings.llm_url:
         logger.warning("no language model is set (%sLLM_URL): the built-in echo model answers", PREFIX)
         return EchoModel()
@@ -217,4 +223,22 @@ def make_model(settings: Settings) -> Model:
         connect_timeout=settings.llm_connect_timeout,
         timeout=settings.llm_timeout,
         retries=settings.llm_retries,
+        auth_header=settings.llm_auth_header,
+        stream=settings.llm_stream,
+    )
+
+
+def _proxied_model(settings: Settings) -> Model:
+    """A model behind the earlier service's proxy, whose streams lose tool calls and the counts of tokens."""
+    return ChatCompletions(
+        settings.llm_proxy_url.rstrip("/") + "/v1",
+        settings.llm_api_key or settings.internal_api_key,
+        settings.llm_model,
+        connect_timeout=settings.llm_connect_timeout,
+        timeout=max(settings.llm_timeout, PROXY_TIMEOUT),
+        retries=settings.llm_retries,
+        auth_header="X-Internal-Auth",
+        stream=False,
+        text_only=True,
+        failure_prefix=PROXY_FAILURE,
     )
