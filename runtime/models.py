@@ -55,9 +55,10 @@ def is_left_out(encoded: msgspec.Raw) -> bool:
     return not len(memoryview(encoded))
 
 
-class Session(Struct, frozen=True, rename={"encoded_metadata": "metadata"}):
+class Session(Struct, frozen=True, kw_only=True, rename={"encoded_metadata": "metadata"}):
     """A conversation. `last_seq` is the highest sequence number ever given in it; `id` is `session_id`."""
 
+    id: str = ""
     session_id: str
     title: str | None
     description: str | None
@@ -70,7 +71,6 @@ class Session(Struct, frozen=True, rename={"encoded_metadata": "metadata"}):
     last_seq: int
     message_count: int
     current_agent: str
-    id: str = ""
 
     def __post_init__(self) -> None:
         # Also one that was stored under an idempotency key before the field was there.
