@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -16,6 +16,8 @@ MAX_SEQ, MAX_LIMIT, MAX_PAGE = 2**63 - 1, 1000, 2**31 - 1
 # The longest that an approval may wait, in seconds: ten years.
 MAX_EXPIRES_IN = 10 * 366 * 86_400
 
+Committed = Literal["committed"]
+Buffered = Literal["buffered"]
 Durability = Literal["committed", "buffered"]
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 Decision = Literal["approve", "edit", "reject"]
@@ -116,6 +118,19 @@ class SessionStats(Struct, frozen=True):
     last_message_at: datetime | None
     created_at: datetime
     last_activity: datetime
+
+
+class MessageDict(TypedDict, total=False):
+    """A message to store, in chat-completion form. `role` is required; other fields are kept as they are."""
+
+    role: Role
+    content: str | list[Any] | None
+    name: str | None
+    tool_call_id: str | None
+    tool_calls: list[Any] | None
+    token_count: int | None
+    metadata: Metadata | None
+    timestamp: datetime | str | None
 
 
 class Message(Struct, frozen=True, omit_defaults=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from sys import getsizeof
 from typing import Any, ClassVar, Self
@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from runtime.errors import InvalidInput
-from runtime.models import Metadata, Role, Time, TokenCount
+from runtime.models import MessageDict, Metadata, Role, Time, TokenCount
 from runtime.store.records import LARGE_TEXT, JsonText, MessageRow, encode_text
 from runtime.store.validation import invalid_input, json_text, json_type
 
@@ -83,7 +83,11 @@ class MessageBatch:
         return cls(new_messages(value, "$.messages"))
 
 
-def new_messages(values: Sequence[Any] | MessageBatch, path: str = "$") -> tuple[NewMessage, ...]:
+# Messages as a caller gives them: decoded from JSON, or parsed already.
+Messages = Sequence[MessageDict | Mapping[str, Any]] | MessageBatch
+
+
+def new_messages(values: Messages, path: str = "$") -> tuple[NewMessage, ...]:
     """Parse messages as they came, decoded from JSON, unless they are parsed already.
 
     Raises InvalidInput with the place under `path`, such as `$[3].role`.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
-from typing import Any, Unpack
+from typing import Any, Unpack, overload
 
 from msgspec import UNSET, UnsetType, structs
 
@@ -24,7 +24,9 @@ from runtime.models import (
     Approval,
     ApprovalList,
     ApprovalStatus,
+    Buffered,
     Cleaned,
+    Committed,
     Decision,
     Durability,
     History,
@@ -42,11 +44,11 @@ from runtime.store.core import Core
 from runtime.store.cuts import measure_cut
 from runtime.store.follow.session_follower import Following, SessionFollower
 from runtime.store.follow.turn_follower import TurnFollower, parse_position
-from runtime.store.messages import MessageBatch, new_messages
+from runtime.store.messages import Messages, new_messages
 from runtime.store.read.message_pages import MessagesCut, NumberedPage, page_of
 from runtime.store.read.reader import HistoryReading
 from runtime.store.records import SessionKey
-from runtime.store.submission import WriteOptions, session_key
+from runtime.store.submission import BufferedOptions, WriteOptions, session_key
 from runtime.store.tokens import Tokens
 from runtime.store.turn_store import TurnStore
 from runtime.store.validation import (
@@ -98,7 +100,7 @@ class Store:
         description: str | None = None,
         metadata: Metadata | JsonObject | None = None,
         agent: str | None = None,
-        messages: Sequence[Any] | MessageBatch = (),
+        messages: Messages = (),
         if_missing: bool = False,
         **options: Unpack[WriteOptions],
     ) -> SessionWritten:
@@ -159,22 +161,77 @@ class Store:
             commands.RestoreSession(session_key(session_id, options)), SessionWritten, options
         )
 
+    @overload
     async def append_messages(
         self,
         session_id: str,
-        messages: Sequence[Any] | MessageBatch,
+        messages: Messages,
+        *,
+        durability: Committed = ...,
+        **options: Unpack[WriteOptions],
+    ) -> Appended: ...
+    @overload
+    async def append_messages(
+        self, session_id: str, messages: Messages, *, durability: Buffered, **options: Unpack[BufferedOptions]
+    ) -> Accepted: ...
+    @overload
+    async def append_messages(
+        self,
+        session_id: str,
+        messages: Messages,
+        *,
+        durability: Durability | None,
+        **options: Unpack[WriteOptions],
+    ) -> Appended | Accepted: ...
+    async def append_messages(
+        self,
+        session_id: str,
+        messages: Messages,
         *,
         durability: Durability | None = None,
         **options: Unpack[WriteOptions],
     ) -> Appended | Accepted:
-        """Add messages, dicts in chat-completion form with any other fields: all, or none."""
+        """Add messages, dicts in chat-completion form with any other fields: all, or none.
+
+        The default of `durability` is that of the settings. A buffered write returns Accepted.
+        """
         command = commands.AppendMessages(session_key(session_id, options), new_messages(messages))
         return await self._core.submitter.write_or_accept(command, Appended, durability, options)
 
+    @overload
     async def replace_messages(
         self,
         session_id: str,
-        messages: Sequence[Any] | MessageBatch,
+        messages: Messages,
+        *,
+        create: bool = ...,
+        durability: Committed = ...,
+        **options: Unpack[WriteOptions],
+    ) -> Replaced: ...
+    @overload
+    async def replace_messages(
+        self,
+        session_id: str,
+        messages: Messages,
+        *,
+        create: bool = ...,
+        durability: Buffered,
+        **options: Unpack[BufferedOptions],
+    ) -> Accepted: ...
+    @overload
+    async def replace_messages(
+        self,
+        session_id: str,
+        messages: Messages,
+        *,
+        create: bool = ...,
+        durability: Durability | None,
+        **options: Unpack[WriteOptions],
+    ) -> Replaced | Accepted: ...
+    async def replace_messages(
+        self,
+        session_id: str,
+        messages: Messages,
         *,
         create: bool = False,
         durability: Durability | None = None,
@@ -419,11 +476,14 @@ class Store:
         """
         check_seq(after, "after")
 
-        async def open_follower() -> SessionFollower:
+        @contextlib.asynccontextmanager
+        async def open_follower() -> AsyncIterator[SessionFollower]:
             head = await self._core.reader.get_head(await self._core.settled_key(owner, session_id))
-            return SessionFollower(self._core.reader, head, after)
+            follower = SessionFollower(self._core.reader, head, after)
+            with self._core.subscriptions.subscribed(head.id, follower):
+                yield follower
 
-        return Following(open_follower, self._core.subscriptions)
+        return Following(open_follower)
 
     async def list_turns(self, session_id: str, *, limit: int = 100, owner: str = "") -> TurnList:
         """The turns of a session, latest first."""
@@ -497,7 +557,7 @@ async def open_store(
     """
     settings = settings or Settings()
     database = await open_database(
-        url or settings.db_url,
+        settings.db_url if url is None else url,
         migrate=settings.migrate,
         pool_min=settings.pool_min,
         pool_max=settings.pool_max,

@@ -40,18 +40,25 @@ from runtime.store.write.writer import Writer
 OutcomeT = TypeVar("OutcomeT", bound=Outcome)
 
 
-class WriteOptions(TypedDict, total=False):
-    """Options that every write takes.
+class BufferedOptions(TypedDict, total=False):
+    """Options that a buffered write takes.
 
-    `owner` is the owner of the session. `idempotency_key` makes a repeat harmless (W12). `if_match` is the
-    version that the session must have. `make_room` is awaited before the large part of an outcome is read,
-    at most the size of a body.
+    `owner` is the owner of the session. `idempotency_key` makes a repeat harmless (W12). `make_room` is
+    awaited before the large part of an outcome is read, at most the size of a body.
     """
 
     owner: str
     idempotency_key: str | None
-    if_match: int | None
     make_room: Callable[[], Awaitable[None]]
+
+
+class WriteOptions(BufferedOptions, total=False):
+    """Options that every write takes. `if_match` is the version that the session must have.
+
+    A write with `if_match` is committed at once: the version is compared in the transaction.
+    """
+
+    if_match: int | None
 
 
 def session_key(session_id: str | None, options: WriteOptions) -> SessionKey:
@@ -59,7 +66,7 @@ def session_key(session_id: str | None, options: WriteOptions) -> SessionKey:
 
     Raises InvalidInput for the id, and TypeError for an option that does not exist.
     """
-    if unknown := options.keys() - WriteOptions.__annotations__.keys():
+    if unknown := options.keys() - WriteOptions.__optional_keys__:
         names = ", ".join(repr(name) for name in sorted(unknown))
         raise TypeError(
             f"unexpected keyword argument {names}; every write takes owner, idempotency_key, if_match"

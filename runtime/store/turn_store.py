@@ -11,7 +11,7 @@ from runtime.errors import RequestError, TurnRunning
 from runtime.models import Approval, Decision
 from runtime.store.core import Core
 from runtime.store.follow.subscriptions import TurnWatch
-from runtime.store.messages import MessageBatch, new_messages
+from runtime.store.messages import Messages, new_messages
 from runtime.store.read.orphaned_turns import OrphanedTurn, OrphanedTurns
 from runtime.store.read.turn_reader import CallDecision, TurnReader
 from runtime.store.records import Head, JsonText, SessionKey, TurnRow
@@ -81,7 +81,7 @@ class TurnStore:
         self,
         session_id: str,
         *,
-        messages: Sequence[Any] | MessageBatch = (),
+        messages: Messages = (),
         agent: str | None = None,
         result: ToolResult | None = None,
         verdict: Verdict | None = None,

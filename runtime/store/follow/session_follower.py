@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
 from runtime.models import ChangedEvent, MessageEvent
 from runtime.store.changes import ALL_CHANGES, Notice
-from runtime.store.follow.subscriptions import Subscriptions
 from runtime.store.read.reader import Reader
 from runtime.store.records import Head
 
@@ -131,27 +130,29 @@ class SessionFollower:
 class Following:
     """What `Store.follow` returns: an async context manager, and an async iterable of events.
 
-    Each `async with` or `async for` opens a SessionFollower of its own.
+    Each `async for` has a SessionFollower of its own; one `async with` is open at a time.
     """
 
-    def __init__(
-        self, open_follower: Callable[[], Awaitable[SessionFollower]], subscriptions: Subscriptions
-    ) -> None:
+    def __init__(self, open_follower: Callable[[], AbstractAsyncContextManager[SessionFollower]]) -> None:
         self._open_follower = open_follower
-        self._subscriptions = subscriptions
-        self._stack = contextlib.ExitStack()
+        self._context: AbstractAsyncContextManager[SessionFollower] | None = None
 
     async def __aenter__(self) -> SessionFollower:
-        follower = await self._open_follower()
-        self._stack.enter_context(self._subscriptions.subscribed(follower.session_db_id, follower))
+        if self._context is not None:
+            raise RuntimeError("this following is open already; call `follow` again for another")
+        context = self._open_follower()
+        follower = await context.__aenter__()
+        self._context = context
         return follower
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        context, self._context = self._context, None
+        if context is not None:
+            await context.__aexit__(kind, error, trace)
 
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        async with self as follower:
+    async def __aiter__(self) -> AsyncGenerator[Event, None]:
+        async with self._open_follower() as follower:
             async for event in follower:
                 yield event
