@@ -6,12 +6,11 @@ from msgspec import structs
 
 from runtime.store.messages import NewMessage, new_messages
 from runtime.store.turn_events import NewEvent
-from runtime.store.write.commands import Command
+from runtime.store.write.commands import Command, CreateApproval
 from runtime.store.write.turn_commands import (
     AdvanceTurn,
     Ending,
     InterruptTurn,
-    NewApproval,
     StartTurn,
     StopTurn,
     ToolResult,
@@ -63,7 +62,9 @@ def _verdict(chance: Chance) -> Verdict:
 
 def advance_turn(chance: Chance) -> Command:
     """A step of a turn; `fitted` says which turn it is, and where it stands."""
-    approval = NewApproval(chance.of(CALL_IDS), '"look"', "{}", expires_in=chance.of((None, 120.0)))
+    approval = CreateApproval(
+        chance.key, chance.of(CALL_IDS), '"look"', "{}", expires_in=chance.of((None, 120.0))
+    )
     return AdvanceTurn(
         chance.key,
         "turn-0",

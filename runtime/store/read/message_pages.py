@@ -224,7 +224,7 @@ def last_seq_kept(head: Head) -> int:
 
 
 def _encode(rows: Sequence[Row], encode: Encode) -> list[Encoded]:
-    return [(row[0], msgspec.Raw(encode(MessageRow(*row)))) for row in rows]
+    return [(message.seq, msgspec.Raw(encode(message))) for message in map(MessageRow._make, rows)]
 
 
 def page_of(head: Head, messages: Sequence[Encoded], more: bool) -> MessagePage:

@@ -8,7 +8,7 @@ from runtime.models import Decision, TurnStatus
 from runtime.store.messages import NewMessage
 from runtime.store.records import JsonText
 from runtime.store.turn_events import NewEvent
-from runtime.store.write.commands import Command
+from runtime.store.write.commands import Command, CreateApproval
 
 
 class ToolResult(Struct, frozen=True):
@@ -39,16 +39,6 @@ class StartTurn(Command, frozen=True):
     verdict: Verdict | None = None
 
 
-class NewApproval(Struct, frozen=True):
-    """A tool call that shall wait for a person; `expires_in` is in seconds."""
-
-    call_id: str
-    tool_name: JsonText
-    arguments: JsonText
-    reason: JsonText | None = None
-    expires_in: float | None = None
-
-
 class Ending(Struct, frozen=True):
     """How a turn ends; where it went wrong, `error` is for people and `code` for programs."""
 
@@ -70,7 +60,7 @@ class AdvanceTurn(Command, frozen=True):
     after: int
     texts: tuple[JsonText, ...] = ()
     messages: tuple[NewMessage, ...] = ()
-    approvals: tuple[NewApproval, ...] = ()
+    approvals: tuple[CreateApproval, ...] = ()
     agent: str | None = None
     reason: JsonText | None = None
     events: tuple[NewEvent, ...] = ()

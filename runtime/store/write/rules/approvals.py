@@ -15,7 +15,7 @@ from runtime.store.write.commands import Request
 from runtime.store.write.outcomes import ApprovalDeleted, ApprovalWritten, Outcome
 from runtime.store.write.planned_session import PlannedSession
 from runtime.store.write.rules.rule import Rules
-from runtime.store.write.turn_commands import NewApproval, Verdict
+from runtime.store.write.turn_commands import Verdict
 
 STATUS = {"approve": "approved", "edit": "edited", "reject": "rejected"}
 
@@ -32,7 +32,7 @@ def check_unused(batch: Batch, session: PlannedSession, call_id: str) -> None:
         raise ApprovalExists(session.key.session_id, call_id)
 
 
-def new_approval(asked: commands.CreateApproval | NewApproval, at: datetime) -> ApprovalRow:
+def new_approval(asked: commands.CreateApproval, at: datetime) -> ApprovalRow:
     """An approval that waits from now on."""
     seconds = asked.expires_in
     return ApprovalRow(
