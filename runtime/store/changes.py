@@ -14,7 +14,7 @@ from runtime.store.records import Head, MessageRow, SessionKey, TurnPiece
 # Postgres takes notifications of less than 8000 bytes.
 MAX_NOTIFICATION = 7900
 
-# What changed in a session beside added messages.
+# What changed in a session, other than added messages.
 Change = Literal["agent", "approvals", "context", "deleted", "messages", "session", "turns"]
 CHANGES: frozenset[str] = frozenset(get_args(Change))
 # Anything may have changed. `deleted` is left out: it ends the stream of a follower.
@@ -86,7 +86,7 @@ def encode_notification(instance: str, changes: Sequence[SessionChange]) -> str:
 def decode_notification(text: str) -> tuple[str, list[Notice] | None]:
     """The instance that sent a notification and its changes, None where they did not fit.
 
-    Raises ValueError for a text that is none of ours.
+    Raises ValueError for a text that is no such notification.
     """
     try:
         instance, encoded = _decode(text)

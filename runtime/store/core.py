@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import time
 import uuid
@@ -31,9 +30,9 @@ from runtime.store.write.writer import Writer
 
 logger = logging.getLogger("agent_runtime.store")
 
-# A database that does not answer a probe within this many seconds is not ready.
+# Seconds that a database has to answer a probe.
 PROBE_SECONDS = 2.0
-# Seconds kept back from the time to close: half for a last rollback, half for closing the connections.
+# Seconds of the closing time that are reserved: half for a last rollback, half for closing connections.
 CLOSE_SECONDS = 2.0
 
 
@@ -66,7 +65,7 @@ class Core:
         self.writer = Writer(
             database,
             Loader(self.cache, sole_writer=database.sole_writer),
-            self._committed,
+            self._on_commit,
             instance=database.instance,
             limits=WriteLimits(settings.max_pending_bytes, settings.write_timeout, settings.flush_interval),
             metrics=metrics,
@@ -78,14 +77,11 @@ class Core:
         database.listen(self.subscriptions.receive, self.subscriptions.poll)
         metrics.cache_bytes.set_function(lambda: self.cache.size)
         metrics.wal_bytes.set_function(database.wal_bytes)
-        for state in ("idle", "busy"):
-            usage = metrics.pool_connections.labels(state=state)
-            usage.set_function(functools.partial(self._count_connections, state))
+        connections = metrics.pool_connections
+        connections.labels(state="idle").set_function(lambda: database.pool_usage()["idle"])
+        connections.labels(state="busy").set_function(lambda: database.pool_usage()["busy"])
 
-    def _count_connections(self, state: str) -> float:
-        return self.database.pool_usage()[state]
-
-    def _committed(self, changes: Sequence[SessionChange]) -> None:
+    def _on_commit(self, changes: Sequence[SessionChange]) -> None:
         for change in changes:
             self.cache.apply(change)
         self.subscriptions.publish(changes)
@@ -98,10 +94,10 @@ class Core:
         return key
 
     async def check_health(self) -> dict[str, str]:
-        """The parts that the store needs, each with "ok" or what is wrong."""
+        """The state of each part that the store needs: "ok", or what is wrong."""
         return {
             "database": await self._check_database(),
-            # Opening applied the migrations, and refuses a database of a newer version.
+            # Opening the database applied the migrations, or refused a newer schema.
             "migrations": "ok",
             "writer": await self.writer.check_health(),
         }
@@ -122,7 +118,7 @@ class Core:
         self.eraser.release()
 
     async def close(self, timeout: float) -> int:
-        """Store what waits, within `timeout` seconds, and close; return the number of lost writes (W11)."""
+        """Store the pending writes within `timeout` seconds and close; return how many were lost (W11)."""
         started = time.monotonic()
         self.end_streams()
         await self.eraser.close()

@@ -47,7 +47,7 @@ class Cleanup:
 
         Sessions are deleted also right after a start: a deleted session can be restored.
         """
-        steady = self._steady.look()
+        steady = self._steady.read()
         idle_since = _before(steady, max_age_hours * 3600)
         deleted_since = _before(steady, hard_delete_after_days * 86_400)
         soft = await self._delete(
@@ -86,7 +86,7 @@ class Cleanup:
 
         Neither can be restored, so nothing is forgotten until the clock has been steady for a while.
         """
-        steady = self._steady.look()
+        steady = self._steady.read()
         if not self._steady.settled:
             return
         command = ForgetOld(NOBODY, steady - KEPT, _before(steady, self._events_kept))
