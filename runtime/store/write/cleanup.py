@@ -1,4 +1,4 @@
-"""Deletes idle sessions, erases those deleted long ago, and forgets what is no longer needed."""
+"""Deletes idle sessions, erases those deleted long ago, and deletes rows that are no longer needed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from runtime.store.write.eraser import Eraser
 from runtime.store.write.outcomes import SessionDeleted
 from runtime.store.write.writer import Writer
 
-# The most sessions that share a transaction.
+# The most sessions that are deleted in a transaction.
 CHUNK = 100
-# How long an idempotency key is kept, and the row of a silent writer.
+# How long an idempotency key is kept, and the row of a dead writer.
 KEPT = timedelta(days=1)
 
 BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
@@ -25,7 +25,7 @@ NOBODY = SessionKey("", "")
 
 
 class Cleanup:
-    """Cleans up for every owner, in small transactions. Events of turns are kept `events_kept` seconds."""
+    """Cleans up for all owners, in small transactions. Events of turns are kept for `events_kept` seconds."""
 
     def __init__(
         self,
@@ -43,9 +43,9 @@ class Cleanup:
         self._events_kept = events_kept
 
     async def clean(self, max_age_hours: float, hard_delete_after_days: float) -> Cleaned:
-        """Delete idle sessions, erase those deleted long ago, and forget what is old.
+        """Delete idle sessions, erase those deleted long ago, and run `forget_old`.
 
-        Sessions are deleted also right after a start: a deleted session can be restored.
+        Sessions are deleted right after a start, too, because a deleted session can be restored.
         """
         steady = self._steady.read()
         idle_since = _before(steady, max_age_hours * 3600)
@@ -82,9 +82,9 @@ class Cleanup:
         return total
 
     async def forget_old(self) -> None:
-        """Forget idempotency keys older than a day, and the events of turns that ended too long ago.
+        """Delete idempotency keys older than a day, and events of turns that ended long ago.
 
-        Neither can be restored, so nothing is forgotten until the clock has been steady for a while.
+        Neither can be restored, so nothing is deleted until the clock has been observed for an hour.
         """
         steady = self._steady.read()
         if not self._steady.settled:
