@@ -1,4 +1,4 @@
-"""agent-runtime keeps and runs the conversations of LLM agents, on SQLite or Postgres.
+"""agent-runtime runs LLM agents and stores their conversations on SQLite or Postgres.
 
 from runtime import open_store
 

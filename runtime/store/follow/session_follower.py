@@ -12,9 +12,9 @@ from runtime.store.changes import ALL_CHANGES, Notice
 from runtime.store.read.reader import Reader
 from runtime.store.records import Head
 
-# The most messages that a follower gets at a time.
+# The most messages that a follower reads at a time.
 PAGE = 100
-# Seconds between two reads of a session that no notice came for.
+# Seconds between two reads of a session without a notice.
 POLL_SECONDS = 15.0
 
 Event = MessageEvent | ChangedEvent
@@ -32,20 +32,20 @@ class SessionFollower:
         self._key = head.key
         self._cursor = after
         self._version = head.version
-        self._told = head.changed_version
+        self._changed_version = head.changed_version
         self._what: set[str] = set()
         self._news = asyncio.Event()
         self._news.set()
         self._ended = False
 
     def notify(self, notice: Notice) -> None:
-        """Note a change. After a notice that was missed, anything may have changed."""
+        """Note a change. After a missed notice anything may have changed."""
         if notice.version <= self._version and not notice.what:
-            return  # It tells of no more than the events of a turn.
+            return  # Only events of a turn.
         self._version = max(self._version, notice.version)
         if notice.what:
-            self._what.update(notice.what if notice.changed_before <= self._told else ALL_CHANGES)
-            self._told = max(self._told, notice.version)
+            self._what.update(notice.what if notice.changed_before <= self._changed_version else ALL_CHANGES)
+            self._changed_version = max(self._changed_version, notice.version)
         self._news.set()
 
     def poll(self) -> None:
@@ -79,26 +79,28 @@ class SessionFollower:
         try:
             return await self._read()
         except BaseException:
-            # Cancelled, or refused by the database: the next call reads again.
+            # After a cancellation or an error the next call reads again.
             self.poll()
             raise
 
     async def _read(self) -> list[Event]:
         version = self._version
         head = await self._reader.find_head(self._key)
-        # One that was erased and made anew is another session.
+        # A session that was erased and created again has another id.
         if head is None or head.deleted_at is not None or head.id != self.session_db_id:
-            return self._end_of_session()
+            self._what = {"deleted"}
+            self.end()
+            return [self._changed()]
         if version > head.version:
-            # The head is authoritative: a notice with a later version is not from an instance of ours. What
-            # came since was compared with that version, so read again.
-            self._version, self._told = head.version, head.changed_version
+            # The head is authoritative: a notice with a later version is not from this program. Later notices
+            # were compared with that version, so read again.
+            self._version, self._changed_version = head.version, head.changed_version
             self.poll()
-        if head.changed_version > self._told:
+        if head.changed_version > self._changed_version:
             self.notify(Notice(head.id, head.changed_version, head.version, frozenset(ALL_CHANGES)))
         events: list[Event] = []
         if self._cursor > head.last_seq:
-            # Numbers are not used twice: the last message of the reader is from an erased session.
+            # Numbers are not reused: the reader's last message is from an erased session.
             self._cursor = 0
             events.append(ChangedEvent(head.version, ["reset"]))
         page = await self._reader.list_messages_of(head, self._cursor, PAGE)
@@ -115,11 +117,6 @@ class SessionFollower:
         event = ChangedEvent(self._version, sorted(self._what))
         self._what.clear()
         return event
-
-    def _end_of_session(self) -> list[Event]:
-        self._what = {"deleted"}
-        self.end()
-        return [self._changed()]
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         while (events := await self.events(POLL_SECONDS)) is not None:
