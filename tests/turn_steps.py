@@ -9,12 +9,12 @@ from runtime.store.turn_events import NewEvent
 from runtime.store.write.commands import Command, CreateApproval
 from runtime.store.write.turn_commands import (
     AdvanceTurn,
+    CallVerdict,
     Ending,
     InterruptTurn,
     StartTurn,
     StopTurn,
     ToolResult,
-    Verdict,
 )
 from tests.chance import AGENTS, CALL_IDS, OBJECTS, TITLES, Chance
 from tests.model import Model
@@ -55,9 +55,9 @@ def _result(chance: Chance) -> ToolResult:
     return ToolResult(chance.of(CALL_IDS), '"rain"', chance.of((None, '"gaze"')), chance.yes())
 
 
-def _verdict(chance: Chance) -> Verdict:
+def _verdict(chance: Chance) -> CallVerdict:
     decision = chance.of(("approve", "edit", "reject", "reject"))
-    return Verdict(chance.of(CALL_IDS), decision, chance.of((None, *OBJECTS)), chance.of(TITLES))
+    return CallVerdict(chance.of(CALL_IDS), decision, chance.of((None, *OBJECTS)), chance.of(TITLES))
 
 
 def advance_turn(chance: Chance) -> Command:

@@ -11,7 +11,7 @@ from typing import cast
 
 import msgspec
 
-from runtime.store.changes import SessionChange
+from runtime.store.changes import CommittedChange
 from runtime.store.messages import encode_message
 from runtime.store.paging import PAGE_BYTES, count_fitting
 from runtime.store.records import Head, MessageRow, SessionKey
@@ -121,7 +121,7 @@ class Cache:
         entry = self.get(key)
         return entry.head if entry is not None else None
 
-    def apply(self, change: SessionChange) -> None:
+    def apply(self, change: CommittedChange) -> None:
         """Apply a committed change."""
         self.epoch += 1
         if change.head is None:
@@ -197,7 +197,7 @@ class Cache:
             self.size -= entry.size
 
 
-def _continues(entry: Entry, change: SessionChange) -> bool:
+def _continues(entry: Entry, change: CommittedChange) -> bool:
     """Whether the entry plus the change's messages is the session's tail."""
     base, head = change.base, change.head
     if base is None or head is None or head.id != entry.head.id:

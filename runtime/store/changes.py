@@ -25,7 +25,7 @@ _Encoded = tuple[Seq, Seq, Seq, list[str]]
 _decode = msgspec.json.Decoder(tuple[str, list[_Encoded] | None]).decode
 
 
-class SessionChange(Struct, frozen=True):
+class CommittedChange(Struct, frozen=True):
     """What a batch did to one session.
 
     `head` is None for a session that was erased. `added` are its new messages. `pieces` are the new events
@@ -75,7 +75,7 @@ class Notice(Struct, frozen=True):
         return cls(session_db_id, changed_before, version, known)
 
 
-def encode_notification(instance: str, changes: Sequence[SessionChange]) -> str:
+def encode_notification(instance: str, changes: Sequence[CommittedChange]) -> str:
     """The text of NOTIFY for a batch of `instance`; with null for the changes where they are too long."""
     notices = [change.notice for change in changes]
     encoded = [(n.session_db_id, n.changed_before, n.version, sorted(n.what)) for n in notices]

@@ -16,7 +16,7 @@ from runtime.errors import DatabaseError
 from runtime.metrics import Metrics
 from runtime.models import utc_now
 from runtime.store.cache import Cache
-from runtime.store.changes import SessionChange
+from runtime.store.changes import CommittedChange
 from runtime.store.follow.subscriptions import Subscriptions
 from runtime.store.read.reader import Reader, shared_heads
 from runtime.store.records import SessionKey
@@ -81,7 +81,7 @@ class Core:
         connections.labels(state="idle").set_function(lambda: database.pool_usage()["idle"])
         connections.labels(state="busy").set_function(lambda: database.pool_usage()["busy"])
 
-    def _on_commit(self, changes: Sequence[SessionChange]) -> None:
+    def _on_commit(self, changes: Sequence[CommittedChange]) -> None:
         for change in changes:
             self.cache.apply(change)
         self.subscriptions.publish(changes)

@@ -107,14 +107,7 @@ def new_message(value: Any, path: str = "$") -> NewMessage:
         # A lone surrogate in the name of a field.
         raise InvalidInput(path, f"cannot be stored: {error}") from None
     content = json_text(fields.content, path)
-    title = None
-    if fields.role == "user":
-        # The first line that is not empty is the session's title until it is given another.
-        lines = (
-            text[: 10 * TITLE_LENGTH].lstrip().partition("\n")[0].rstrip()
-            for text in texts_of(fields.content)
-        )
-        title = next((encode_text(line[:TITLE_LENGTH]) for line in lines if line), None)
+    title = _title(fields.content) if fields.role == "user" else None
     if _PLAIN.issuperset(value):
         # The fast path: most messages have only these fields.
         return NewMessage(fields.role, content, title=title, size=MESSAGE_OVERHEAD + _size(content))
@@ -150,6 +143,14 @@ def _size(text: JsonText | None) -> int:
     if text is None or not _SHRUNK:
         return getsizeof(text)
     return getsizeof(text) + (_SHRUNK if text.isascii() else 2 * _SHRUNK)
+
+
+def _title(content: str | list[Any] | None) -> JsonText | None:
+    """The first line that is not empty: the title of a session that is given no other."""
+    for text in texts_of(content):
+        if line := text[: 10 * TITLE_LENGTH].lstrip().partition("\n")[0].rstrip():
+            return encode_text(line[:TITLE_LENGTH])
+    return None
 
 
 def _as_utc(time: datetime, path: str) -> datetime:

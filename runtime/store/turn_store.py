@@ -18,7 +18,7 @@ from runtime.store.records import Head, JsonText, SessionKey, TurnRow
 from runtime.store.submission import WriteOptions, session_key
 from runtime.store.validation import JsonValue, check_key, json_text, optional_text
 from runtime.store.write.outcomes import TurnWritten
-from runtime.store.write.turn_commands import AdvanceTurn, InterruptTurn, StartTurn, ToolResult, Verdict
+from runtime.store.write.turn_commands import AdvanceTurn, CallVerdict, InterruptTurn, StartTurn, ToolResult
 
 
 class ToolOutput(JsonValue):
@@ -48,9 +48,9 @@ def tool_result(
     )
 
 
-def verdict(call_id: str, decision: Decision, modified_arguments: Any, feedback: str | None) -> Verdict:
+def verdict(call_id: str, decision: Decision, modified_arguments: Any, feedback: str | None) -> CallVerdict:
     """A person's decision about a tool call. Raises InvalidInput."""
-    return Verdict(
+    return CallVerdict(
         check_key(call_id, "$.message.call_id"),
         decision,
         optional_text(modified_arguments, "$.message.modified_arguments"),
@@ -84,7 +84,7 @@ class TurnStore:
         messages: Messages = (),
         agent: str | None = None,
         result: ToolResult | None = None,
-        verdict: Verdict | None = None,
+        verdict: CallVerdict | None = None,
         **options: Unpack[WriteOptions],
     ) -> TurnWritten:
         """Start a turn; create the session if it is missing.

@@ -11,7 +11,7 @@ import pytest
 
 from runtime.errors import SessionNotFound
 from runtime.models import ChangedEvent, MessageEvent
-from runtime.store.changes import ALL_CHANGES, MAX_NOTIFICATION, SessionChange, encode_notification
+from runtime.store.changes import ALL_CHANGES, MAX_NOTIFICATION, CommittedChange, encode_notification
 from runtime.store.follow.session_follower import PAGE, SessionFollower
 from runtime.store.records import Head, SessionKey
 from runtime.store.store import Store, open_store
@@ -455,7 +455,7 @@ def test_r2_a_notification_is_never_longer_than_postgres_takes() -> None:
         SessionKey("", "s"),
         Head(2**62, SessionKey("", "s"), 2**62, 0, 0, 0, NOON, None, 0, 0, 0, 0, None),
     )
-    change = SessionChange(key, head, head, [], frozenset(ALL_CHANGES), [])
+    change = CommittedChange(key, head, head, [], frozenset(ALL_CHANGES), [])
     assert [len(encode_notification("i" * 32, [change] * n)) <= MAX_NOTIFICATION for n in range(200)] == [
         True
     ] * 200

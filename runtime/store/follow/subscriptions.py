@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from runtime.store.changes import Notice, SessionChange, decode_notification
+from runtime.store.changes import CommittedChange, Notice, decode_notification
 
 logger = logging.getLogger("agent_runtime.subscriptions")
 
@@ -54,7 +54,7 @@ class Subscriptions:
             if not subscribers and self._subscribers.get(session_db_id) is subscribers:
                 del self._subscribers[session_db_id]
 
-    def publish(self, changes: Sequence[SessionChange]) -> None:
+    def publish(self, changes: Sequence[CommittedChange]) -> None:
         """Notify subscribers of a batch that this instance committed."""
         if self._subscribers:
             self._notify([change.notice for change in changes])

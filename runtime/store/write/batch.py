@@ -11,7 +11,7 @@ from operator import attrgetter
 from msgspec import Struct
 
 from runtime.errors import SessionNotFound, VersionMismatch
-from runtime.store.changes import Change, SessionChange
+from runtime.store.changes import Change, CommittedChange
 from runtime.store.records import (
     ApprovalRow,
     Details,
@@ -181,10 +181,10 @@ class Batch:
             portion.write(rows)
         return rows
 
-    def changes(self) -> Iterator[SessionChange]:
+    def changes(self) -> Iterator[CommittedChange]:
         for key, head in self.erased.items():
             gone = frozenset[Change]({"deleted"})
-            yield SessionChange(key, head, None, [], gone, [], head.id in self.released_at)
+            yield CommittedChange(key, head, None, [], gone, [], head.id in self.released_at)
         for session in self.sessions.values():
             base, what = session.base, frozenset(session.changed)
             pieces: list[TurnPiece] | None = [piece for turn in session.turns for piece in turn.pieces]
@@ -194,7 +194,7 @@ class Batch:
             head = session.head()
             if base is None or session.version != base.version or session.is_cut_changed or pieces:
                 left = session.is_cut_changed and head.cut_through > 0
-                yield SessionChange(session.key, base, head, session.added, what, pieces, left)
+                yield CommittedChange(session.key, base, head, session.added, what, pieces, left)
 
 
 def check_version(request: Request, version: int) -> None:

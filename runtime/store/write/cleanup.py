@@ -21,7 +21,7 @@ CHUNK = 100
 KEPT = timedelta(days=1)
 
 BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
-NOBODY = SessionKey("", "")
+NO_SESSION = SessionKey("", "")
 
 
 class Cleanup:
@@ -89,9 +89,9 @@ class Cleanup:
         steady = self._steady.read()
         if not self._steady.settled:
             return
-        command = ForgetOld(NOBODY, steady - KEPT, _before(steady, self._events_kept))
+        command = ForgetOld(NO_SESSION, steady - KEPT, _before(steady, self._events_kept))
         while await self._is_old(command):
-            await self._writer.submit(Request(command, NOBODY, self._clock()))
+            await self._writer.submit(Request(command, NO_SESSION, self._clock()))
 
     async def _is_old(self, command: ForgetOld) -> bool:
         keys = await self._database.fetch("find_oldest_idempotency_key")

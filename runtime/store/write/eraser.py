@@ -11,7 +11,7 @@ from datetime import datetime
 
 from runtime.db.database import Database
 from runtime.errors import AgentRuntimeError, ShuttingDown
-from runtime.store.changes import SessionChange
+from runtime.store.changes import CommittedChange
 from runtime.store.records import SessionKey
 from runtime.store.write.commands import EraseRows, Request
 from runtime.store.write.outcomes import Erased
@@ -28,7 +28,7 @@ LOOK_SECONDS = 60.0
 # Seconds to wait while other instances are erasing, and after a failure.
 OTHERS_SECONDS, FAILURE_SECONDS = 0.2, 1.0
 
-NOBODY = SessionKey("", "")
+NO_SESSION = SessionKey("", "")
 
 
 class Eraser:
@@ -47,7 +47,7 @@ class Eraser:
         self._progress = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name="eraser")
 
-    def note(self, changes: Sequence[SessionChange]) -> None:
+    def note(self, changes: Sequence[CommittedChange]) -> None:
         """Erase the rows that these changes have left, soon."""
         for change in changes:
             if change.leaves_rows:
@@ -112,7 +112,9 @@ class Eraser:
 
     async def _erase_portion(self) -> float:
         """Erase some rows; return the duration in seconds, 0 if nothing was found."""
-        outcome = await self._writer.submit(Request(EraseRows(NOBODY, self._rows), NOBODY, self._clock()))
+        outcome = await self._writer.submit(
+            Request(EraseRows(NO_SESSION, self._rows), NO_SESSION, self._clock())
+        )
         assert isinstance(outcome, Erased), outcome
         seconds = self._writer.last_seconds
         fitting = int(self._rows * TARGET_SECONDS / max(seconds, 0.001))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from msgspec import Struct, structs
 
 from runtime.errors import KeyReused, RequestError
-from runtime.store.changes import SessionChange
+from runtime.store.changes import CommittedChange
 from runtime.store.write.batch import Batch, PlanInput, StoredReply
 from runtime.store.write.commands import Request
 from runtime.store.write.kept_replies import decode_reply, encode_reply
@@ -25,7 +25,7 @@ class Plan(Struct, frozen=True):
 
     rows: Rows
     outcomes: list[Outcome | RequestError]
-    changes: list[SessionChange]
+    changes: list[CommittedChange]
 
 
 def plan(stored: PlanInput, requests: Sequence[Request]) -> Plan:

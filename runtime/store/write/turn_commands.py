@@ -20,7 +20,7 @@ class ToolResult(Struct, frozen=True):
     failed: bool = False
 
 
-class Verdict(Struct, frozen=True):
+class CallVerdict(Struct, frozen=True):
     """A person's decision about a tool call, as part of the start of a turn."""
 
     call_id: str
@@ -39,7 +39,7 @@ class StartTurn(Command, frozen=True):
     messages: tuple[NewMessage, ...] = ()
     agent: str | None = None
     result: ToolResult | None = None
-    verdict: Verdict | None = None
+    verdict: CallVerdict | None = None
 
 
 class Ending(Struct, frozen=True):

@@ -30,7 +30,7 @@ from runtime.errors import (
 )
 from runtime.metrics import Metrics
 from runtime.retry import growing_pauses
-from runtime.store.changes import SessionChange, encode_notification
+from runtime.store.changes import CommittedChange, encode_notification
 from runtime.store.messages import MANY_MESSAGES
 from runtime.store.records import SessionKey
 from runtime.store.write.batch import PlanInput
@@ -67,7 +67,7 @@ class Writer:
         self,
         database: Database,
         loader: Loader,
-        on_commit: Callable[[Sequence[SessionChange]], None],
+        on_commit: Callable[[Sequence[CommittedChange]], None],
         *,
         instance: str,
         limits: WriteLimits,

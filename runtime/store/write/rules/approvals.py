@@ -15,7 +15,7 @@ from runtime.store.write.commands import Request
 from runtime.store.write.outcomes import ApprovalDeleted, ApprovalWritten, Outcome
 from runtime.store.write.planned_session import PlannedSession
 from runtime.store.write.rules.rule import Rules
-from runtime.store.write.turn_commands import Verdict
+from runtime.store.write.turn_commands import CallVerdict
 
 STATUS = {"approve": "approved", "edit": "edited", "reject": "rejected"}
 
@@ -79,7 +79,9 @@ def _decide_approval(batch: Batch, request: Request, command: commands.DecideApp
     return _put_approval(session, request, decide(approval, command, request.at))
 
 
-def decide(approval: ApprovalRow, verdict: commands.DecideApproval | Verdict, at: datetime) -> ApprovalRow:
+def decide(
+    approval: ApprovalRow, verdict: commands.DecideApproval | CallVerdict, at: datetime
+) -> ApprovalRow:
     """The approval after a decision. A repeat of the same decision changes nothing.
 
     Raises ApprovalDecided, ApprovalExpired.

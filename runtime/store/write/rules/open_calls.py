@@ -16,13 +16,13 @@ MAX_CALLS, MAX_LENGTH = 1000, 2_000_000
 OpenCalls = dict[str, JsonText]
 
 
-class _Function(Struct, frozen=True):
+class _CalledFunction(Struct, frozen=True):
     name: str = ""
 
 
-class _Call(Struct, frozen=True):
+class _ToolCall(Struct, frozen=True):
     id: str
-    function: _Function = _Function()
+    function: _CalledFunction = _CalledFunction()
 
 
 def open_calls(batch: Batch, session: PlannedSession) -> OpenCalls:
@@ -48,7 +48,7 @@ def calls_in(tool_calls: JsonText | None) -> OpenCalls:
     if tool_calls is None or len(tool_calls) > MAX_LENGTH:
         return {}
     try:
-        calls = msgspec.json.decode(tool_calls, type=list[_Call])
+        calls = msgspec.json.decode(tool_calls, type=list[_ToolCall])
     except msgspec.ValidationError:
         return {}
     if len(calls) > MAX_CALLS:

@@ -26,7 +26,7 @@ from runtime.store.write.rules.open_calls import OpenCalls, open_calls
 from runtime.store.write.rules.rule import Rules
 from runtime.store.write.rules.sessions import new_details
 from runtime.store.write.rules.turns import end_turn, hand_over, turn_written
-from runtime.store.write.turn_commands import Ending, StartTurn, ToolResult, Verdict
+from runtime.store.write.turn_commands import CallVerdict, Ending, StartTurn, ToolResult
 
 
 def _start_turn(batch: Batch, request: Request, command: StartTurn) -> TurnWritten:
@@ -63,7 +63,7 @@ def _check_result(
 
 
 def _decided(
-    batch: Batch, session: PlannedSession, verdict: Verdict, calls: OpenCalls, request: Request
+    batch: Batch, session: PlannedSession, verdict: CallVerdict, calls: OpenCalls, request: Request
 ) -> ApprovalRow:
     """The approval after the verdict. Raises ApprovalDecided if it is a repeat that has no effect.
 
