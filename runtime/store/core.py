@@ -1,4 +1,4 @@
-"""The parts of an open store, and how they are opened, checked and closed."""
+"""Assembles, checks and closes the parts of a store."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def uuid7(at: datetime) -> str:
 
 
 class Core:
-    """Puts the parts of a store together. After each COMMIT it updates the cache and notifies followers."""
+    """The parts of a store. After each COMMIT it updates the cache and notifies followers."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Core:
         self.eraser.note(changes)
 
     async def settled_key(self, owner: str, session_id: str) -> SessionKey:
-        """The key of a session, once the accepted writes to it are stored (W6). Raises InvalidInput."""
+        """The key of a session, after its buffered writes are stored (W6). Raises InvalidInput."""
         key = SessionKey(owner, check_key(session_id, "$.session_id"))
         await self.writer.settle(key)
         return key
@@ -113,7 +113,7 @@ class Core:
         return self.database.fault() or "ok"
 
     def end_streams(self) -> None:
-        """End every stream, and every wait for rows to be erased: the server is stopping."""
+        """End all streams and all waits for the eraser: the server is stopping."""
         self.subscriptions.end()
         self.eraser.release()
 

@@ -1,4 +1,4 @@
-"""Measures cuts: how many messages a truncation removes, and their tokens."""
+"""Measures cuts: the number of messages that a truncation removes, and their tokens."""
 
 from __future__ import annotations
 

@@ -136,9 +136,9 @@ def new_message(value: Any, path: str = "$") -> NewMessage:
 
 
 def _size(text: JsonText | None) -> int:
-    """The bytes of a text in memory, as Python 3.11 has it.
+    """The bytes of a text in memory on Python 3.11.
 
-    The size of a message is part of its request's fingerprint (W12): it is the same on every Python.
+    The size of a message is part of its request's fingerprint (W12), so it is the same on every Python.
     """
     if text is None or not _SHRUNK:
         return getsizeof(text)

@@ -32,7 +32,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def decode_optional(text: JsonText | None) -> Any:
-    """The value of a JSON text; None where there is no text."""
+    """The value of a JSON text, or None for None."""
     return None if text is None else decode(text)
 
 

@@ -160,7 +160,7 @@ class TurnStore:
             command = InterruptTurn(lost.key, lost.turn_id, lost.beat)
             turn = (await self._core.submitter.write(command, TurnWritten, {})).turn
         except RequestError:
-            # Another instance or a deletion of the session was quicker, or the turn goes on.
+            # Another instance or a deletion of the session was faster, or the turn is still running.
             return False
         self._core.metrics.turn_ended(turn)
         return True

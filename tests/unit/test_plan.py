@@ -243,7 +243,7 @@ def expected_changes(run: Run) -> dict[tuple[SessionKey | int, bool], Any]:
 
 def told(changes: Sequence[CommittedChange]) -> list[Any]:
     return [
-        (change.base and change.base.version, change.head and change.head.version, set(change.what))
+        (change.base and change.base.version, change.head and change.head.version, set(change.changed))
         for change in changes
     ]
 
@@ -352,7 +352,7 @@ def test_w4_a_request_raises_the_version_by_one_or_leaves_no_trace(tables: Table
 
 
 def is_speech(change: CommittedChange) -> bool:
-    return bool(change.pieces) and not change.what and not change.added
+    return bool(change.pieces) and not change.changed and not change.added
 
 
 @given(interleavings(clean_up, *TURNS))

@@ -21,9 +21,9 @@ Event = MessageEvent | ChangedEvent
 
 
 class SessionFollower:
-    """Reads a session as it grows: each message once and in order, and what else changed.
+    """Reads a session as it grows: each message once and in order, and the other changes.
 
-    `async for` gives the events one by one, until the session is deleted or the store closes.
+    `async for` yields the events one by one, until the session is deleted or the store closes.
     """
 
     def __init__(self, reader: Reader, head: Head, after: int) -> None:
@@ -33,18 +33,20 @@ class SessionFollower:
         self._cursor = after
         self._version = head.version
         self._changed_version = head.changed_version
-        self._what: set[str] = set()
+        self._changes: set[str] = set()
         self._news = asyncio.Event()
         self._news.set()
         self._ended = False
 
     def notify(self, notice: Notice) -> None:
         """Note a change. After a missed notice anything may have changed."""
-        if notice.version <= self._version and not notice.what:
+        if notice.version <= self._version and not notice.changed:
             return  # Only events of a turn.
         self._version = max(self._version, notice.version)
-        if notice.what:
-            self._what.update(notice.what if notice.changed_before <= self._changed_version else ALL_CHANGES)
+        if notice.changed:
+            self._changes.update(
+                notice.changed if notice.changed_before <= self._changed_version else ALL_CHANGES
+            )
             self._changed_version = max(self._changed_version, notice.version)
         self._news.set()
 
@@ -60,14 +62,14 @@ class SessionFollower:
     async def events(self, timeout: float) -> list[Event] | None:
         """Return new events, waiting up to `timeout` seconds: empty after a timeout, None at the end.
 
-        Raises DatabaseUnavailable; the next call goes on where this one failed.
+        Raises DatabaseUnavailable; the next call resumes where this one failed.
         """
         while not self._ended:
             try:
                 async with asyncio.timeout(timeout):
                     await self._news.wait()
             except TimeoutError:
-                # A notification can be lost without a trace: after a long wait, read.
+                # A notification can be lost silently: read after a long wait.
                 self.poll()
                 return []
             self._news.clear()
@@ -88,9 +90,9 @@ class SessionFollower:
         head = await self._reader.find_head(self._key)
         # A session that was erased and created again has another id.
         if head is None or head.deleted_at is not None or head.id != self.session_db_id:
-            self._what = {"deleted"}
+            self._changes = {"deleted"}
             self.end()
-            return [self._changed()]
+            return [self._take_changes()]
         if version > head.version:
             # The head is authoritative: a notice with a later version is not from this program. Later notices
             # were compared with that version, so read again.
@@ -109,13 +111,13 @@ class SessionFollower:
             events += [MessageEvent(seq, raw) for seq, raw in zip(page.seqs, page.encoded, strict=True)]
         if page.more:
             self._news.set()
-        elif self._what:
-            events.append(self._changed())
+        elif self._changes:
+            events.append(self._take_changes())
         return events
 
-    def _changed(self) -> ChangedEvent:
-        event = ChangedEvent(self._version, sorted(self._what))
-        self._what.clear()
+    def _take_changes(self) -> ChangedEvent:
+        event = ChangedEvent(self._version, sorted(self._changes))
+        self._changes.clear()
         return event
 
     async def __aiter__(self) -> AsyncIterator[Event]:

@@ -97,13 +97,13 @@ class Subscriptions:
 
 
 class TurnWatch:
-    """Calls `on_change` when a turn of the session may have been asked to stop."""
+    """Calls `on_change` when a stop of a turn of the session may have been requested."""
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
 
     def notify(self, notice: Notice) -> None:
-        if "turns" in notice.what or "deleted" in notice.what:
+        if "turns" in notice.changed or "deleted" in notice.changed:
             self._on_change()
 
     def poll(self) -> None:

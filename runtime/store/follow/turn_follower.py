@@ -67,7 +67,7 @@ class TurnFollower:
 
     def notify(self, notice: Notice) -> None:
         """Buffer the new events of the turn, or note that they must be read."""
-        if "deleted" in notice.what:
+        if "deleted" in notice.changed:
             # A running turn has ended with its session. Read the end, if the turn is still stored.
             self._fall_behind()
             self.end()
@@ -106,7 +106,7 @@ class TurnFollower:
                 async with asyncio.timeout(timeout):
                     await self._news.wait()
             except TimeoutError:
-                # A notification can be lost without a trace: after a long wait, read.
+                # A notification can be lost silently: read after a long wait.
                 self._fall_behind()
                 return []
             self._news.clear()

@@ -31,7 +31,7 @@ Encode = Callable[[MessageRow], bytes]
 
 
 class MessagesCut(Exception):
-    """Messages were removed while they were read: the result would be no consistent state."""
+    """Messages were removed while they were read: the result would not be one state of the session."""
 
 
 class Chunk(NamedTuple):

@@ -79,7 +79,7 @@ def shared_heads(database: Database) -> Heads:
 
 
 class Reader:
-    """Reads what is stored. Callers must wait for buffered writes first."""
+    """Reads sessions and their parts. Callers wait for buffered writes first."""
 
     def __init__(
         self,

@@ -186,7 +186,7 @@ class Batch:
             gone = frozenset[Change]({"deleted"})
             yield CommittedChange(key, head, None, [], gone, [], head.id in self.released_at)
         for session in self.sessions.values():
-            base, what = session.base, frozenset(session.changed)
+            base, changed = session.base, frozenset(session.changed)
             pieces: list[TurnPiece] | None = [piece for turn in session.turns for piece in turn.pieces]
             if any(turn.interrupted for turn in session.turns):
                 # Another instance sent the events before the interruption: followers here may lack them.
@@ -194,7 +194,7 @@ class Batch:
             head = session.head()
             if base is None or session.version != base.version or session.is_cut_changed or pieces:
                 left = session.is_cut_changed and head.cut_through > 0
-                yield CommittedChange(session.key, base, head, session.added, what, pieces, left)
+                yield CommittedChange(session.key, base, head, session.added, changed, pieces, left)
 
 
 def check_version(request: Request, version: int) -> None:

@@ -112,7 +112,7 @@ class WriteQueue:
         if full and self.count:  # W9
             raise Overloaded("too many writes are waiting already; try again later")
         if self._is_late(now):
-            raise Overloaded("writes wait too long already; try again later")
+            raise Overloaded("pending writes wait too long already; try again later")
         pending = Pending(request, size, deadline)
         self._waiting.append(pending)
         self._waiting_bytes += size

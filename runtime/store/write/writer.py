@@ -121,7 +121,7 @@ class Writer:
         self.queue.due.set()
         done, _ = await asyncio.wait([pending.future], timeout=self.queue.limits.write_timeout)
         if not done:
-            raise DatabaseUnavailable("accepted writes still wait for the database; try again later")
+            raise DatabaseUnavailable("accepted writes are still waiting for the database; try again later")
 
     async def check_health(self) -> str:
         """Whether writes are accepted and stored: "ok", or what is wrong."""
@@ -165,7 +165,7 @@ class Writer:
 
     def _check_open(self) -> None:
         if not self._is_open():
-            raise ShuttingDown("the server is stopping and takes no more writes")
+            raise ShuttingDown("the server is stopping and accepts no more writes")
 
     async def _run(self) -> None:
         while not self._closing or len(self.queue):
@@ -244,7 +244,7 @@ class Writer:
         self._batch_number += 1
         planned: Plan | None = None
         try:
-            # A write that nobody waits for need not survive a power failure (W5).
+            # A batch of buffered writes that no caller waits for need not survive a power failure (W5).
             durable = any(pending.future is not None for pending in batch)
             async with self._database.transaction(durable=durable) as tx:
                 requests = [pending.request for pending in batch]
@@ -300,7 +300,7 @@ class Writer:
             if isinstance(result, Outcome):
                 self.stored += 1
             elif pending.deadline is None:
-                # No caller waits for it. The code alone: the message may contain what was to be stored.
+                # No caller gets the error. Only its code is logged: the message may contain stored data.
                 kind = type(pending.request.command).__name__
                 logger.warning("an accepted %s was refused: %s", kind, result.code)
             pending.resolve(result)
