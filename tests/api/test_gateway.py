@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from runtime.api.routes import StreamTimeouts
 from tests.api.asking import begin, call, result, talking, user
 from tests.api.serving import check, check_problem, serving
-from tests.model_server import ModelServer, Script, calls, says, status
+from tests.model_server import ModelServer, Script, calls, cut_after, says, silence, status
 from tests.support.gateway_clients import (
     HEADERS,
     KEY,
@@ -250,3 +252,24 @@ async def test_the_native_dialect_names_a_new_session_first_too(database_url: st
         [session] = (await check(await client.get("/sessions")))["sessions"]
         assert session["session_id"] in lines[1]
         assert response.headers["X-Turn-ID"] in "".join(lines)
+
+
+async def test_words_before_a_lost_connection_are_kept_and_not_final(database_url: str) -> None:
+    async with chatting(database_url, [cut_after("So far"), says("Again.")]) as (gateway, _):
+        frames = await gateway.send(ide_user("Hi"))
+        assert [kind for kind, _ in bubbles(frames)] == ["assistant_message", "error"]
+        assert (frames[0]["content"], frames[0]["is_final"]) == ("So far", False)
+        assert bubbles(await gateway.send(ide_user("Hi"))) == [("assistant_message", "Again.")]
+
+
+async def test_comments_keep_the_gateway_waiting_while_a_model_thinks(database_url: str) -> None:
+    hold = asyncio.Event()
+    pace = StreamTimeouts(heartbeat=0.01)
+    async with chatting(database_url, [silence(hold, "Hello.")], pace=pace) as (gateway, _):
+        body = {"session_id": "s", "message": ide_user("Hi")}
+        async with gateway.client.post("/agent/message/stream", json=body, headers=HEADERS) as response:
+            comments = [await response.content.readline() for _ in range(6)]
+            assert comments == [b":\n", b"\n"] * 3
+            hold.set()
+            rest = await response.content.read()
+        assert b'"token":"Hello."' in rest
