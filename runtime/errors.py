@@ -12,6 +12,7 @@
     │   ├── VersionMismatch
     │   ├── KeyReused               the idempotency key belongs to another request
     │   ├── TurnNotFound
+    │   ├── MetricsNotFound
     │   ├── TurnRunning             a session has one turn at a time
     │   ├── TurnLost                the turn has ended, or another instance has taken it over
     │   ├── CutNotMeasured          internal: the store measures a long truncation and retries
@@ -176,6 +177,15 @@ class TurnNotFound(RequestError):
 
     def __init__(self, session_id: str, turn_id: str) -> None:
         super().__init__(f"session {session_id!r} has no turn {turn_id!r}")
+
+
+class MetricsNotFound(RequestError):
+    """No turn of the session has ended, so it has no metrics."""
+
+    code = "metrics_not_found"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"no turn of session {session_id!r} has ended; there are no metrics of it")
 
 
 class TurnRunning(RequestError):

@@ -11,7 +11,7 @@ from aiohttp import web
 from runtime.access.authentication import Authenticator
 from runtime.access.quotas import ClientLimits, Quotas
 from runtime.agents.engine import Engine
-from runtime.api import agents, approvals, events, messages, operations, sessions, turns
+from runtime.api import activity, agents, approvals, events, messages, operations, sessions, turns
 from runtime.api.authorization import AUTHORIZER, Authorizer
 from runtime.api.body import READ_TIMEOUT
 from runtime.api.gateway_dialect import GatewayDialect
@@ -19,6 +19,7 @@ from runtime.api.middleware import MIDDLEWARE, around_every_request
 from runtime.api.openapi import describe
 from runtime.api.parser_process import PARSER, BodyParser
 from runtime.api.routes import (
+    DEFAULT_MODEL,
     DEFAULT_STREAM_TIMEOUTS,
     DIALECT,
     DOCUMENT,
@@ -43,6 +44,7 @@ ROUTES = (
     *approvals.ROUTES,
     *events.ROUTES,
     *sessions.ROUTES,
+    *activity.ROUTES,
     *operations.ROUTES,
 )
 
@@ -78,6 +80,7 @@ def create_app(
     app[PARSER] = BodyParser()
     app.on_cleanup.append(_close_parser)
     app[DOCUMENT] = _document
+    app[DEFAULT_MODEL] = settings.llm_model if settings.llm_url or settings.llm_proxy_url else "echo"
     add_routes(app.router, ROUTES, app[AUTHORIZER])
     return app
 

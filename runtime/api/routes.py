@@ -44,6 +44,7 @@ ENGINE = web.AppKey("engine", Engine)
 METRICS = web.AppKey("metrics", Metrics)
 STREAM_TIMEOUTS = web.AppKey("pace", StreamTimeouts)
 DIALECT: web.AppKey[StreamDialect] = web.AppKey("dialect")
+DEFAULT_MODEL = web.AppKey("default_model", str)
 DOCUMENT: web.AppKey[Callable[[], bytes]] = web.AppKey("document")
 REQUEST_ID = web.RequestKey("request_id", str)
 

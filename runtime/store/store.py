@@ -45,6 +45,7 @@ from runtime.store.cuts import measure_cut
 from runtime.store.follow.session_follower import Following, SessionFollower
 from runtime.store.follow.turn_follower import TurnFollower, parse_position
 from runtime.store.messages import Messages, new_messages
+from runtime.store.read.activity import ActivityReader
 from runtime.store.read.message_pages import MessagesCut, NumberedPage, page_of
 from runtime.store.read.reader import HistoryReading
 from runtime.store.records import SessionKey
@@ -90,6 +91,7 @@ class Store:
         self._core = core
         self.unstored = 0
         self.turns = TurnStore(core)
+        self.activity = ActivityReader(core.database, core.reader)
         self.tokens = Tokens(core.database, core.clock)
 
     async def create_session(
