@@ -16,7 +16,7 @@ from runtime.models import AgentSwitch, EncodedObject, Key, Limit, Seq, Text
 from runtime.store.validation import JsonObject
 
 
-class Handover(Struct, frozen=True, forbid_unknown_fields=True):
+class NewHandover(Struct, frozen=True, forbid_unknown_fields=True):
     """Whom to hand the conversation to. A program may name agents of its own."""
 
     agent: Key
@@ -118,7 +118,7 @@ async def get_current_agent(call: Call[None, None]) -> web.Response:
     return reply(body, context.version)
 
 
-async def switch_agent(call: Call[None, Handover]) -> web.Response:
+async def switch_agent(call: Call[None, NewHandover]) -> web.Response:
     """Hand the conversation over. To the current agent: nothing changes."""
     outcome = await call.store.switch_agent(
         call.session_id,

@@ -34,7 +34,7 @@ class MessagesCut(Exception):
     """Messages were removed while they were read: the result would not be one state of the session."""
 
 
-class Chunk(NamedTuple):
+class MessageChunk(NamedTuple):
     """Messages that are read at once, and whether more follow."""
 
     messages: list[Encoded]
@@ -47,7 +47,7 @@ class NumberedPage(NamedTuple):
     head: Head
     more: bool
     end_seq: int | None
-    chunks: AsyncIterator[Chunk]
+    chunks: AsyncIterator[MessageChunk]
 
 
 class MessagePages:
@@ -103,7 +103,7 @@ class MessagePages:
 
     async def _read_measured(
         self, head: Head, measured: Sequence[tuple[int, int]], role: Role | None
-    ) -> AsyncIterator[Chunk]:
+    ) -> AsyncIterator[MessageChunk]:
         start = 0
         while start < len(measured):
             sizes = [size for _, size in measured[start:]]
@@ -115,13 +115,13 @@ class MessagePages:
             if len(rows) < count:
                 raise MessagesCut
             start += count
-            chunk = Chunk(_encode(rows, encode_message), start < len(measured))
+            chunk = MessageChunk(_encode(rows, encode_message), start < len(measured))
             # Free this chunk before the next one is read.
             del rows
             yield chunk
             del chunk
 
-    async def conversation(self, head: Head) -> AsyncIterator[Chunk]:
+    async def conversation(self, head: Head) -> AsyncIterator[MessageChunk]:
         """All messages in chat form, read as they are consumed. Raises MessagesCut, maybe only at the end."""
         after, left, more = 0, head.message_count, True
         while more:
@@ -130,7 +130,7 @@ class MessagePages:
             if chunk:
                 after = chunk[-1][0]
                 left -= len(chunk)
-                yield Chunk(chunk, more)
+                yield MessageChunk(chunk, more)
             # Free this chunk before the next one is read.
             del chunk
         # Numbers are not reused and messages do not change: if the count is right, none was removed.

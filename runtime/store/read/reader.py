@@ -33,7 +33,7 @@ from runtime.models import (
 from runtime.store.cache import Cache
 from runtime.store.paging import CHUNK_BYTES, PAGE_BYTES, Listing, fetch_page
 from runtime.store.read.batch_loader import BatchLoader
-from runtime.store.read.message_pages import Chunk, MessagePages, NumberedPage, last_seq_kept
+from runtime.store.read.message_pages import MessageChunk, MessagePages, NumberedPage, last_seq_kept
 from runtime.store.records import (
     Head,
     SessionKey,
@@ -64,7 +64,7 @@ class HistoryReading(NamedTuple):
     head: Head
     context: AgentContext
     switches: list[AgentSwitch]
-    chunks: AsyncIterator[Chunk]
+    chunks: AsyncIterator[MessageChunk]
 
 
 class Heads(Protocol):
