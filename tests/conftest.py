@@ -27,7 +27,7 @@ from runtime.db.connect import open_database
 from runtime.db.database import Database
 from runtime.db.migrate import apply_migrations
 from tests.faults.options import pytest_addoption, pytest_terminal_summary  # noqa: F401 - for pytest
-from tests.postgres_server import PostgresServer, run_server
+from tests.support.postgres_server import PostgresServer, run_server
 
 DIALECTS = ("sqlite", "postgres")
 

@@ -9,7 +9,7 @@ import pytest
 from runtime.agents.chat_completions import ChatCompletions
 from runtime.agents.model import Answer, Question
 from runtime.errors import ModelGarbled
-from tests.agents.model_client import (
+from tests.support.model_client import (
     CALLS,
     KEY,
     QUESTION,
@@ -20,7 +20,18 @@ from tests.agents.model_client import (
     read_request,
     tcp_server,
 )
-from tests.model_server import DONE, Reply, calls, chunk, end, fragments, model_server, raw, says, text
+from tests.support.model_server import (
+    DONE,
+    Reply,
+    calls,
+    chunk,
+    end,
+    fragments,
+    model_server,
+    raw,
+    says,
+    text,
+)
 
 
 async def test_a_question_is_asked_as_chat_completions_take_it():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from runtime.agents.chat_completions import MAX_EVENT_BYTES, ChatCompletions
 from runtime.agents.model import Answer, Question
 from runtime.errors import ModelError, ModelGarbled, ModelTimeout, ModelUnavailable
-from tests.agents.model_client import (
+from tests.support.model_client import (
     CALLS,
     PATIENCE,
     QUESTION,
@@ -23,7 +23,7 @@ from tests.agents.model_client import (
     read_request,
     tcp_server,
 )
-from tests.model_server import (
+from tests.support.model_server import (
     DONE,
     Reply,
     chunk,

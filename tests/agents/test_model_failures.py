@@ -8,8 +8,8 @@ import pytest
 
 from runtime.agents.model import Answer
 from runtime.errors import ModelGarbled, ModelRefused, ModelTimeout, ModelUnavailable
-from tests.agents.model_client import CALLS, KEY, answer_to, asking, message
-from tests.model_server import (
+from tests.support.model_client import CALLS, KEY, answer_to, asking, message
+from tests.support.model_server import (
     DONE,
     Reply,
     chunk,

@@ -21,10 +21,10 @@ from runtime.store.store import Store, open_store
 from runtime.store.turn_events import assistant_message
 from runtime.store.write.outcomes import TurnWritten
 from runtime.store.write.turn_commands import Ending
-from tests.agents.gated_store import Gated
-from tests.contract.obstacles import blocked
-from tests.contract.running import follow_all, hear_to, said, told, user, waits
-from tests.wire import lay_wire
+from tests.support.database_locks import blocked
+from tests.support.gated_store import Gated
+from tests.support.running_turns import follow_all, hear_to, said, told, user, waits
+from tests.support.tcp_proxy import lay_wire
 
 QUICK = Settings(write_timeout=0.3, shutdown_timeout=1, command_timeout=2.0, pool_timeout=2.0)
 DONE = Ending("completed")

@@ -15,7 +15,7 @@ from runtime.agents.event_stream import EventStreamParser
 from runtime.agents.model import Answer, ToolCall
 from runtime.agents.stream_assembler import MAX_CALLS, MAX_CHARACTERS, Fragments, decode_chunk
 from runtime.errors import ModelGarbled
-from tests.model_server import end, fragments, text
+from tests.support.model_server import end, fragments, text
 
 Json = Any
 

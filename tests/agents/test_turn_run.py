@@ -21,10 +21,10 @@ from runtime.metrics import Metrics
 from runtime.store.follow.turn_follower import TurnFollower
 from runtime.store.records import SessionKey
 from runtime.store.store import Store, open_store
-from tests.agents.gated_store import Gated
-from tests.contract.obstacles import blocked
-from tests.contract.running import Heard, follow_all, hear_all, hear_to, said, told, user
-from tests.model_server import Script, model_server, says
+from tests.support.database_locks import blocked
+from tests.support.gated_store import Gated
+from tests.support.model_server import Script, model_server, says
+from tests.support.running_turns import Heard, follow_all, hear_all, hear_to, said, told, user
 
 QUICK = Settings(write_timeout=0.3, shutdown_timeout=1, command_timeout=2.0, pool_timeout=2.0)
 

@@ -12,7 +12,7 @@ from runtime.agents.engine import PROXY_FAILURE, make_model
 from runtime.agents.model import Answer, Question, ToolCall
 from runtime.config import Settings
 from runtime.errors import ModelError, ModelGarbled, ModelUnavailable
-from tests.model_server import Reply, model_server, raw, says, status
+from tests.support.model_server import Reply, model_server, raw, says, status
 
 QUESTION = Question(messages=[{"role": "user", "content": "Hi"}], tools=[])
 USAGE = {"prompt_tokens": 12, "completion_tokens": 5}

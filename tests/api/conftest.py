@@ -2,7 +2,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.api.serving import Client, serving
+from tests.support.api_server import Client, serving
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from runtime.config import Settings
 from runtime.errors import SettingsError
 from runtime.models import Scope
 from runtime.store.store import Store
-from tests.access_server import JwtIssuer, bearer, claims, jwt_issuer
-from tests.api.reading import LONG, next_event
-from tests.api.serving import USER, Client, check, check_problem, make, serving
-from tests.model_server import model_server, says
+from tests.support.api_server import USER, Client, check, check_problem, make, serving
+from tests.support.event_readers import LONG, next_event
+from tests.support.model_server import model_server, says
+from tests.support.token_issuer import JwtIssuer, bearer, claims, jwt_issuer
 
 SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
 KEY = "internal-key-0123456789"

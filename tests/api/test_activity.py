@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.api.asking import call
 from tests.api.test_gateway import HANDOVER, WRITE, chatting
-from tests.model_server import calls, says, status
 from tests.support.gateway_clients import HEADERS, ide_error, ide_result, ide_user
+from tests.support.model_server import calls, says, status
+from tests.support.turn_requests import call
 
 SECOND = call("w2", "write_file", path="b.py", content="2")
 

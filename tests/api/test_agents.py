@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.api.serving import Client, Json, check, check_problem, make, serving
+from tests.support.api_server import Client, Json, check, check_problem, make, serving
 
 CONTEXT_FIELDS = {"session_id", "current_agent", "switch_count", "created_at", "updated_at", "metadata"}
 SWITCH_FIELDS = {"id", "from_agent", "to_agent", "switched_at", "reason", "metadata"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.api.serving import Client, Json, check, check_problem, make
+from tests.support.api_server import Client, Json, check, check_problem, make
 
 APPROVALS = "/sessions/s/approvals"
 APPROVAL_FIELDS = {

@@ -11,7 +11,7 @@ from itertools import product
 import pytest
 from yarl import URL
 
-from tests.api.serving import BODY_LIMIT, USER, Client, Json, check, check_problem, make, texts
+from tests.support.api_server import BODY_LIMIT, USER, Client, Json, check, check_problem, make, texts
 
 JSON = {"Content-Type": "application/json"}
 MESSAGES = "/sessions/s/messages"

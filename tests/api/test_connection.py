@@ -18,9 +18,9 @@ from runtime.api.connection import MAX_HEAD
 from runtime.api.routes import StreamTimeouts
 from runtime.api.throttle import Throttle
 from runtime.errors import Overloaded
-from tests.api.reading import LONG, hearing
-from tests.api.serving import Client, append, make, serving
-from tests.api.sockets import connect, connected, connections, is_answered, lazy_socket, send, until
+from tests.support.api_server import Client, append, make, serving
+from tests.support.event_readers import LONG, hearing
+from tests.support.slow_sockets import connect, connected, connections, is_answered, lazy_socket, send, until
 
 # Seconds that the head of a request may take here, and that a reader may take nothing.
 HEAD, PATIENCE = 0.3, 0.1

@@ -8,8 +8,8 @@ import logging
 import pytest
 
 from runtime.api.routes import METRICS, StreamTimeouts
-from tests.api.reading import LONG, hearing, next_event, stalled_reader
-from tests.api.serving import ANSWER, USER, Client, append, check, check_problem, make, serving
+from tests.support.api_server import ANSWER, USER, Client, append, check, check_problem, make, serving
+from tests.support.event_readers import LONG, hearing, next_event, stalled_reader
 
 EVENTS = "/sessions/s/events"
 

@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 
 from runtime.api.routes import StreamTimeouts
-from tests.api.asking import begin, call, result, talking, user
-from tests.api.serving import check, check_problem, serving
-from tests.model_server import ModelServer, Script, calls, cut_after, says, silence, status
+from tests.support.api_server import check, check_problem, serving
 from tests.support.gateway_clients import (
     HEADERS,
     KEY,
@@ -27,6 +25,8 @@ from tests.support.gateway_clients import (
     printed,
     task_of,
 )
+from tests.support.model_server import ModelServer, Script, calls, cut_after, says, silence, status
+from tests.support.turn_requests import begin, call, result, talking, user
 
 WRITE = call("w", "write_file", path="a.py", content="1")
 READ = call("r", "read_file", path="a.py")

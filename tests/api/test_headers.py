@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.api.serving import ANSWER, USER, Client, append, check, check_problem, make, serving, texts
+from tests.support.api_server import ANSWER, USER, Client, append, check, check_problem, make, serving, texts
 
 MESSAGES = "/sessions/s/messages"
 

@@ -11,9 +11,9 @@ import aiohttp
 import pytest
 
 from runtime.api.routes import STORE
-from tests.api.reading import hearing
-from tests.api.serving import Client, check, check_problem, make, serving
-from tests.api.sockets import connect, lazy_socket, send
+from tests.support.api_server import Client, check, check_problem, make, serving
+from tests.support.event_readers import hearing
+from tests.support.slow_sockets import connect, lazy_socket, send
 
 # More than sockets hold together.
 COUNT, SIZE = 400, 90_000

@@ -15,10 +15,10 @@ from aiohttp import ClientResponse
 from runtime.access.quotas import Kind
 from runtime.api.authorization import AUTHORIZER, network_of
 from runtime.api.routes import STORE, StreamTimeouts
-from tests.access_server import bearer
-from tests.api.reading import LONG
-from tests.api.serving import USER, Client, check, check_problem, serving
-from tests.model_server import model_server, silence
+from tests.support.api_server import USER, Client, check, check_problem, serving
+from tests.support.event_readers import LONG
+from tests.support.model_server import model_server, silence
+from tests.support.token_issuer import bearer
 
 KEY = {"X-Internal-Auth": "internal"}
 QUICK = StreamTimeouts(heartbeat=0.05)

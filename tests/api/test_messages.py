@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.api.serving import ANSWER, USER, Client, Json, append, check, check_problem, make, texts
+from tests.support.api_server import ANSWER, USER, Client, Json, append, check, check_problem, make, texts
 
 MESSAGES = "/sessions/s/messages"
 

@@ -11,19 +11,8 @@ from hypothesis import strategies as st
 
 from runtime.agents.model import ToolCall
 from runtime.agents.stream_assembler import MAX_CHARACTERS
-from tests.api.asking import (
-    ask,
-    call,
-    fails,
-    gist,
-    messages,
-    spoken,
-    talking,
-    turns,
-    user,
-)
-from tests.api.serving import Client
-from tests.model_server import (
+from tests.support.api_server import Client
+from tests.support.model_server import (
     DONE,
     Reply,
     calls,
@@ -40,6 +29,7 @@ from tests.model_server import (
     status,
     text,
 )
+from tests.support.turn_requests import ask, call, fails, gist, messages, spoken, talking, turns, user
 
 REFUSALS: list[tuple[Reply, str, str]] = [
     (html(), "model_unavailable", "502 Bad Gateway: an HTML page"),

@@ -13,8 +13,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from runtime.api.parser_process import MAX_INLINE
-from tests.api.serving import Client, Json, serving
-from tests.model_server import model_server, says
+from tests.support.api_server import Client, Json, serving
+from tests.support.model_server import model_server, says
 
 JSON = {"Content-Type": "application/json"}
 MESSAGES = "/sessions/s/messages"

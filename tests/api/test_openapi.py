@@ -8,7 +8,7 @@ from typing import Any
 
 from runtime.api.application import ROUTES
 from runtime.api.openapi import describe
-from tests.api.serving import Client, check
+from tests.support.api_server import Client, check
 
 # Every route of http-api.md.
 CONTRACT = {

@@ -10,9 +10,9 @@ import pytest
 from runtime import __version__
 from runtime.api.operations import UNAVAILABLE
 from runtime.api.routes import STORE
-from tests.api.asking import ask, begin, call, fails, read_event, talking, user
-from tests.api.serving import USER, Client, append, check, check_problem, make, serving
-from tests.model_server import calls, says, status
+from tests.support.api_server import USER, Client, append, check, check_problem, make, serving
+from tests.support.model_server import calls, says, status
+from tests.support.turn_requests import ask, begin, call, fails, read_event, talking, user
 
 
 async def test_health(client: Client) -> None:

@@ -16,9 +16,9 @@ from runtime.api import parser_process
 from runtime.api.parser_process import MAX_INLINE, PORTION_MESSAGES, BodyParser
 from runtime.api.parsing import parse_body
 from runtime.api.sessions import NewSession
-from tests.api.serving import USER, Client, check, check_problem, make, serving, texts
 from tests.api.test_bad_input import BAD_BODIES, BAD_MESSAGES, JSON, MESSAGES, TAKES_MESSAGES
 from tests.api.test_turn_requests import MALFORMED
+from tests.support.api_server import USER, Client, check, check_problem, make, serving, texts
 
 PADDING = b" " * (MAX_INLINE + 1)
 LARGE = b'{"role": "user", "content": "large"}' + PADDING

@@ -12,7 +12,7 @@ from aiohttp import web
 from runtime import errors
 from runtime.api.problems import problem, status_of
 from runtime.api.routes import STORE
-from tests.api.serving import USER, Client, check, check_problem, make, serving
+from tests.support.api_server import USER, Client, check, check_problem, make, serving
 
 
 def all_kinds(kind: type[errors.AgentRuntimeError]) -> set[type[errors.AgentRuntimeError]]:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import pytest
 
 from runtime.api.responses import ALWAYS
-from tests.api.reading import LONG
-from tests.api.serving import USER, Client, append, make, serving
-from tests.api.sockets import connected
+from tests.support.api_server import USER, Client, append, make, serving
+from tests.support.event_readers import LONG
+from tests.support.slow_sockets import connected
 
 JSON, PROBLEM = "application/json", "application/problem+json"
 CREATE = '{"session_id": "%s"}'

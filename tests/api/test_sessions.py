@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tests.api.serving import ANSWER, SESSION_FIELDS, USER, Client, append, check, check_problem, make, texts
+from tests.support.api_server import (
+    ANSWER,
+    SESSION_FIELDS,
+    USER,
+    Client,
+    append,
+    check,
+    check_problem,
+    make,
+    texts,
+)
 
 
 async def test_create_with_an_empty_body(client: Client) -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from runtime.api.connection import LOOKS, Connection
 from runtime.api.routes import StreamTimeouts
-from tests.api.reading import LONG
-from tests.api.serving import Client, append, make, serving
-from tests.api.sockets import connect, connections, lazy_socket, send, until
+from tests.support.api_server import Client, append, make, serving
+from tests.support.event_readers import LONG
+from tests.support.slow_sockets import connect, connections, lazy_socket, send, until
 
 # Seconds: the server itself never comes to look, so that each look is one of ours.
 PATIENCE = 1000.0

@@ -8,7 +8,10 @@ from __future__ import annotations
 import re
 
 from runtime.agents.stream_assembler import MAX_CHARACTERS
-from tests.api.asking import (
+from tests.support.api_server import ANSWER, USER, Client, Json, append, check, check_problem, make
+from tests.support.chat_messages import answered, check_asked, handed, sent, shown
+from tests.support.model_server import calls, says
+from tests.support.turn_requests import (
     ask,
     begin,
     call,
@@ -22,9 +25,6 @@ from tests.api.asking import (
     turns,
     user,
 )
-from tests.api.serving import ANSWER, USER, Client, Json, append, check, check_problem, make
-from tests.api.showing import answered, check_asked, handed, sent, shown
-from tests.model_server import calls, says
 
 DONE = ("done", {"status": "completed"})
 

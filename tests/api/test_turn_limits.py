@@ -8,20 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.asking import (
-    ask,
-    call,
-    fails,
-    gist,
-    messages,
-    result,
-    spoken,
-    talking,
-    turns,
-    user,
-)
-from tests.api.serving import ANSWER, USER, Client, Json, append, check, make
-from tests.model_server import Reply, calls, says, silence
+from tests.support.api_server import ANSWER, USER, Client, Json, append, check, make
+from tests.support.model_server import Reply, calls, says, silence
+from tests.support.turn_requests import ask, call, fails, gist, messages, result, spoken, talking, turns, user
 
 AGENTS = """
 [agents.orchestrator]

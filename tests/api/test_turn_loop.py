@@ -3,7 +3,10 @@ each step. On both databases."""
 
 from __future__ import annotations
 
-from tests.api.asking import (
+from tests.support.api_server import Client, check, check_problem
+from tests.support.chat_messages import answered, calling, check_asked, handed, sent, shown
+from tests.support.model_server import Asked, calls, says
+from tests.support.turn_requests import (
     ask,
     begin,
     call,
@@ -17,9 +20,6 @@ from tests.api.asking import (
     turns,
     user,
 )
-from tests.api.serving import Client, check, check_problem
-from tests.api.showing import answered, calling, check_asked, handed, sent, shown
-from tests.model_server import Asked, calls, says
 
 DONE = ("done", {"status": "completed"})
 HANDED_OVER = "The conversation is handed over to coder."

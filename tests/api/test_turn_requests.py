@@ -9,7 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.api.asking import (
+from tests.support.api_server import Client, Json, check, check_problem, make
+from tests.support.model_server import Reply, calls, says, status
+from tests.support.turn_requests import (
     STREAM,
     ask,
     begin,
@@ -26,8 +28,6 @@ from tests.api.asking import (
     turns,
     user,
 )
-from tests.api.serving import Client, Json, check, check_problem, make
-from tests.model_server import Reply, calls, says, status
 
 DONE = ("done", {"status": "completed"})
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.api.asking import (
+from tests.support.api_server import Client, Json, check
+from tests.support.model_server import calls, says, silence
+from tests.support.turn_requests import (
     ask,
     begin,
     call,
@@ -19,8 +21,6 @@ from tests.api.asking import (
     turns,
     user,
 )
-from tests.api.serving import Client, Json, check
-from tests.model_server import calls, says, silence
 
 STOPPED = ("done", {"status": "stopped"})
 

@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import Sequence
 
 from runtime.api.routes import StreamTimeouts
-from tests.api.asking import (
+from tests.support.api_server import check, check_problem, serving, texts
+from tests.support.event_readers import LONG, hearing, next_event, stalled_reader
+from tests.support.model_server import calls, says
+from tests.support.turn_requests import (
     STREAM,
     Event,
     ask,
@@ -24,9 +27,6 @@ from tests.api.asking import (
     turns,
     user,
 )
-from tests.api.reading import LONG, hearing, next_event, stalled_reader
-from tests.api.serving import check, check_problem, serving, texts
-from tests.model_server import calls, says
 
 BODY = '{"session_id":"s","message":{"type":"user_message","content":"hi"}}'
 HEAD = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 
-from tests.api.asking import (
+from tests.support.api_server import Client, check, check_problem, make
+from tests.support.model_server import says
+from tests.support.turn_requests import (
     ask,
     begin,
     fails,
@@ -19,8 +21,6 @@ from tests.api.asking import (
     turns,
     user,
 )
-from tests.api.serving import Client, check, check_problem, make
-from tests.model_server import says
 
 TURN_FIELDS = {
     *("turn_id", "status", "agent", "started_at", "ended_at", "error", "input_tokens", "output_tokens"),

@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 
 from runtime.db.migrate import apply_migrations
-from tests.postgres_server import PostgresServer, run_server
+from tests.support.postgres_server import PostgresServer, run_server
 
 PACKAGES = ("aiohttp", "asyncpg", "aiosqlite", "msgspec", "uvloop")
 SETTINGS = ("server_version", "fsync", "synchronous_commit", "wal_sync_method", "shared_buffers")

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import asyncpg
 
 from runtime.models import DEFAULT_AGENT
-from tests.contract.filling import NUMBERS, WORDS
-from tests.contract.obstacles import sqlite_path
+from tests.support.database_locks import sqlite_path
+from tests.support.filled_database import NUMBERS, WORDS
 
 TEXT = '"Could you find me a flight that leaves early, please? Thanks"'
 

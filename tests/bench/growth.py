@@ -19,10 +19,10 @@ from tests.bench.filled import Filled, fill
 from tests.bench.measuring import Measure, take_turns
 from tests.bench.report import Comparison, Goal, Report
 from tests.bench.worker import MESSAGE
-from tests.contract.obstacles import execute
-from tests.long_sessions import make_session
 from tests.process.http_client import http_client
-from tests.server_process import ServerProcess
+from tests.support.database_locks import execute
+from tests.support.long_sessions import make_session
+from tests.support.server_process import ServerProcess
 
 PAGE = 50
 # In each round for each second of it: few, or the short session would become a long one.

@@ -22,7 +22,7 @@ from tests.bench.over_http import CONNECTIONS, PATHS, load
 from tests.bench.report import Comparison, Goal, Report
 from tests.bench.worker import SESSIONS
 from tests.process.http_client import http_client
-from tests.server_process import ServerProcess, start_server
+from tests.support.server_process import ServerProcess, start_server
 
 WANTED = 1.5
 ONE = "one server"

@@ -20,7 +20,7 @@ from tests.bench.databases import Databases
 from tests.bench.measuring import take_turns
 from tests.bench.report import Comparison, Report
 from tests.bench.worker import MESSAGE, measure
-from tests.contract.obstacles import sqlite_path
+from tests.support.database_locks import sqlite_path
 
 BATCHES = (1, 32, 256, 1000)
 ONE_ROW = "one row a commit"

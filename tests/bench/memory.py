@@ -22,7 +22,7 @@ from tests.bench.measuring import Measure, take_turns
 from tests.bench.report import Comparison, Goal, Report
 from tests.bench.worker import MESSAGE
 from tests.process.http_client import HttpClient, http_client
-from tests.server_process import ServerProcess, start_server
+from tests.support.server_process import ServerProcess, start_server
 
 CACHE_BYTES = Settings().cache_bytes
 IDLE_MB = 60.0

@@ -14,7 +14,7 @@ from tests.bench.measuring import Measure, take_turns
 from tests.bench.report import Comparison, Goal, Report
 from tests.bench.worker import MESSAGE, SESSIONS
 from tests.process.http_client import http_client
-from tests.server_process import ServerProcess, start_server
+from tests.support.server_process import ServerProcess, start_server
 
 CONNECTIONS = 128
 # Of what the empty handler reaches.

@@ -23,9 +23,9 @@ from tests.bench.ours import make_sessions
 from tests.bench.over_http import CONNECTIONS, PATHS
 from tests.bench.report import Comparison, Goal, Report
 from tests.bench.worker import SESSIONS
-from tests.contract.obstacles import blocked
 from tests.process.http_client import http_client
-from tests.server_process import ServerProcess, start_server
+from tests.support.database_locks import blocked
+from tests.support.server_process import ServerProcess, start_server
 
 WRITES = 10_000
 WANTED_SECONDS = 1.0

@@ -20,7 +20,7 @@ import msgspec
 from aiohttp import web
 
 from tests.bench import loops
-from tests.model_server import chunk, end
+from tests.support.model_server import chunk, end
 
 # A word is six digits: the hundred-thousandths of a second since the clock stood at a multiple of ten.
 UNIT, DIGITS = 1e-5, 6

@@ -22,8 +22,8 @@ import asyncpg
 from tests.bench.databases import Databases
 from tests.bench.report import Comparison, Report
 from tests.bench.timed_model import delays
-from tests.contract.obstacles import sqlite_path
-from tests.server_process import ServerProcess, start_server
+from tests.support.database_locks import sqlite_path
+from tests.support.server_process import ServerProcess, start_server
 
 # For each second of the benchmark: 1000 turns, and 10,000 words of one turn, where it is run in full.
 TURNS, DELTAS = 500, 5000

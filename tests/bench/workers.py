@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import IO
 
-from tests.server_process import environment
+from tests.support.server_process import environment
 
 STARTING_SECONDS = 60.0
 # `package.SomeError: …` in the first column.

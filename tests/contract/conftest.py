@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from runtime.store.store import Store
-from tests.contract.running import Clock, open_timed
+from tests.support.running_turns import Clock, open_timed
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from runtime.db.database import Database, Row
 from runtime.errors import DatabaseConflict
-from tests.contract.database_rows import NOON, insert_session, message_row
+from tests.support.database_rows import NOON, insert_session, message_row
 
 LATER = NOON + timedelta(hours=1)
 SESSIONS = (1, 2, 3)

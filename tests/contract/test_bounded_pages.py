@@ -21,8 +21,8 @@ from runtime.store.read.message_pages import MessagePages, MessagesCut
 from runtime.store.records import Head, SessionKey
 from runtime.store.store import Store, open_store
 from runtime.store.write.turn_commands import Ending
-from tests.contract.obstacles import execute, sqlite_path
-from tests.contract.running import Clock, ask, follow_all, note, told
+from tests.support.database_locks import execute, sqlite_path
+from tests.support.running_turns import Clock, ask, follow_all, note, told
 
 pytestmark = pytest.mark.usefixtures("uncounted")
 

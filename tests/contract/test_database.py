@@ -22,7 +22,7 @@ from runtime.errors import (
     StartupError,
 )
 from runtime.store.store import open_store
-from tests.contract.database_rows import (
+from tests.support.database_rows import (
     FAR,
     NOON,
     aiosqlite_threads,

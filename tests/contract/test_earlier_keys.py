@@ -25,7 +25,7 @@ from runtime.store.turn_store import tool_result, verdict
 from runtime.store.write.commands import AppendMessages, fingerprint
 from runtime.store.write.outcomes import TurnWritten
 from runtime.store.write.turn_commands import StopTurn
-from tests.contract.running import Clock, open_timed
+from tests.support.running_turns import Clock, open_timed
 
 DATA = Path(__file__).parents[1] / "data" / "earlier_keys"
 REQUESTS: list[dict[str, Any]] = json.loads((DATA / "requests.json").read_text())

@@ -17,11 +17,11 @@ from runtime.metrics import Metrics
 from runtime.store.core import Core
 from runtime.store.store import Store, open_store
 from runtime.store.write import eraser, erasing_loader
-from tests.contract.delayed_database import Delayed
-from tests.contract.erasing import LENGTH, WORDS, count, erased, gone, held, seqs
-from tests.contract.obstacles import execute
-from tests.long_sessions import make_session
 from tests.migrations.catalogue import query
+from tests.support.database_locks import execute
+from tests.support.delayed_database import Delayed
+from tests.support.held_eraser import LENGTH, WORDS, count, erased, gone, held, seqs
+from tests.support.long_sessions import make_session
 
 
 async def count_by_transaction(url: str) -> None:

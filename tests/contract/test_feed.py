@@ -15,9 +15,9 @@ from runtime.store.changes import ALL_CHANGES, MAX_NOTIFICATION, CommittedChange
 from runtime.store.follow.session_follower import PAGE, SessionFollower
 from runtime.store.records import Head, SessionKey
 from runtime.store.store import Store, open_store
-from tests.chance import NOON
-from tests.contract.delayed_database import delayed_store
-from tests.contract.instances import two_instances
+from tests.support.delayed_database import delayed_store
+from tests.support.random_values import NOON
+from tests.support.two_instances import two_instances
 
 # Longer than any test may take: what comes earlier was not found by looking again.
 LONG = 60.0

@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 
 from runtime.store.records import SessionKey
-from tests.contract.instances import two_instances
 from tests.contract.test_feed import MOMENT, append, next_change, next_messages, user
+from tests.support.two_instances import two_instances
 
 GARBAGE = [
     *("", "x", "🌇", "null", "7", "{}", "[]", "[null,null]", '["x"]', '["x",7]', '["x",null,1]'),

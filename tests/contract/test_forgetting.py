@@ -10,7 +10,7 @@ from runtime.config import Settings
 from runtime.store.records import SessionKey
 from runtime.store.steady_clock import HOLD
 from runtime.store.store import Store
-from tests.contract.running import Clock, ask, note, open_timed, user
+from tests.support.running_turns import Clock, ask, note, open_timed, user
 
 DAY, HOUR = 86_400.0, 3600.0
 SWEEP = 5.0

@@ -26,8 +26,8 @@ from runtime.store.read.message_pages import ROLE_WINDOW
 from runtime.store.records import SessionKey
 from runtime.store.store import Store, open_store
 from runtime.store.write.turn_commands import AdvanceTurn, Ending
-from tests.contract.obstacles import sqlite_path
-from tests.long_sessions import make_session
+from tests.support.database_locks import sqlite_path
+from tests.support.long_sessions import make_session
 
 pytestmark = pytest.mark.slow
 

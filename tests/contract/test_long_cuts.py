@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from runtime.store.write.outcomes import Replaced
-from tests.contract.delayed_database import delayed_store
-from tests.contract.erasing import LENGTH, WORDS, count, erased, held, seqs
-from tests.contract.running import user
-from tests.long_sessions import make_session
 from tests.migrations.catalogue import query
+from tests.support.delayed_database import delayed_store
+from tests.support.held_eraser import LENGTH, WORDS, count, erased, held, seqs
+from tests.support.long_sessions import make_session
+from tests.support.running_turns import user
 
 
 async def test_a_long_cut_takes_effect_at_once(database_url: str) -> None:

@@ -16,8 +16,8 @@ from runtime.db.queries import load_queries
 from runtime.errors import DatabaseConflict, DataRefused, RefusedByDatabase
 from runtime.store.store import open_store
 from runtime.store.write.outcomes import Appended
-from tests.contract.database_rows import FAR, NOON, insert_session, message_row
-from tests.contract.obstacles import POISON, poison
+from tests.support.database_locks import POISON, poison
+from tests.support.database_rows import FAR, NOON, insert_session, message_row
 
 COUNTS = (LEAST_COPIED - 1, LEAST_COPIED, 300)
 NAMES = (

@@ -18,9 +18,8 @@ from runtime.store.records import SessionKey
 from runtime.store.store import Store, open_store
 from runtime.store.write.outcomes import TurnWritten
 from runtime.store.write.turn_commands import Ending, InterruptTurn
-from tests.contract.delayed_database import delayed_store
-from tests.contract.instances import two_instances
-from tests.contract.running import (
+from tests.support.delayed_database import delayed_store
+from tests.support.running_turns import (
     Clock,
     Running,
     ask,
@@ -35,6 +34,7 @@ from tests.contract.running import (
     told,
     user,
 )
+from tests.support.two_instances import two_instances
 
 DAY = 86_400
 SETTINGS = Settings(turn_events_kept=DAY)

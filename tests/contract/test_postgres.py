@@ -18,8 +18,8 @@ from runtime.errors import CommitUnknown, DatabaseUnavailable
 from runtime.metrics import Metrics
 from runtime.models import utc_now
 from runtime.store.store import Store, open_store
-from tests.contract.database_rows import insert_session, session_ids, until
-from tests.wire import Fault, lay_wire
+from tests.support.database_rows import insert_session, session_ids, until
+from tests.support.tcp_proxy import Fault, lay_wire
 
 KILL_OTHERS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity

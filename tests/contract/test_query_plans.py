@@ -17,8 +17,8 @@ import pytest
 from runtime.db.postgres import SESSION
 from runtime.db.queries import Query, load_queries
 from runtime.db.sqlite_dialect import bind
-from tests.contract.filling import INSERTS, filling
-from tests.postgres_server import PostgresServer
+from tests.support.filled_database import INSERTS, filling
+from tests.support.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ import pytest
 from runtime.errors import InvalidInput
 from runtime.store.read.message_pages import CHUNK
 from runtime.store.store import Store, open_store
-from tests.contract.delayed_database import Delay, delayed_store
+from tests.support.delayed_database import Delay, delayed_store
 
 
 def user(content: str) -> dict[str, Any]:

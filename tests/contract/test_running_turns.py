@@ -16,7 +16,7 @@ from runtime.store.records import SessionKey, TurnPiece
 from runtime.store.store import Store, open_store
 from runtime.store.write.planned_turn import TEXT_ROW
 from runtime.store.write.turn_commands import Ending
-from tests.contract.running import (
+from tests.support.running_turns import (
     Clock,
     Running,
     ask,

@@ -25,8 +25,8 @@ from runtime.errors import (
     DataRefused,
     StartupError,
 )
-from tests.contract.database_rows import aiosqlite_threads, insert_session, message_row, session_ids, until
-from tests.contract.obstacles import slow_to_insert
+from tests.support.database_locks import slow_to_insert
+from tests.support.database_rows import aiosqlite_threads, insert_session, message_row, session_ids, until
 
 # What is broken off would take hours, and what holds up nobody no time; a busy machine may take a while.
 PATIENCE = 30

@@ -25,10 +25,10 @@ from runtime.store.validation import MAX_NESTING
 from runtime.store.write import commands
 from runtime.store.write.commands import Command, Request
 from runtime.store.write.outcomes import Accepted, Outcome
-from tests.chance import NOON, raw_message
-from tests.conversation import Conversation, StoredMessage, value
-from tests.interleavings import Interleaving, Step, interleavings, opening, switch_agent
-from tests.model import Model
+from tests.reference.conversation import Conversation, StoredMessage, value
+from tests.reference.store import Model
+from tests.support.interleavings import Interleaving, Step, interleavings, opening, switch_agent
+from tests.support.random_values import NOON, raw_message
 
 pytestmark = pytest.mark.usefixtures("uncounted")
 

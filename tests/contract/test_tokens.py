@@ -17,7 +17,7 @@ from runtime.db.database import Database
 from runtime.errors import DatabaseUnavailable, InvalidInput, TokenNotFound
 from runtime.models import Token
 from runtime.store.tokens import Tokens, id_in
-from tests.contract.running import Clock
+from tests.support.running_turns import Clock
 
 
 @pytest.fixture

@@ -16,9 +16,8 @@ from runtime.models import TurnEvent
 from runtime.store.follow.turn_follower import BUFFER
 from runtime.store.store import Store, open_store
 from runtime.store.write.turn_commands import Ending
-from tests.contract.delayed_database import delayed_store
-from tests.contract.instances import two_instances
-from tests.contract.running import (
+from tests.support.delayed_database import delayed_store
+from tests.support.running_turns import (
     LONG,
     Heard,
     Running,
@@ -32,6 +31,7 @@ from tests.contract.running import (
     said,
     told,
 )
+from tests.support.two_instances import two_instances
 
 EXAMPLES = settings().max_examples
 MOMENT = 0.02

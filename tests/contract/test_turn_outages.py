@@ -13,9 +13,9 @@ from runtime.errors import TurnRunning
 from runtime.store.read.orphaned_turns import LEASE, RETURN
 from runtime.store.records import SessionKey
 from runtime.store.store import Store, open_store
-from tests.contract.database_rows import until
-from tests.contract.instances import two_instances
-from tests.contract.running import (
+from tests.contract.test_orphaned_turns import virtual_time
+from tests.support.database_rows import until
+from tests.support.running_turns import (
     Clock,
     Running,
     ask,
@@ -28,7 +28,7 @@ from tests.contract.running import (
     said,
     told,
 )
-from tests.contract.test_orphaned_turns import virtual_time
+from tests.support.two_instances import two_instances
 
 MOMENT = 0.02
 DAY = 86_400

@@ -17,16 +17,7 @@ from runtime.errors import (
 from runtime.store.store import Store
 from runtime.store.turn_store import tool_result, verdict
 from runtime.store.write.turn_commands import Ending
-from tests.contract.running import (
-    Clock,
-    Running,
-    ask,
-    data_of,
-    end_in_calls,
-    last_message,
-    user,
-    waits,
-)
+from tests.support.running_turns import Clock, Running, ask, data_of, end_in_calls, last_message, user, waits
 
 APPROVED = verdict("a", "approve", None, None)
 REJECTED = verdict("a", "reject", None, "too high")

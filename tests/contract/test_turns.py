@@ -17,7 +17,7 @@ from runtime.errors import (
 )
 from runtime.store.store import Store
 from runtime.store.turn_store import tool_result, verdict
-from tests.contract.running import (
+from tests.support.running_turns import (
     Clock,
     ask,
     calling,

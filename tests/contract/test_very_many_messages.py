@@ -11,7 +11,7 @@ from runtime.errors import KeyReused
 from runtime.store.messages import MANY_MESSAGES
 from runtime.store.store import Store, open_store
 from runtime.store.write.outcomes import Replaced
-from tests.api.serving import check, make, serving
+from tests.support.api_server import check, make, serving
 
 COUNT = 2 * MANY_MESSAGES + 1
 SENT: list[dict[str, Any]] = [{"role": "user", "content": str(number)} for number in range(COUNT)]

@@ -11,14 +11,9 @@ from runtime.errors import SessionNotFound, TurnNotFound
 from runtime.models import ChangedEvent
 from runtime.store.store import Store
 from runtime.store.write.turn_commands import Ending
-from tests.contract.database_rows import until
-from tests.contract.instances import two_instances
-from tests.contract.running import (
-    ask,
-    note,
-    user,
-    waits,
-)
+from tests.support.database_rows import until
+from tests.support.running_turns import ask, note, user, waits
+from tests.support.two_instances import two_instances
 
 MOMENT = 0.02
 

@@ -22,9 +22,9 @@ from runtime.errors import (
 from runtime.metrics import Metrics
 from runtime.store.store import Store, open_store
 from runtime.store.write.outcomes import Accepted, Appended
-from tests.contract.database_rows import until
-from tests.contract.obstacles import POISON, blocked, poison
-from tests.wire import Fault, lay_wire
+from tests.support.database_locks import POISON, blocked, poison
+from tests.support.database_rows import until
+from tests.support.tcp_proxy import Fault, lay_wire
 
 QUICK = Settings(write_timeout=0.3, shutdown_timeout=0.3, command_timeout=2.0, pool_timeout=2.0)
 

@@ -19,8 +19,8 @@ from random import Random
 from runtime.db import sqlite, sqlite_wal
 from runtime.db.connect import open_database
 from runtime.db.database import Database
-from tests.contract.database_rows import insert_session, message_row
-from tests.server_process import SOURCES
+from tests.support.database_rows import insert_session, message_row
+from tests.support.server_process import SOURCES
 
 # So small that every few transactions restart the WAL, by each way that there is.
 WAL_LIMIT, AUTOCHECKPOINT = 100_000, 20

@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.access_server import JwtIssuer, bearer, claims
+from tests.support.token_issuer import JwtIssuer, bearer, claims
 
 Json = Any
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from tests.server_process import run_command
+from tests.support.server_process import run_command
 
 SESSIONS = """
     SELECT s.session_id, s.version, s.last_seq, s.message_count, c.current_agent

@@ -27,7 +27,7 @@ from tests.faults.bad_requests import (
     TOO_LARGE,
 )
 from tests.faults.conftest import Report
-from tests.faults.paced import paced
+from tests.faults.paced_server import paced
 from tests.faults.raw_http import (
     Play,
     Reply,
@@ -38,7 +38,7 @@ from tests.faults.raw_http import (
     sending,
     take_replies,
 )
-from tests.server_process import ServerProcess
+from tests.support.server_process import ServerProcess
 
 # Seconds: what a request may take, what a reader may rest; and how long all of it may last on a busy machine.
 READ_TIMEOUT, PATIENCE, SLACK = 1.0, 1.0, 20.0

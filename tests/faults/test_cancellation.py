@@ -20,10 +20,10 @@ from runtime.errors import DeadlinePassed, RequestError, SessionNotFound, Shutti
 from runtime.store.store import Store, open_store
 from runtime.store.write.outcomes import Appended, Outcome
 from runtime.uncancellable import run_to_completion
-from tests.contract.database_rows import NOON, aiosqlite_threads, insert_session, until
-from tests.contract.running import calling, user
 from tests.faults.cancelling import CancelledAt
-from tests.postgres_server import PostgresServer
+from tests.support.database_rows import NOON, aiosqlite_threads, insert_session, until
+from tests.support.postgres_server import PostgresServer
+from tests.support.running_turns import calling, user
 
 # A small pool, and no cache: everything that is read is read from the database.
 SMALL = Settings(pool_max=2, cache_bytes=0)

@@ -10,8 +10,8 @@ import pytest
 
 from tests.faults.checker import check
 from tests.faults.load import Load
-from tests.faults.mortal import MortalServer, mortal_server
 from tests.faults.planted import FAULTS, command
+from tests.faults.restarted_server import MortalServer, mortal_server
 from tests.faults.stored import read_database
 
 # The rule by which each fault is to be found, and, of those that show only when the server is killed, too.

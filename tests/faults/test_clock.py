@@ -17,10 +17,10 @@ from tests.faults.checker import check, count
 from tests.faults.clock import Clock
 from tests.faults.conftest import Report
 from tests.faults.load import Load
-from tests.faults.mortal import MortalServer, mortal_server
+from tests.faults.restarted_server import MortalServer, mortal_server
 from tests.faults.stored import find_damage, read_database
-from tests.model_server import model_server, says
 from tests.process.http_client import HttpClient, Refused, http_client
+from tests.support.model_server import model_server, says
 
 HOUR = 3600.0
 # A key is remembered for a day: two jumps together stay within it.

@@ -14,13 +14,13 @@ import pytest
 from runtime.db.sqlite_integrity import _read_index, check_file
 from runtime.db.sqlite_wal import WAL_HEADER
 from runtime.errors import FileDamaged
-from tests.contract.obstacles import execute
 from tests.faults import damages
 from tests.faults.conftest import Report
 from tests.faults.damages import SUFFIXES, cut, digests, garbage, overwrite, size, wal
 from tests.faults.dying_writer import dying_writer
 from tests.process.http_client import HttpClient, Refused, http_client
-from tests.server_process import run_command, start_server
+from tests.support.database_locks import execute
+from tests.support.server_process import run_command, start_server
 
 NAME = "agent_runtime.db"
 MESSAGES = 60

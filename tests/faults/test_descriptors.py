@@ -17,10 +17,10 @@ import pytest
 from tests.faults.checker import check, count
 from tests.faults.conftest import Report
 from tests.faults.load import Load
-from tests.faults.mortal import MortalServer, mortal_server
+from tests.faults.restarted_server import MortalServer, mortal_server
 from tests.faults.stored import find_damage, read_database
 from tests.process.http_client import http_client
-from tests.server_process import SERVE
+from tests.support.server_process import SERVE
 
 ON_ASYNCIO = """
 import sys

@@ -12,8 +12,8 @@ import pytest
 from tests.faults.checker import check, count
 from tests.faults.conftest import Report
 from tests.faults.load import Load
-from tests.faults.mortal import mortal_server
-from tests.faults.paced import paced
+from tests.faults.paced_server import paced
+from tests.faults.restarted_server import mortal_server
 from tests.faults.stored import find_damage, read_database
 from tests.process.http_client import HttpClient, http_client
 

@@ -17,10 +17,10 @@ from tests.faults.checker import check, count
 from tests.faults.conftest import Report
 from tests.faults.disks import ballast, check_protection, small_disk, write_protected
 from tests.faults.load import Load
-from tests.faults.mortal import MortalServer, mortal_server
+from tests.faults.restarted_server import MortalServer, mortal_server
 from tests.faults.stored import find_damage, read_database
 from tests.process.http_client import http_client
-from tests.server_process import run_command, start_server
+from tests.support.server_process import run_command, start_server
 
 WRITE_TIMEOUT = 2.0
 # The writer's longest pause between two tries, and a batch.

@@ -18,9 +18,9 @@ from tests.faults.conftest import Report
 from tests.faults.journal import Journal
 from tests.faults.own_postgres import OwnPostgres, run_own_postgres
 from tests.faults.stored import read_database
-from tests.model_server import ModelServer, model_server, silence
 from tests.process.http_client import http_client
-from tests.server_process import ServerProcess
+from tests.support.model_server import ModelServer, model_server, silence
+from tests.support.server_process import ServerProcess
 
 # How far the end may come after the deadline, in seconds: the interpreter has to end as well.
 MARGIN = 0.5

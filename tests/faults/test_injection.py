@@ -18,7 +18,7 @@ from tests.faults.conftest import Report
 from tests.faults.corpus import TEXTS, mixed
 from tests.faults.injecting import MESSAGES, PLACES, WRITES, Injector, path_of
 from tests.faults.stored import find_damage
-from tests.server_process import ServerProcess, start_server
+from tests.support.server_process import ServerProcess, start_server
 
 AT_A_TIME = 16
 TIMEOUT = aiohttp.ClientTimeout(total=60)

@@ -12,7 +12,7 @@ from tests.faults.conftest import Report
 from tests.faults.evidence import Evidence
 from tests.faults.journal import Journal
 from tests.faults.load import Load
-from tests.faults.mortal import mortal_server
+from tests.faults.restarted_server import mortal_server
 from tests.faults.stored import Stored, find_damage, read_database
 from tests.faults.test_kill import LONGEST_START, kill_often
 

@@ -13,9 +13,9 @@ import aiohttp
 import pytest
 
 from tests.faults.conftest import Report
-from tests.faults.mortal import mortal_server
-from tests.long_sessions import make_session
+from tests.faults.restarted_server import mortal_server
 from tests.migrations.catalogue import query, sqlite_path
+from tests.support.long_sessions import make_session
 
 SHUTDOWN_TIMEOUT = 10.0
 LENGTH = 60_000

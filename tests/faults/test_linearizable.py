@@ -13,7 +13,7 @@ import pytest
 from tests.faults.checker import check, count
 from tests.faults.conftest import Report
 from tests.faults.load import Load
-from tests.faults.mortal import mortal_server
+from tests.faults.restarted_server import mortal_server
 from tests.faults.stored import find_damage, read_database
 
 INSTANCES = {"sqlite": 1, "postgresql": 3}

@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults.disks import mounted_file
 from tests.process.http_client import http_client
-from tests.server_process import PROGRAM, ServerProcess, run_command, start_server
+from tests.support.server_process import PROGRAM, ServerProcess, run_command, start_server
 
 # For another user, who can look into every folder here.
 HOLD = """

@@ -20,7 +20,7 @@ from runtime.store.store import open_store
 from tests.faults.conftest import Report
 from tests.faults.large_data import ASKED, Amount, fill
 from tests.faults.raw_http import connection, memory_of
-from tests.server_process import ServerProcess
+from tests.support.server_process import ServerProcess
 
 USUAL, FULL = Amount(12, 4_000_000), Amount(40, 8_300_000)
 READERS = 8

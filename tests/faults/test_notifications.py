@@ -12,11 +12,11 @@ import psycopg
 import pytest
 
 from tests.faults.conftest import Report
-from tests.faults.paced import paced
-from tests.model_server import model_server, says
+from tests.faults.paced_server import paced
 from tests.process.http_client import Event, HttpClient, http_client
-from tests.server_process import ServerProcess
-from tests.wire import Wire, lay_wire
+from tests.support.model_server import model_server, says
+from tests.support.server_process import ServerProcess
+from tests.support.tcp_proxy import Wire, lay_wire
 
 # Seconds: after so much quiet a follower looks for itself; so often a listener asks whether its line lives,
 # and so long it waits for the answer. In the usual run, with one round, all three are scaled.

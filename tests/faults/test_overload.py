@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from tests.contract.obstacles import blocked
 from tests.faults.conftest import Report
-from tests.faults.mortal import mortal_server
 from tests.faults.raw_http import connection, files_of, memory_of, take_replies
+from tests.faults.restarted_server import mortal_server
 from tests.faults.stored import find_damage, read_database
 from tests.process.http_client import http_client
-from tests.server_process import ServerProcess
+from tests.support.database_locks import blocked
+from tests.support.server_process import ServerProcess
 
 USUAL, TOO_MANY = 128, 1280
 SESSIONS = 50

@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from tests.api.asking import call
 from tests.faults.clock import Clock
+from tests.faults.compared_servers import BEGINNING, World, send, world
 from tests.faults.conftest import Report
+from tests.faults.marked_owner import SECRET, begin_to_wait, fill, rows_of_the_victim, secret
 from tests.faults.route_examples import MESSAGE, Example, Ids, examples
-from tests.faults.victim import SECRET, begin_to_wait, fill, rows_of_the_victim, secret
-from tests.faults.worlds import BEGINNING, World, send, world
-from tests.model_server import ModelServer, Reply, calls, model_server, says, silence
+from tests.support.model_server import ModelServer, Reply, calls, model_server, says, silence
+from tests.support.turn_requests import call
 
 Json = Any
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from runtime.db.sqlite_wal import WAL_LIMIT, WAL_SECONDS
 from tests.faults.conftest import Report
 from tests.process.http_client import HttpClient, http_client
-from tests.server_process import start_server
+from tests.support.server_process import start_server
 
 READER = """
 import sqlite3, sys

@@ -19,12 +19,12 @@ from runtime.metrics import Metrics
 from runtime.store.core import Core
 from runtime.store.store import Store
 from runtime.store.write.outcomes import Appended
-from tests.contract.obstacles import POISON, poison
 from tests.faults.asking import Asker, Target
 from tests.faults.conftest import Report
 from tests.faults.journal import Journal
 from tests.faults.stored import read_database
-from tests.server_process import start_server
+from tests.support.database_locks import POISON, poison
+from tests.support.server_process import start_server
 
 BATCH, SESSIONS = 500, 5
 # The whole, and both halves of what is refused, down to one: 500, 250, 125, 63, 32, 16, 8, 4, 2.

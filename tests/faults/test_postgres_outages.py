@@ -14,8 +14,8 @@ import psycopg
 import pytest
 
 from tests.faults.conftest import Report
+from tests.faults.database_trial import ANSWERED_WITHIN, Trial, trial
 from tests.faults.own_postgres import OwnPostgres, run_own_postgres
-from tests.faults.trial import ANSWERED_WITHIN, Trial, trial
 
 # Seconds: longer than anybody may wait; and with --rounds the last one.
 OUTAGE, LONG_OUTAGE = ANSWERED_WITHIN + 0.5, 60.0

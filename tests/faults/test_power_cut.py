@@ -29,7 +29,6 @@ from tests.faults.asking import Asker
 from tests.faults.checker import check
 from tests.faults.conftest import Report
 from tests.faults.journal import Journal, Write
-from tests.faults.mortal import mortal_server
 from tests.faults.recorded_disk import (
     KINDS,
     Image,
@@ -41,9 +40,10 @@ from tests.faults.recorded_disk import (
     rebuild,
     recorded,
 )
+from tests.faults.restarted_server import mortal_server
 from tests.faults.roles import Course, note_answer, write
 from tests.faults.stored import find_damage, read_database
-from tests.server_process import SERVE
+from tests.support.server_process import SERVE
 
 SETTINGS = {"FLUSH_INTERVAL": "0.005", "WRITE_TIMEOUT": "0.4"}
 SESSIONS, WRITERS, WRITES, REFUSALS = 5, 8, 800, 48

@@ -10,8 +10,8 @@ from random import Random
 import pytest
 
 from tests.faults.conftest import Report
-from tests.faults.trial import Trial, trial
-from tests.wire import Wire, lay_wire
+from tests.faults.database_trial import Trial, trial
+from tests.support.tcp_proxy import Wire, lay_wire
 
 # How often each of these befalls the line in a round.
 FAULTS, RESETS = 10, 10

@@ -15,7 +15,7 @@ import pytest
 from tests.faults.asking import Answer, Asker
 from tests.faults.conftest import Report
 from tests.faults.journal import Journal
-from tests.faults.mortal import MortalServer, mortal_server
+from tests.faults.restarted_server import MortalServer, mortal_server
 from tests.faults.stored import find_damage, read_database
 
 AT_ONCE = 10

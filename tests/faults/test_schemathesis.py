@@ -14,7 +14,7 @@ import pytest
 
 from runtime.api.application import ROUTES
 from tests.faults.conftest import Report
-from tests.server_process import environment, run_command, start_server
+from tests.support.server_process import environment, run_command, start_server
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 COMMAND = (sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION), "run")

@@ -13,8 +13,6 @@ import aiohttp
 import psycopg
 import pytest
 
-from tests.access_server import JwtIssuer, bearer, claims, jwt_issuer
-from tests.api.asking import call
 from tests.faults.conftest import Report
 from tests.faults.marked import (
     ARGUMENT,
@@ -32,8 +30,20 @@ from tests.faults.marked import (
     send_what_is_no_http,
     take_turns,
 )
-from tests.model_server import ModelServer, Reply, calls, cut_after, html, model_server, raw, says, status
-from tests.server_process import ServerProcess, run_command
+from tests.support.model_server import (
+    ModelServer,
+    Reply,
+    calls,
+    cut_after,
+    html,
+    model_server,
+    raw,
+    says,
+    status,
+)
+from tests.support.server_process import ServerProcess, run_command
+from tests.support.token_issuer import JwtIssuer, bearer, claims, jwt_issuer
+from tests.support.turn_requests import call
 
 Json = Any
 

@@ -12,7 +12,7 @@ import pytest
 from tests.faults.checker import check, count
 from tests.faults.conftest import Report
 from tests.faults.load import Load
-from tests.faults.mortal import MortalServer, mortal_server
+from tests.faults.restarted_server import MortalServer, mortal_server
 from tests.faults.stored import find_damage, read_database
 
 SHUTDOWN_TIMEOUT = 10.0

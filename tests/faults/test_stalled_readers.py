@@ -17,9 +17,9 @@ from random import Random
 import pytest
 
 from tests.faults.conftest import Report
-from tests.faults.mortal import MortalServer, mortal_server
-from tests.faults.paced import paced
+from tests.faults.paced_server import paced
 from tests.faults.raw_http import connection, files_of, memory_of
+from tests.faults.restarted_server import MortalServer, mortal_server
 from tests.process.http_client import HttpClient, http_client
 
 STALLED, RESTLESS, PATIENT = 60, 420, 20

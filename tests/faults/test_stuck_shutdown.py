@@ -8,11 +8,11 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.contract.obstacles import slow_to_insert
 from tests.faults.recorded_disk import compile_shim, recorded
 from tests.faults.stored import find_damage, read_database
 from tests.process.http_client import http_client
-from tests.server_process import SERVE, ServerProcess, start_server
+from tests.support.database_locks import slow_to_insert
+from tests.support.server_process import SERVE, ServerProcess, start_server
 
 SHUTDOWN_TIMEOUT = 4.0
 # A process that is never ended is not taken for one that a busy machine has no time for.

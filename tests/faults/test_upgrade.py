@@ -16,9 +16,9 @@ import pytest
 from tests.faults.checker import check, count
 from tests.faults.conftest import Report
 from tests.faults.load import Load
-from tests.faults.mortal import mortal_server
+from tests.faults.restarted_server import mortal_server
 from tests.faults.stored import Stored, find_damage, read_database
-from tests.server_process import run_command
+from tests.support.server_process import run_command
 
 SETTINGS = {"POOL_MAX": "5"}
 # Writes that are stored before each step and after it, and seconds in which they must be.

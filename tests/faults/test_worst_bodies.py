@@ -19,7 +19,7 @@ from runtime.api.application import ROUTES
 from tests.faults.conftest import Report
 from tests.faults.raw_http import memory_of
 from tests.faults.worst_bodies import PLACES, Place
-from tests.server_process import ServerProcess, environment, start_server
+from tests.support.server_process import ServerProcess, environment, start_server
 
 JSON = {"Content-Type": "application/json"}
 TIMEOUT = aiohttp.ClientTimeout(total=300)

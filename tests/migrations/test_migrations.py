@@ -25,7 +25,7 @@ from runtime.db.migrate import (
 from runtime.db.queries import load_queries
 from runtime.errors import DatabaseInUse, MigrationError, StartupError
 from tests.migrations.catalogue import query, read_catalogue, sqlite_path
-from tests.postgres_server import PostgresServer
+from tests.support.postgres_server import PostgresServer
 
 IDS = [migration.id for migration in list_migrations("sqlite")]
 CHECKOUT = Path(__file__).parents[2]

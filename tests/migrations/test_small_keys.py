@@ -16,9 +16,9 @@ import pytest
 from runtime.db import migrate
 from runtime.db.connect import open_database
 from runtime.db.migrate import apply_migrations, rollback_migrations
-from tests.contract.filling import filling
 from tests.migrations.catalogue import query, read_catalogue, sqlite_path
 from tests.migrations.test_migrations import IDS, PATIENCE, start_opening
+from tests.support.filled_database import filling
 
 NEW = 2
 LAST_SESSION, HIGHEST_ID = 300, 10_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 import http.client
 from pathlib import Path
 
-from tests.server_process import ServerProcess, start_server
 from tests.support.documents import Example, Replies, examples, read
+from tests.support.server_process import ServerProcess, start_server
 
 DOCUMENT = "runtime/api/README.md"
 

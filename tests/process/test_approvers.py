@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.process.http_client import HttpClient, Json, Refused, http_client
-from tests.server_process import start_server
+from tests.support.server_process import start_server
 
 # Two instances are where it is hard.
 ROUNDS = {1: 250, 2: 1000}

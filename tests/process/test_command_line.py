@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from runtime import __version__
-from tests.server_process import ServerProcess, run_command, start_server
+from tests.support.server_process import ServerProcess, run_command, start_server
 
 MIGRATIONS = sorted(
     path.stem

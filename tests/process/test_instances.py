@@ -10,7 +10,7 @@ from itertools import product
 import pytest
 
 from tests.process.http_client import Event, HttpClient, Json, http_client
-from tests.server_process import ServerProcess
+from tests.support.server_process import ServerProcess
 
 SESSIONS = ("a", "b", "c")
 # To each session each of so many writers on each instance appends one or two messages at a time.

@@ -17,8 +17,8 @@ import pytest
 from runtime.agents.chat_completions import ChatCompletions
 from runtime.agents.model import Answer, Question, ToolCall
 from runtime.errors import ModelRefused, ModelUnavailable
-from tests.model_server import calls, model_server, status
-from tests.server_process import ServerProcess
+from tests.support.model_server import calls, model_server, status
+from tests.support.server_process import ServerProcess
 
 VERSION = "1.106.2"
 CONFIG = Path(__file__).with_name("litellm.yaml")

@@ -15,8 +15,8 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.server_process import PATIENCE, ServerProcess, environment
 from tests.support.documents import Block, Replies, blocks, read
+from tests.support.server_process import PATIENCE, ServerProcess, environment
 
 README = read("README.md")
 PROGRAM = ".venv/bin/agent-runtime"

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from tests.conversations import Conversation, load_conversations
 from tests.process.http_client import HttpClient, Json, http_client
-from tests.server_process import ServerProcess, run_command, start_server
+from tests.support.conversations import Conversation, load_conversations
+from tests.support.server_process import ServerProcess, run_command, start_server
 
 AT_A_TIME = 32
 PAGE = 7

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.process.http_client import http_client
-from tests.server_process import ServerProcess
+from tests.support.server_process import ServerProcess
 
 SERVERS = 10
 MIGRATIONS = sorted(

@@ -14,9 +14,9 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from tests.access_server import bearer
 from tests.process.http_client import HttpClient, http_client
-from tests.server_process import run_command, start_server
+from tests.support.server_process import run_command, start_server
+from tests.support.token_issuer import bearer
 
 TEXT = re.compile(r"art_([0-9a-f]{12})_[0-9a-f]{64}")
 PATIENCE = 20.0

@@ -13,9 +13,9 @@ from random import Random
 import aiohttp
 import pytest
 
-from tests.model_server import model_server, says
 from tests.process.http_client import Event, HttpClient, Json, http_client
-from tests.server_process import ServerProcess, start_server
+from tests.support.model_server import model_server, says
+from tests.support.server_process import ServerProcess, start_server
 
 WORDS = 50
 # Seconds between two words, and for whatever shall end at some time.
@@ -30,7 +30,7 @@ SESSION = "a"
 def running_model(words: int = WORDS, pause: float = PAUSE) -> Iterator[str]:
     """The URL of a model, a process of its own, that answers `w1 w2 …`."""
     options = ("--words", str(words), "--pause", str(pause))
-    with ServerProcess({}, command=(sys.executable, "-m", "tests.model_server", *options)) as model:
+    with ServerProcess({}, command=(sys.executable, "-m", "tests.support.model_server", *options)) as model:
         model.wait_until_listening()
         yield model.url
 

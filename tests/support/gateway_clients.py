@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import ClientResponse
 
-from tests.api.serving import Client
+from tests.support.api_server import Client
 
 Frame = dict[str, Any]
 

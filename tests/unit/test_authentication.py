@@ -19,7 +19,16 @@ from hypothesis import strategies as st
 from runtime.access.authentication import is_loopback
 from runtime.access.issuer import MAX_KEYS_BYTES, PAUSE_SECONDS, Issuer, _public_keys
 from runtime.errors import IssuerUnavailable, SettingsError, Unauthorized
-from tests.access_server import AUDIENCE, ISSUER, Json, JwtIssuer, claims, jwt_issuer, key_of, public_entry
+from tests.support.token_issuer import (
+    AUDIENCE,
+    ISSUER,
+    Json,
+    JwtIssuer,
+    claims,
+    jwt_issuer,
+    key_of,
+    public_entry,
+)
 
 ALGORITHMS = ("RS256", "ES256", "EdDSA")
 

@@ -14,10 +14,10 @@ from runtime.store import cache as cache_module
 from runtime.store.cache import ENTRY_OVERHEAD, Cache, Entry
 from runtime.store.changes import CommittedChange
 from runtime.store.records import Head, SessionKey
-from tests.chance import NOON
-from tests.interleavings import lists_of
-from tests.unit.simulation import Event, Simulation, draw_event
-from tests.unit.tables import Tables
+from tests.support.interleavings import lists_of
+from tests.support.memory_tables import Tables
+from tests.support.random_values import NOON
+from tests.support.simulation import Event, Simulation, draw_event
 
 pytestmark = pytest.mark.usefixtures("uncounted")
 

@@ -14,7 +14,7 @@ from runtime.store.cache import ENTRY_OVERHEAD, TAIL_LENGTH, Cache, Entry, Kept
 from runtime.store.changes import CommittedChange
 from runtime.store.messages import encode_message
 from runtime.store.records import Head, MessageRow, SessionKey
-from tests.chance import NOON, POOL
+from tests.support.random_values import NOON, POOL
 
 KEY = SessionKey("", "a")
 # Tails are trimmed to this many messages here, so that it happens.

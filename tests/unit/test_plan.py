@@ -30,12 +30,12 @@ from runtime.store.write.erasing import AtOnce
 from runtime.store.write.kept_replies import decode_reply
 from runtime.store.write.outcomes import Appended, Erased, Outcome, TurnWritten
 from runtime.store.write.plan import Plan, plan
-from tests.chance import EXISTING, NOON, POOL, TO_BE_NAMED, Chance
-from tests.conversation import Conversation, StoredTurn
-from tests.interleavings import Interleaving, Step, clean_up, interleavings, opening
-from tests.model import SPEECH, Model
-from tests.turn_steps import TURNS
-from tests.unit.tables import COMPARED, Columns, Tables, json_or_none
+from tests.reference.conversation import Conversation, StoredTurn
+from tests.reference.store import SPEECH, Model
+from tests.support.generated_turns import TURNS
+from tests.support.interleavings import Interleaving, Step, clean_up, interleavings, opening
+from tests.support.memory_tables import COMPARED, Columns, Tables, json_or_none
+from tests.support.random_values import EXISTING, NOON, POOL, TO_BE_NAMED, Chance
 
 pytestmark = pytest.mark.usefixtures("uncounted")
 

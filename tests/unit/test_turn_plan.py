@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 
 from runtime.store.write import commands
 from runtime.store.write.commands import Command
-from tests.chance import CALL_IDS, EXISTING, MISSING, Chance
-from tests.interleavings import (
+from tests.support.generated_turns import CALLING, advance_turn, interrupt_turn, start_turn, stop_turn
+from tests.support.interleavings import (
     Step,
     create_approval,
     decide_approval,
@@ -18,8 +18,8 @@ from tests.interleavings import (
     lists_of,
     switch_agent,
 )
-from tests.turn_steps import CALLING, advance_turn, interrupt_turn, start_turn, stop_turn
-from tests.unit.tables import Tables
+from tests.support.memory_tables import Tables
+from tests.support.random_values import CALL_IDS, EXISTING, MISSING, Chance
 from tests.unit.test_plan import Run, expected_changes, forget_old, found, in_order, outcomes, state, told
 
 pytestmark = pytest.mark.usefixtures("uncounted")

@@ -11,7 +11,7 @@ from runtime.store.store import open_store
 from tests.bench.load import send
 from tests.bench.peers import environment
 from tests.bench.worker import MESSAGE
-from tests.server_process import SERVE, ServerProcess
+from tests.support.server_process import SERVE, ServerProcess
 
 CONNECTIONS = 32
 

@@ -12,7 +12,7 @@ import pytest
 from runtime.agents.chat_completions import ChatCompletions
 from runtime.agents.model import Answer, Question, ToolCall
 from runtime.errors import ModelError
-from tests.model_server import Reply, model_server
+from tests.support.model_server import Reply, model_server
 
 Json = Any
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 VARIABLE = "AGENT_RUNTIME_TEST_CONVERSATIONS"
-OWN = Path(__file__).parent / "data" / "conversations.jsonl"
+OWN = Path(__file__).parents[1] / "data" / "conversations.jsonl"
 # Our own few are repeated until there are more than are replayed at a time.
 OWN_COUNT = 80
 

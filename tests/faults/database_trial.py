@@ -13,7 +13,7 @@ import aiohttp
 from tests.faults.checker import check, count
 from tests.faults.conftest import Report
 from tests.faults.load import Load
-from tests.faults.mortal import mortal_server
+from tests.faults.restarted_server import mortal_server
 from tests.faults.stored import find_damage, read_database
 
 SETTINGS = {"WRITE_TIMEOUT": "2", "POOL_TIMEOUT": "1", "COMMAND_TIMEOUT": "1", "POOL_MAX": "5"}

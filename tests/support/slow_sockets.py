@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, cast
 
 from runtime.api.connection import Connection
-from tests.api.reading import LONG
-from tests.api.serving import Client
+from tests.support.api_server import Client
+from tests.support.event_readers import LONG
 
 
 @asynccontextmanager

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 
 from runtime.errors import SessionNotFound
 from runtime.store.store import Store
-from tests.contract.delayed_database import delayed_store
-from tests.contract.running import user
 from tests.migrations.catalogue import query
+from tests.support.delayed_database import delayed_store
+from tests.support.running_turns import user
 
 # More than is erased in the transaction that takes it away.
 LENGTH = 2_500

@@ -13,9 +13,9 @@ from aiohttp import ClientResponse
 from aiohttp.client import _RequestContextManager
 
 from runtime.agents.model import ToolCall
-from tests.api.reading import LONG, next_event
-from tests.api.serving import Client, Json, check, serving
-from tests.model_server import ModelServer, Script, model_server
+from tests.support.api_server import Client, Json, check, serving
+from tests.support.event_readers import LONG, next_event
+from tests.support.model_server import ModelServer, Script, model_server
 
 STREAM = "/agent/message/stream"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from tests.faults.worlds import UUID, World
+from tests.faults.compared_servers import UUID, World
 
 Json = Any
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runtime.store.store import open_store
-from tests.contract.obstacles import execute
+from tests.support.database_locks import execute
 
 WORDS = "It costs what it costs, whatever was said before. " * 4
 COLUMNS = "session_db_id, seq, role, size, content, timestamp"

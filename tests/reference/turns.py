@@ -14,7 +14,7 @@ from runtime.store.messages import NewMessage
 from runtime.store.write.commands import Request
 from runtime.store.write.outcomes import TurnWritten
 from runtime.store.write.turn_commands import AdvanceTurn, CallVerdict, Ending, StartTurn
-from tests.conversation import Conversation, Refusal, StoredTurn, add, value
+from tests.reference.conversation import Conversation, Refusal, StoredTurn, add, value
 
 PAST_TENSE = {"approve": "approved", "edit": "edited", "reject": "rejected"}
 # Text goes on in the same event until it is so long.

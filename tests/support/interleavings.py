@@ -16,7 +16,10 @@ from runtime.store.records import SessionKey
 from runtime.store.write import commands
 from runtime.store.write.commands import Command, IdempotencyKey, Lease, Request, fingerprint
 from runtime.store.write.turn_commands import StartTurn
-from tests.chance import (
+from tests.reference.store import Model
+from tests.reference.turns import HERE
+from tests.support.generated_turns import ELSEWHERE, fitted
+from tests.support.random_values import (
     AGENTS,
     CALL_IDS,
     DELETED,
@@ -30,9 +33,6 @@ from tests.chance import (
     Chance,
     time,
 )
-from tests.model import Model
-from tests.turn_model import HERE
-from tests.turn_steps import ELSEWHERE, fitted
 
 Drawn = TypeVar("Drawn")
 

@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from tests.loopback import listening
+from tests.support.loopback import listening
 
 Json = Any
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey

@@ -15,11 +15,11 @@ import aiohttp
 from runtime.db.connect import open_database
 from runtime.models import utc_now
 from runtime.store.tokens import Tokens
-from tests.access_server import bearer
 from tests.faults.clock import Clock
 from tests.faults.route_examples import Example
-from tests.model_server import ModelServer
-from tests.server_process import ServerProcess
+from tests.support.model_server import ModelServer
+from tests.support.server_process import ServerProcess
+from tests.support.token_issuer import bearer
 
 Json = Any
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from aiohttp import ClientResponse
 
-from tests.api.serving import Client, Json
+from tests.support.api_server import Client, Json
 
 # Seconds: longer than any test may take.
 LONG = 20

@@ -16,9 +16,9 @@ from runtime.store.write.turn_commands import (
     StopTurn,
     ToolResult,
 )
-from tests.chance import AGENTS, CALL_IDS, OBJECTS, TITLES, Chance
-from tests.model import Model
-from tests.turn_model import HERE
+from tests.reference.store import Model
+from tests.reference.turns import HERE
+from tests.support.random_values import AGENTS, CALL_IDS, OBJECTS, TITLES, Chance
 
 ELSEWHERE = "elsewhere"
 TEXTS = ("a", "bc", "\\n", "\\u0000", "🌇", "", "x" * 1500)

@@ -32,11 +32,11 @@ from runtime.store.write.commands import (
     TruncateMessages,
 )
 from runtime.store.write.plan import plan
-from tests.chance import AGENTS, DELETED, EXISTING, NOON, Chance
-from tests.conversation import StoredMessage
-from tests.interleavings import opening
-from tests.model import Model
-from tests.unit.tables import Tables
+from tests.reference.conversation import StoredMessage
+from tests.reference.store import Model
+from tests.support.interleavings import opening
+from tests.support.memory_tables import Tables
+from tests.support.random_values import AGENTS, DELETED, EXISTING, NOON, Chance
 
 METRICS = Metrics()
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from tests.faults.asking import Target
 from tests.faults.journal import Journal
-from tests.server_process import SERVE, ServerProcess
+from tests.support.server_process import SERVE, ServerProcess
 
 
 class MortalServer:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from runtime.agents.configuration import load_registry
-from tests.api.serving import Json
-from tests.model_server import Asked
+from tests.support.api_server import Json
+from tests.support.model_server import Asked
 
 BUILTIN = load_registry("")
 

@@ -3,7 +3,7 @@
     async with model_server([says("Hel", "lo"), status(429, retry_after="1")]) as server:
         ... ask at server.url; what was asked is in server.requests
 
-`python -m tests.model_server` is one as a process of its own: it answers everything with slow numbered words.
+`python -m tests.support.model_server` is one as a process of its own: it answers everything with slow words.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from aiohttp import web
 from multidict import CIMultiDictProxy
 
 from runtime.agents.model import ToolCall
-from tests.loopback import listening
+from tests.support.loopback import listening
 
 Json = Any
 
@@ -251,7 +251,7 @@ async def serve_words(port_file: Path | None, words: int, pause: float) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.model_server")
+    parser = argparse.ArgumentParser(prog="python -m tests.support.model_server")
     parser.add_argument("--port-file", type=Path, help="where the port is written once it listens")
     parser.add_argument("--words", type=int, default=100, help="words in an answer")
     parser.add_argument("--pause", type=float, default=0.02, help="seconds before each word")

@@ -47,8 +47,8 @@ from runtime.store.write.outcomes import (
     Truncated,
 )
 from runtime.store.write.turn_commands import AdvanceTurn, InterruptTurn, StartTurn, StopTurn
-from tests.conversation import Conversation, Refusal, add, cut, is_same, value, written
-from tests.turn_model import (
+from tests.reference.conversation import Conversation, Refusal, add, cut, is_same, value, written
+from tests.reference.turns import (
     advance,
     begin,
     end_with_session,

@@ -1,4 +1,4 @@
-"""The server at another pace: `python -m tests.faults.paced HEARTBEAT PATIENCE SCALE serve`.
+"""The server at another pace: `python -m tests.faults.paced_server HEARTBEAT PATIENCE SCALE serve`.
 
 Streams are quiet for HEARTBEAT seconds at most, readers that take nothing are cut off after PATIENCE seconds,
 and the heartbeats of the line that listens are as much quicker as SCALE says, such as 0.1.
@@ -23,7 +23,7 @@ def paced(
 ) -> tuple[str, ...]:
     """The command that starts it: seconds of streams, and the scale of those of the listener."""
     pace = (str(heartbeat), str(patience), str(listening))
-    return (sys.executable, "-m", "tests.faults.paced", *pace, "serve")
+    return (sys.executable, "-m", "tests.faults.paced_server", *pace, "serve")
 
 
 def main(heartbeat: float, patience: float, scale: float) -> int:
