@@ -119,7 +119,7 @@ class Details(Struct, frozen=True):
 
 
 class SwitchRow(NamedTuple):
-    """A handover as stored: the `n`-th of its session."""
+    """A handover as stored: the `n`-th of its session. `from_agent` is empty for the first agent."""
 
     n: int
     from_agent: str
@@ -275,7 +275,7 @@ def switch_from(row: Row) -> AgentSwitch:
     """A row of `list_agent_switches`."""
     return AgentSwitch(
         id=row["n"],
-        from_agent=row["from_agent"],
+        from_agent=row["from_agent"] or None,
         to_agent=row["to_agent"],
         switched_at=row["switched_at"],
         reason=decode_optional(row["reason"]),

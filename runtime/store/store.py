@@ -46,6 +46,7 @@ from runtime.store.messages import MessageBatch, new_messages
 from runtime.store.read.message_pages import MessagesCut, NumberedPage, page_of
 from runtime.store.read.reader import HistoryReading
 from runtime.store.records import SessionKey
+from runtime.store.saved_states import SavedStates
 from runtime.store.submission import WriteOptions, session_key
 from runtime.store.tokens import Tokens
 from runtime.store.turn_store import TurnStore
@@ -76,7 +77,8 @@ from runtime.store.write.turn_commands import StopTurn
 
 
 class Store:
-    """Keeps conversations. Made by `open_store`; `turns` is for the turn engine, `tokens` for access control.
+    """Keeps conversations. Made by `open_store`; `turns` is for the turn engine, `tokens` for access control,
+    `saved` for programs that keep the state of a session themselves.
 
     A write returns after COMMIT (W5) unless it is `buffered`. It raises InvalidInput for bad input, another
     RequestError for what cannot be done, and NotStored for what may be tried again. A read first waits for
@@ -89,6 +91,7 @@ class Store:
         self.unstored = 0
         self.turns = TurnStore(core)
         self.tokens = Tokens(core.database, core.clock)
+        self.saved = SavedStates(core)
 
     async def create_session(
         self,

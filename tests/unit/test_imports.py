@@ -25,6 +25,7 @@ ALLOWED = {
     "agents": GROUND | {"store", "agents"},
     "api": GROUND | {"store", "access", "agents", "api", ""},
     "app": GROUND | {"store", "access", "agents", "api", ""},
+    "compat": GROUND | {"store", "compat"},
     "cli": GROUND | {"db", "store", "access", "agents", "app", "cli", ""},
     "__main__": {"cli"},
     "": GROUND | {"store"},
@@ -32,7 +33,14 @@ ALLOWED = {
 
 # The rooms of the store: what each may import of the others. Every other file of `store` is ground, but for
 # those at the top, which may import everything below.
-STORE_TOP = {"store.store", "store.turn_store", "store.core", "store.submission", "store.tokens"}
+STORE_TOP = {
+    "store.store",
+    "store.turn_store",
+    "store.core",
+    "store.submission",
+    "store.tokens",
+    "store.saved_states",
+}
 STORE_ROOMS = {
     "ground": {"ground"},
     "write": {"ground", "write"},
@@ -59,6 +67,7 @@ ONLY = {
     "aiohttp": ("api", "app", "agents", "access.issuer"),
     "jwt": ("access.issuer",),
     "aiohttp.web": ("api", "app"),
+    "fastapi": ("compat.dependencies",),
 }
 
 # Loaded when it is used, not when `runtime` is imported.

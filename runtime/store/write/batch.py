@@ -59,7 +59,8 @@ class PlanInput:
     `turns` are the last ones, `unfinished` what those that may be interrupted said that no message holds,
     `open_ends` where the histories end in calls of tools; `cut_at_once` is how many messages a cut may erase
     in this very transaction. `small_sessions` are erased in it if they are to go; `portions` are what is to
-    be erased of what earlier ones left.
+    be erased of what earlier ones left. `bare_sessions` have no agent context of their own; `approval_places`
+    are the sessions that have an approval for a call.
     """
 
     heads: dict[SessionKey, Head] = field(default_factory=dict)
@@ -75,6 +76,8 @@ class PlanInput:
     cut_at_once: dict[int, int] = field(default_factory=dict)
     small_sessions: set[int] = field(default_factory=set)
     portions: list[Portion] = field(default_factory=list)
+    bare_sessions: set[int] = field(default_factory=set)
+    approval_places: dict[str, set[SessionKey]] = field(default_factory=dict)
 
     def open_end(self, session_db_id: int) -> list[TailMessage | MessageRow]:
         """The stored messages that may be the last of a session, oldest first: its end as it stands, and
@@ -109,6 +112,7 @@ class Batch:
         if session is None and key not in self.erased and (head := self.known.heads.get(key)) is not None:
             session = PlannedSession(head, self.known.details.get(head.id), base=head)
             session.cut_at_once = self.known.cut_at_once.get(head.id, 0)
+            session.is_bare = session.was_bare = head.id in self.known.bare_sessions
             self.sessions[key] = session
         return session
 

@@ -25,6 +25,14 @@ from runtime.store.write.erasing import AtOnce
 from runtime.store.write.erasing_loader import load_portions, load_small_sessions
 from runtime.store.write.rules.messages import is_same
 from runtime.store.write.rules.open_calls import calls_in
+from runtime.store.write.save_commands import (
+    RemoveContext,
+    SaveApproval,
+    SaveContext,
+    SaveSession,
+    SetApprovalStatus,
+)
+from runtime.store.write.save_loader import load_saved
 from runtime.store.write.turn_commands import AdvanceTurn, StartTurn
 from runtime.store.write.turn_loader import load_turns
 
@@ -34,11 +42,19 @@ _NEED_DETAILS = (
     commands.RestoreSession,
     commands.SwitchAgent,
     commands.UpdateContext,
+    SaveSession,
+    SaveContext,
+    RemoveContext,
     StartTurn,
 )
 # How many messages of a history are read at a time: first, after a portion of more characters, and at most.
 FIRST_PORTION, PORTION_LENGTH, LARGEST_PORTION = 10, 1_000_000, 2000
-_NAME_AN_APPROVAL = (commands.CreateApproval, commands.DecideApproval, commands.DeleteApproval)
+_NAME_AN_APPROVAL = (
+    commands.CreateApproval,
+    commands.DecideApproval,
+    commands.DeleteApproval,
+    SetApprovalStatus,
+)
 
 
 class Loader:
@@ -72,6 +88,7 @@ class Loader:
             await _Cuts(tx, known, self._at_once).load(others)
             await load_small_sessions(tx, others, known, self._at_once)
             await load_portions(tx, others, known)
+            await load_saved(tx, others, known)
             await _load_new_ids(tx, others, known)
         return known
 
@@ -261,5 +278,6 @@ async def _load_new_ids(tx: Transaction, requests: Sequence[Request], known: Pla
 
 
 def _makes_session(command: commands.Command) -> bool:
-    replaces = isinstance(command, commands.ReplaceMessages) and command.create
-    return replaces or isinstance(command, commands.CreateSession | StartTurn)
+    if isinstance(command, commands.ReplaceMessages | SaveApproval):
+        return command.create
+    return isinstance(command, commands.CreateSession | StartTurn)

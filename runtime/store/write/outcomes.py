@@ -101,6 +101,12 @@ class ApprovalDeleted(Outcome, frozen=True):
     """The approval is gone."""
 
 
+class Saved(Outcome, frozen=True):
+    """A state is saved as it was given; `changed` is false where nothing had to be."""
+
+    changed: bool = True
+
+
 class Forgotten(Outcome, frozen=True):
     """Some of what was old is forgotten."""
 
