@@ -132,7 +132,9 @@ class AgentContexts:
         return context
 
     def _changed(self, context: AgentContext) -> None:
-        self.thread.settle(self._save_locked(context))
+        # A deleted context is not stored again, though somebody may still hold it.
+        if self.known.get(context.session_id) is context:
+            self.thread.settle(self._save_locked(context))
 
     def _save(self, context: AgentContext) -> Future[bool]:
         """Save a context; the lock is held, so that the states of a context are saved in their order."""

@@ -19,8 +19,9 @@ from runtime.compat.database_service import (
     get_database_service,
     init_database,
     init_db,
+    initialized_url,
 )
-from runtime.compat.exceptions import IntegrityError, NotSupported, refuse
+from runtime.compat.exceptions import INSTEAD, IntegrityError, NotSupported, refuse
 from runtime.compat.operations import Values
 from runtime.compat.store_thread import StoreThread, close_thread, open_thread
 
@@ -43,12 +44,13 @@ DEFAULT_URL = "sqlite:///data/agent_runtime.db"
 class Database:
     """A database, opened when this is made. Raises StartupError.
 
-    Methods block until the database has answered, and may be called from any thread.
+    Without a URL it is the one that `init_database` chose, or else the file in the folder `data`. Methods
+    block until the database has answered, and may be called from any thread.
     """
 
-    def __init__(self, db_url: str = DEFAULT_URL) -> None:
-        self.db_url = db_url
-        self._thread = open_thread(db_url)
+    def __init__(self, db_url: str | None = None) -> None:
+        self.db_url = db_url or initialized_url() or DEFAULT_URL
+        self._thread = open_thread(self.db_url)
 
     @property
     def thread(self) -> StoreThread:
@@ -217,3 +219,10 @@ def get_database() -> Database:
 def get_db() -> Database:
     """The same. For the generator of the later generation see `database_async`."""
     return get_database()
+
+
+def __getattr__(name: str) -> NoReturn:
+    """Refuse the names of SQLAlchemy's objects that this module had."""
+    if name in INSTEAD:
+        refuse(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

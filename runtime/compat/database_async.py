@@ -7,6 +7,8 @@ database that `init_database` chose.
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from runtime.compat import database
 from runtime.compat.database_service import (
     DatabaseService,
@@ -18,7 +20,7 @@ from runtime.compat.database_service import (
     init_db,
     initialized_thread,
 )
-from runtime.compat.exceptions import IntegrityError, NotSupported
+from runtime.compat.exceptions import INSTEAD, IntegrityError, NotSupported, refuse
 from runtime.compat.store_thread import StoreThread
 
 __all__ = [
@@ -58,3 +60,10 @@ def get_db_legacy() -> Database:
 
 
 get_database = get_db_legacy
+
+
+def __getattr__(name: str) -> NoReturn:
+    """Refuse the names of SQLAlchemy's objects that this module had."""
+    if name in INSTEAD:
+        refuse(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

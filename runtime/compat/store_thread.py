@@ -31,6 +31,7 @@ class _ThreadForEach(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
 
         def run() -> None:
             try:

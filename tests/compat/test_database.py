@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from runtime.compat import database, database_async, operations
 from runtime.compat.database import Database, IntegrityError, get_database, get_db
 from runtime.compat.exceptions import NotSupported
 from runtime.errors import ShuttingDown
@@ -244,6 +247,31 @@ def test_the_title_is_the_first_500_characters_of_the_first_question_until_anoth
     assert db.update_session_description("nobody", "d") is False
 
 
+def test_saves_of_a_session_take_effect_in_their_order_whatever_their_size(db: Database):
+    def begin(messages: list[dict[str, Any]]) -> Future[None]:
+        return db.thread.submit(lambda store: operations.save_session(store, "s", messages, NOON))
+
+    for saving in [begin(talk(3000)), begin(talk(1))]:
+        saving.result()
+    assert (db.load_session("s") or {})["messages"] == talk(1)
+
+
+def test_a_follower_of_the_server_sees_what_is_saved(db: Database):
+    async def follow(store: Store) -> list[Any]:
+        seen = []
+        async with store.follow("s", after=2) as follower, asyncio.timeout(60):
+            for messages in (talk(3), talk(3), talk(2)):
+                await store.saved.save_session("s", messages, datetime.now(UTC))
+                seen.append(await follower.events(60))
+        return seen
+
+    db.save_session("s", talk(2), NOON)
+    (added, same, cut) = db.thread.run(follow)
+    assert [event.seq for event in added] == [3]
+    assert [event.what for event in same] == [["session"]], "the time of its activity alone"
+    assert [event.what for event in cut] == [["messages"]]
+
+
 # Contexts
 
 
@@ -417,6 +445,15 @@ def test_approvals_of_a_soft_deleted_session_are_there_still(db: Database):
 def test_what_needs_sqlalchemy_says_what_to_use_instead(db: Database, name: str):
     with pytest.raises(NotSupported, match=rf"^{name} needs SQLAlchemy, which is not used here; use "):
         getattr(db, name)()
+
+
+@pytest.mark.parametrize("module", [database, database_async])
+def test_what_was_sqlalchemy_cannot_be_imported_without_being_told_what_to_use(module: ModuleType):
+    for name in ("engine", "SessionLocal", "Base", "async_session_maker"):
+        with pytest.raises(NotSupported, match=rf"^{name} needs SQLAlchemy, which is not used here; use "):
+            getattr(module, name)
+    with pytest.raises(AttributeError):
+        _ = module.nothing
 
 
 def test_times_with_a_zone_are_the_same_times(db: Database):

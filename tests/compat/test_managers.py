@@ -255,8 +255,11 @@ def test_contexts_are_deleted_and_cleaned_up_by_the_time_of_their_making(
         db.save_agent_context(session_id, "coder", [], {}, made, None, 0)
     assert contexts.cleanup_old_sessions(max_age_hours=24) == 1
     assert contexts.get_all_sessions() == db.list_all_contexts() == ["new"]
+    held = contexts.get("new")
+    assert held is not None
     assert contexts.delete("new") is True
     assert contexts.delete("new") is False
+    held.add_metadata("k", 1)
     assert db.list_all_contexts() == []
 
 
@@ -331,7 +334,7 @@ async def test_the_service_does_what_the_database_does(chosen: str):
 async def test_the_later_database_is_the_chosen_one_and_works_in_an_event_loop(chosen: str):
     db = database_async.Database("sqlite:///ignored.db")
     db.save_session("s", [], NOON)
-    assert Database(chosen).list_all_sessions() == ["s"]
+    assert Database(chosen).list_all_sessions() == Database().list_all_sessions() == ["s"]
     assert database_async.get_database() is not database_async.get_database()
     assert database_async.get_database().list_all_sessions() == ["s"]
     assert not Path("ignored.db").exists()

@@ -31,12 +31,13 @@ def _save_session(batch: Batch, request: Request, command: commands.SaveSession)
         session.is_bare = True
     else:
         session = batch.get(request)
+    last_seq, before = session.last_seq, session.known_details()
     _, removed = replace_history(batch, session, command.messages, request.at)
-    before = session.known_details()
     title = command.title if before.title in _NO_TITLE else before.title
     session.change_details(title=title, is_active=True)
     changes: list[Change] = ["messages"] if removed else []
-    if session.details != before:
+    # Followers are told of messages by the messages; the time alone is a change of the session.
+    if session.details != before or (session.last_seq == last_seq and not removed):
         changes.append("session")
     session.raise_version(command.last_activity, *changes)
     # As it is given, also where it is earlier than the last one.
