@@ -136,7 +136,7 @@ def test_a_deleted_session_is_gone_and_keeps_its_id(sessions: SessionManager, db
 
 
 def test_threads_append_to_one_session(sessions: SessionManager, db: Database):
-    threads, rounds = 6, 10
+    threads, rounds = 6, 20
     started = threading.Barrier(threads)
 
     def work(number: int) -> None:
@@ -144,15 +144,18 @@ def test_threads_append_to_one_session(sessions: SessionManager, db: Database):
         sessions.get_or_create("s", "You are helpful")
         for count in range(rounds):
             sessions.append_message("s", "user", f"{number} {count}")
+            assert f"{number} {count}" in stored(), "not lost to a save of another thread"
+
+    def stored() -> list[str]:
+        return [message["content"] for message in (db.load_session("s") or {})["messages"]]
 
     with ThreadPoolExecutor(threads) as pool:
         for done in [pool.submit(work, number) for number in range(threads)]:
             done.result()
-    stored = [message["content"] for message in (db.load_session("s") or {})["messages"]]
-    assert stored == [message["content"] for message in sessions.get_history("s")]
-    assert stored[0] == "You are helpful"
+    assert stored() == [message["content"] for message in sessions.get_history("s")]
+    assert stored()[0] == "You are helpful"
     for number in range(threads):
-        own = [content for content in stored if content.startswith(f"{number} ")]
+        own = [content for content in stored() if content.startswith(f"{number} ")]
         assert own == [f"{number} {count}" for count in range(rounds)]
 
 
