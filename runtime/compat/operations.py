@@ -72,12 +72,16 @@ def _stored_message(message: Mapping[str, Any]) -> Values:
     role = message.get("role", "user")
     if role not in ROLES:
         raise IntegrityError(f"role {role!r} is none of {', '.join(ROLES)}")
-    fields = {name: message.get(name) for name in ("name", "tool_call_id", "tool_calls", "metadata")}
-    stored = {name: value for name, value in fields.items() if value}
-    content = message.get("content")
-    if content is None and "tool_calls" not in stored:
-        content = ""
-    return {"role": role, "content": content, **json_value(stored)}
+    stored: Values = {"role": role, "content": message.get("content")}
+    for name in ("name", "tool_call_id"):
+        if value := message.get(name):
+            stored[name] = value
+    for name in ("tool_calls", "metadata"):
+        if value := message.get(name):
+            stored[name] = json_value(value)
+    if stored["content"] is None and "tool_calls" not in stored:
+        stored["content"] = ""
+    return stored
 
 
 def json_value(value: Any) -> Any:
