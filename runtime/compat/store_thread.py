@@ -53,6 +53,7 @@ class StoreThread:
         self.is_closed = False
         self.lock = threading.RLock()
         self._parts: dict[object, Any] = {}
+        self._running: set[Future[Any]] = set()
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(_ThreadForEach())
         self._ends = asyncio.Event()
@@ -92,7 +93,10 @@ class StoreThread:
         with self.lock:
             if self.is_closed:
                 raise ShuttingDown("the database is closed; a new Database opens it again")
-            return asyncio.run_coroutine_threadsafe(work(self._store), self._loop)
+            future = asyncio.run_coroutine_threadsafe(work(self._store), self._loop)
+            self._running.add(future)
+            future.add_done_callback(self._running.discard)
+            return future
 
     def run(self, work: Work[Result]) -> Result:
         """Do work on the store and return its result. Blocks, also where an event loop runs."""
@@ -122,7 +126,7 @@ class StoreThread:
             future.add_done_callback(_log_failure)
 
     def close(self) -> None:
-        """Save what is only in memory, store what waits, and close. Later calls raise ShuttingDown."""
+        """Save what is only in memory, finish what has begun, and close. Later calls raise ShuttingDown."""
         with self.lock:
             if self.is_closed:
                 return
@@ -131,6 +135,8 @@ class StoreThread:
             flush()
         with self.lock:
             self.is_closed = True
+            running = set(self._running)
+        wait(running)
         self._loop.call_soon_threadsafe(self._ends.set)
         self._thread.join()
 
@@ -156,7 +162,7 @@ def open_thread(url: str) -> StoreThread:
 
 def _place(url: str) -> str:
     """What a URL names: a file that is in use cannot be opened once more under another path."""
-    scheme, separator, rest = url.partition("://")
+    scheme, separator, rest = str(url).partition("://")
     path = os.path.realpath(rest[1:]) if scheme.startswith("sqlite") else rest
     return f"{scheme.partition('+')[0]}{separator}{path}"
 

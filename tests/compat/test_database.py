@@ -13,7 +13,7 @@ import pytest
 from runtime.compat import database, database_async
 from runtime.compat.database import Database, get_database, get_db
 from runtime.compat.exceptions import NotSupported
-from runtime.errors import ShuttingDown
+from runtime.errors import SettingsError, ShuttingDown
 from tests.compat.saving import CALL, HISTORY, NOON, now, save_context, talk
 from tests.migrations.catalogue import query
 
@@ -189,6 +189,34 @@ def test_threads_hammer_one_database(db: Database):
     waiting = [each for n in range(threads) for each in db.get_pending_approvals(f"nowhere {n}")]
     calls = sorted(each["call_id"] for each in waiting)
     assert calls == sorted(f"call {count}" for count in range(1, rounds + 1)), "each in one session"
+
+
+def test_what_has_begun_is_finished_when_another_thread_closes(db: Database):
+    threads = 6
+    begun = threading.Barrier(threads + 1)
+    saved: set[str] = set()
+
+    def work(number: int) -> None:
+        for count in range(10_000):
+            db.save_session(f"{number} {count}", talk(2), NOON)
+            saved.add(f"{number} {count}")
+            if count == 5:
+                begun.wait()
+
+    with ThreadPoolExecutor(threads) as pool:
+        works = [pool.submit(work, number) for number in range(threads)]
+        begun.wait()
+        db.close()
+    for each in works:
+        with pytest.raises(ShuttingDown):
+            each.result()
+    assert saved <= set(Database(db.db_url).list_all_sessions())
+
+
+@pytest.mark.parametrize("url", ["sqlite:///:memory:", "agents.db", Path("agents.db")])
+def test_what_is_no_url_is_refused_with_what_would_be_right(url: str):
+    with pytest.raises(SettingsError, match="sqlite:///"):
+        Database(url)
 
 
 async def test_it_works_where_an_event_loop_runs(db: Database):
