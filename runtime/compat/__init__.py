@@ -10,6 +10,7 @@
 | `app.services.agent_context`, `agent_context_async` | the same below `runtime.compat` |
 | `app.agents.base_agent` (`AgentType`) | `runtime.compat.agent_context` |
 | `app.models.schemas` (`Message`, `SessionState`) | `runtime.compat.session_manager` |
+| `sqlalchemy.exc` (`IntegrityError`) | `runtime.compat.database`; theirs catches it too, if installed |
 | `app.core.dependencies` | `runtime.compat.dependencies`, with `pip install 'agent-runtime[compat]'` |
 
 `app.services.database` had two generations. `runtime.compat.database` has the synchronous one, which is the
@@ -20,6 +21,7 @@ fullest; `runtime.compat.database_async` has the later one (`DatabaseService`, a
   until the database has answered.
 - Times without a zone are taken as UTC. Those in results of `Database` and `DatabaseService` have none, as
   the earlier service gave them.
+- One process owns a SQLite file. A program with these names and a server can share a Postgres, but no file.
 - All objects of one process for the same URL share one open store. It is closed when the process ends; what
   was saved by then is stored.
 - There is no SQLAlchemy: `engine`, `SessionLocal`, `get_session` and `session_scope` raise NotSupported,

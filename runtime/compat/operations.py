@@ -209,9 +209,15 @@ def save_agent_context(
     created_at: datetime,
     switch_count: int,
 ) -> Coroutine[Any, Any, bool]:
-    """Save an agent context; False for an unknown session. Raises TypeError for metadata that is no JSON."""
+    """Save an agent context; False for an unknown session.
+
+    Raises TypeError for metadata that is no JSON, and IntegrityError for a name that no agent can have.
+    """
     agent = _name(current_agent)
-    switches = [_saved_switch(entry, agent) for entry in agent_history]
+    try:
+        switches = [_saved_switch(entry, agent) for entry in agent_history]
+    except InvalidInput as error:
+        raise IntegrityError(str(error)) from error
     # They are listed by their times, whatever order they come in.
     switches.sort(key=lambda switch: switch.switched_at)
     values = json_value(metadata or {})
@@ -229,6 +235,8 @@ def save_agent_context(
         except SessionNotFound as error:
             logger.error("the agent context is not saved: %s", error)
             return False
+        except InvalidInput as error:
+            raise IntegrityError(str(error)) from error
         return True
 
     return save()

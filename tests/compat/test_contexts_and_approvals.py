@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
-from runtime.compat.database import Database
+from runtime.compat.database import Database, IntegrityError
 from runtime.store.store import Store
 from tests.compat.saving import NOON, now, save_context, talk
 
@@ -69,6 +70,14 @@ def test_metadata_that_is_no_json_is_a_type_error(db: Database):
     db.save_session("s", talk(1), NOON)
     with pytest.raises(TypeError):
         save_context(db, "s", metadata={"asked_at": NOON})
+    assert db.load_agent_context("s") is None
+
+
+@pytest.mark.parametrize("changed", [{"current_agent": ""}, {"agent_history": [{"from": "ask", "to": None}]}])
+def test_an_agent_without_a_name_is_an_integrity_error(db: Database, changed: dict[str, Any]):
+    db.save_session("s", talk(1), NOON)
+    with pytest.raises(IntegrityError):
+        save_context(db, "s", **changed)
     assert db.load_agent_context("s") is None
 
 
@@ -149,6 +158,14 @@ def test_the_session_of_an_approval_need_not_exist_and_is_not_made(db: Database)
     assert [each["call_id"] for each in db.get_pending_approvals("later")] == ["d", "e"]
     assert db.delete_pending_approval("d") is True
     assert db.list_all_sessions() == ["later"]
+
+
+def test_a_clean_up_of_the_server_spares_approvals_without_a_session_as_long_as_new_ones_come(db: Database):
+    db.save_pending_approval("nowhere", "old", "write_file", {})
+    db.thread.run(lambda store: store.cleanup(max_age_hours=0, hard_delete_after_days=30))
+    db.save_pending_approval("nowhere", "new", "write_file", {})
+    db.thread.run(lambda store: store.cleanup(max_age_hours=1, hard_delete_after_days=0))
+    assert [each["call_id"] for each in db.get_pending_approvals("nowhere")] == ["old", "new"]
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,8 @@ def _needs_details(command: commands.Command) -> bool:
         return not command.hard
     if isinstance(command, AdvanceTurn):
         return command.agent is not None
+    if isinstance(command, SaveApproval):
+        return command.create
     return isinstance(command, _NEED_DETAILS)
 
 

@@ -1,7 +1,7 @@
 """The commands of programs that keep the state of a session themselves, and save all of it as it is.
 
-What they give is stored as it is given, times and counts too. None of them but `SaveSession` counts as
-activity of the session.
+What they give is stored as it is given, times and counts too. Only `SaveSession`, and an approval that may
+make its session, count as activity.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class RemoveContext(Command, frozen=True):
 class SaveApproval(CreateApproval, frozen=True, kw_only=True):
     """Let a tool call wait, unless some session of the same owners has an approval for it already.
 
-    With `create` a missing session is made. A copy is stored whatever other sessions have, with its status
-    and time.
+    With `create` a missing session is made, and a deleted one is restored. A copy is stored whatever other
+    sessions have, with its status and time: it names no owners.
     """
 
     create: bool = False

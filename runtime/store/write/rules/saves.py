@@ -114,7 +114,10 @@ def _save_approval(batch: Batch, request: Request, command: commands.SaveApprova
         session = batch.add(request, new_details(request, CreateSession(request.key)))
     approval = new_approval(command, command.created_at or request.at)
     session.approvals[command.call_id] = structs.replace(approval, status=command.status)
-    session.raise_version(session.last_activity, "approvals")
+    if command.create:
+        # It is there for its approvals alone: a new one takes it out of the clean-up's way.
+        session.deleted_at = None
+    session.raise_version(request.at if command.create else session.last_activity, "approvals")
     return _saved(session)
 
 
