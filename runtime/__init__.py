@@ -1,4 +1,4 @@
-"""agent-runtime keeps and runs the conversations of LLM agents, on SQLite or Postgres.
+"""agent-runtime runs LLM agents and stores their conversations on SQLite or Postgres.
 
 from runtime import open_store
 
@@ -25,6 +25,7 @@ from runtime.errors import (
     DeadlinePassed,
     InvalidInput,
     KeyReused,
+    MetricsNotFound,
     MigrationError,
     NotStored,
     Overloaded,
@@ -55,6 +56,7 @@ from runtime.models import (
     Durability,
     History,
     Message,
+    MessageDict,
     MessageEvent,
     MessagePage,
     Role,
@@ -120,9 +122,11 @@ __all__ = [
     "InvalidInput",
     "KeyReused",
     "Message",
+    "MessageDict",
     "MessageEvent",
     "MessagePage",
     "Metrics",
+    "MetricsNotFound",
     "MigrationError",
     "NotStored",
     "Outcome",

@@ -91,7 +91,7 @@ async def serve(settings: Settings, clock: Callable[[], datetime] = utc_now) -> 
     _collect_seldom()
     stop = asyncio.Event()
     _on_signals(stop)
-    _log_start()
+    _log_start(settings)
     metrics = Metrics()
     # What is wrong with them is said before a database is touched.
     registry, model = load_registry(settings.agents_file), make_model(settings)
@@ -185,7 +185,10 @@ def _collect_seldom() -> None:
     gc.set_threshold(10_000, 10, 10)
 
 
-def _log_start() -> None:
+def _log_start(settings: Settings) -> None:
     logger.info("agent-runtime %s, process %d", __version__, os.getpid())
+    if settings.dialect == "gateway":
+        reason = "" if settings.stream_dialect else f", since {PREFIX}LLM_PROXY_URL is set"
+        logger.info("turns are streamed in the dialect of the earlier service's gateway%s", reason)
     if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
         logger.warning("aiohttp runs without its C parser: requests will be slow")

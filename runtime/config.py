@@ -42,7 +42,8 @@ Milliseconds = Annotated[float, Meta(ge=0, le=86_400_000, description="milliseco
 DurabilityName = Annotated[Durability, Meta(description="committed or buffered")]
 MigrateMode = Annotated[Literal["auto", "check"], Meta(description="auto or check")]
 LogLevel = Annotated[
-    Literal["DEBUG", "INFO", "WARNING", "ERROR"], Meta(description="DEBUG, INFO, WARNING or ERROR")
+    Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+    Meta(description="DEBUG, INFO, WARNING, ERROR or CRITICAL"),
 ]
 LogFormat = Annotated[Literal["text", "json"], Meta(description="text or json")]
 Switch = Annotated[bool, Meta(description="on or off")]
@@ -56,6 +57,18 @@ ModelUrl = Annotated[
         description="the http(s) URL that /chat/completions stands under; empty: the echo model",
     ),
 ]
+ProxyUrl = Annotated[
+    str,
+    Meta(
+        pattern=r"^(https?://[^\s/]+\S*)?$",
+        description="the http(s) URL of the earlier service's language-model proxy, without /v1",
+    ),
+]
+HeaderName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+$", description="the name of an HTTP header")]
+DialectName = Annotated[
+    Literal["", "native", "gateway"],
+    Meta(description="native or gateway; empty: gateway where LLM_PROXY_URL is set, else native"),
+]
 ModelName = Annotated[str, Meta(min_length=1, description="the name of a model")]
 Secret = Annotated[str, Meta(pattern=r"^[\x21-\x7e]*$", description="visible ASCII characters")]
 KeysUrl = Annotated[
@@ -67,6 +80,18 @@ Share = Annotated[int, Meta(ge=1, le=10**6, description="a whole number from 1 t
 Retries = Annotated[int, Meta(ge=0, le=20, description="a whole number from 0 to 20")]
 
 SWITCH_WORDS = {"on": True, "off": False}
+
+# Settings of the earlier service that mean nothing here.
+FOREIGN = frozenset(
+    PREFIX + name
+    for name in (
+        "GATEWAY_URL",
+        "MAX_CONCURRENT_REQUESTS",
+        "MULTI_AGENT_MODE",
+        "REQUEST_TIMEOUT",
+        "VERSION",
+    )
+)
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -102,6 +127,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     access_log: Switch = True
     agents_file: AgentsFile = ""
     llm_url: ModelUrl = ""
+    llm_proxy_url: ProxyUrl = ""
+    llm_auth_header: HeaderName = "Authorization"
+    llm_stream: Switch = True
+    stream_dialect: DialectName = ""
     llm_api_key: Secret = ""
     llm_model: ModelName = "gpt-4o-mini"
     llm_connect_timeout: Seconds = 10.0
@@ -121,6 +150,17 @@ class Settings(Struct, frozen=True, kw_only=True):
                 f"{PREFIX}LLM_URL has a user in it, and {PREFIX}LLM_API_KEY is set; one of them must go"
             )
 
+        if self.llm_url and self.llm_proxy_url:
+            raise SettingsError(
+                f"{PREFIX}LLM_URL and {PREFIX}LLM_PROXY_URL are both set, and there is one language model; "
+                "one of them must go"
+            )
+
+    @property
+    def dialect(self) -> Literal["native", "gateway"]:
+        """The dialect of the stream of a turn."""
+        return self.stream_dialect or ("gateway" if self.llm_proxy_url else "native")
+
     def _check_issuer(self) -> None:
         """A JWT is taken from one issuer, for one audience: else one made for another service would do."""
         parts = ("auth_jwks_url", "auth_issuer", "auth_audience")
@@ -137,6 +177,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             **msgspec.structs.asdict(self),
             "db_url": redact_url(self.db_url),
             "llm_url": redact_url(self.llm_url),
+            "llm_proxy_url": redact_url(self.llm_proxy_url),
             "auth_jwks_url": redact_url(self.auth_jwks_url),
             "llm_api_key": "***" if self.llm_api_key else "",
             "internal_api_key": "***" if self.internal_api_key else "",
@@ -147,14 +188,27 @@ class Settings(Struct, frozen=True, kw_only=True):
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:
         """The settings that the variables give, and the defaults for the rest.
 
-        Raises SettingsError for a variable with our prefix that does not exist, and for a wrong value.
+        Variables of the earlier service that mean nothing here are ignored: see `foreign_variables`. Raises
+        SettingsError for another variable with our prefix that does not exist, and for a wrong value.
         """
         types = get_type_hints(cls, include_extras=True)
         known = {PREFIX + name.upper(): name for name in cls.__struct_fields__}
-        given = {name: text for name, text in environ.items() if name.upper().startswith(PREFIX)}
+        given = {
+            name: text
+            for name, text in environ.items()
+            if name.upper().startswith(PREFIX) and name.upper() not in FOREIGN
+        }
         for variable in sorted(given.keys() - known.keys()):
             raise SettingsError(f"{variable} is not a setting; the nearest is {_nearest(variable, known)}")
         return cls(**{known[name]: _parse(name, text, types[known[name]]) for name, text in given.items()})
+
+
+def foreign_variables(environ: Mapping[str, str]) -> list[str]:
+    """The variables that are set for the earlier service and mean something that is not done here."""
+    found = [name for name in sorted(environ) if name.upper() in FOREIGN and environ[name]]
+    # What this one asks for is what happens here.
+    usual = PREFIX + "MULTI_AGENT_MODE"
+    return [name for name in found if not (name.upper() == usual and environ[name].lower() in ("true", "1"))]
 
 
 def _nearest(variable: str, known: Mapping[str, str]) -> str:

@@ -1,8 +1,8 @@
-"""Every error of ours.
+"""All errors of this package.
 
     AgentRuntimeError
-    ├── RequestError                what the caller asked cannot be done; nothing was changed
-    │   ├── InvalidInput            the input does not fit: `problems` names each place
+    ├── RequestError                the request cannot be carried out; nothing was changed
+    │   ├── InvalidInput            the input is invalid: `problems` names each place
     │   ├── SessionNotFound
     │   ├── ApprovalNotFound
     │   ├── SessionExists
@@ -12,45 +12,46 @@
     │   ├── VersionMismatch
     │   ├── KeyReused               the idempotency key belongs to another request
     │   ├── TurnNotFound
+    │   ├── MetricsNotFound
     │   ├── TurnRunning             a session has one turn at a time
-    │   ├── TurnLost                the turn has ended, or has gone on in other hands
-    │   ├── CutNotMeasured          inside the store alone: it measures a long cut, and asks again
-    │   ├── CallNotOpen             the tool call waits for no result
-    │   ├── ApprovalPending         the tool call waits for a person, not for a result
-    │   ├── Unauthorized            nothing says who asks, or what says so is wrong
-    │   ├── Forbidden               who asks may not do this
-    │   ├── TooManyRequests         the client has its full share in hand: `retry_after`, in seconds
+    │   ├── TurnLost                the turn has ended, or another instance has taken it over
+    │   ├── CutNotMeasured          internal: the store measures a long truncation and retries
+    │   ├── CallNotOpen             the tool call is not waiting for a result
+    │   ├── ApprovalPending         the tool call is waiting for a decision, not for a result
+    │   ├── Unauthorized            missing or invalid credentials
+    │   ├── Forbidden               the caller is not allowed to do this
+    │   ├── TooManyRequests         the client has reached its quota: `retry_after`, in seconds
     │   ├── TokenNotFound
-    │   ├── TokenNotShown           a new token could not be printed, and lets nobody in
-    │   └── RefusedByDatabase       the database would not take this one's data (W8)
-    ├── NotStored                   try again later: `retry_after` says when, in seconds
-    │   ├── Overloaded              the queue is full (W9)
+    │   ├── TokenNotShown           a new token could not be printed, and was revoked
+    │   └── RefusedByDatabase       the database refuses this request's data (W8)
+    ├── NotStored                   try again later, after `retry_after` seconds
+    │   ├── Overloaded              the queue of writes is full (W9)
     │   ├── DeadlinePassed          not stored before the deadline (W8)
-    │   ├── Unconfirmed             sent to be committed, and no answer before the deadline (W7)
+    │   ├── Unconfirmed             sent to COMMIT, without an answer before the deadline (W7)
     │   └── ShuttingDown
-    ├── IssuerUnavailable           the keys of the JWT issuer cannot be had: `retry_after`, in seconds
+    ├── IssuerUnavailable           the JWT issuer's keys are unavailable: `retry_after`, in seconds
     ├── DatabaseError               raised by `db`, with the driver's error as its cause
-    │   ├── DatabaseUnavailable     no connection, or it broke, or no answer in time
-    │   │   └── CommitUnknown       it broke during COMMIT: in or not in is not known (W7)
-    │   ├── DatabaseDamaged         the database file is damaged: trying again does not help
-    │   ├── DatabaseConflict        another transaction came first: the same again may succeed
+    │   ├── DatabaseUnavailable     no connection, a broken connection, or no answer in time
+    │   │   └── CommitUnknown       the connection broke during COMMIT: the result is unknown (W7)
+    │   ├── DatabaseDamaged         the database file is damaged: a retry does not help
+    │   ├── DatabaseConflict        another transaction was faster: a retry may succeed
     │   └── DataRefused             the database refuses the data
-    ├── TurnFailed                  a turn came to its end before its answer
-    │   ├── TooManySteps            a limit of the configuration: as many model calls as a turn may make,
-    │   ├── TooManyHandovers        as many handovers,
-    │   ├── TurnTimeout             as many seconds
-    │   ├── HistoryTooLarge         as many bytes of the conversation for the model
-    │   ├── UnknownAgent            the session is held by an agent that the configuration does not know
+    ├── TurnFailed                  a turn ended without an answer
+    │   ├── TooManySteps            a limit of the configuration: model calls of a turn,
+    │   ├── TooManyHandovers        its handovers,
+    │   ├── TurnTimeout             its seconds,
+    │   ├── HistoryTooLarge         the bytes of its conversation
+    │   ├── UnknownAgent            the session's agent is not configured
     │   └── ModelError              the language model failed
-    │       ├── ModelUnavailable    it cannot be reached, or is too busy
-    │       ├── ModelRefused        it does not take the request
-    │       ├── ModelTimeout        it fell silent
-    │       └── ModelGarbled        it broke off, or what it said cannot be understood
-    └── StartupError                the program cannot start: one line for the operator
+    │       ├── ModelUnavailable    it cannot be reached, or is overloaded
+    │       ├── ModelRefused        it rejects the request
+    │       ├── ModelTimeout        it sent nothing for too long
+    │       └── ModelGarbled        its answer is incomplete or malformed
+    └── StartupError                the program cannot start: a line for the operator
         ├── SettingsError
         ├── DatabaseInUse           another process owns the SQLite file (W13)
-        ├── DatabaseLinked          the SQLite file is known, or in use, under another path (W13)
-        ├── FileDamaged             the SQLite file, or its WAL, is not whole; `findings` says more
+        ├── DatabaseLinked          the SQLite file is, or was last, in use under another path (W13)
+        ├── FileDamaged             the SQLite file or its WAL is damaged: `findings` has the details
         ├── MigrationError
         └── StatementError          a file in sql/ is wrong
 
@@ -64,27 +65,27 @@ from dataclasses import dataclass
 
 
 class AgentRuntimeError(Exception):
-    """The root of every error that this package raises."""
+    """Base class of all errors of this package."""
 
     code = "internal_error"
 
 
 class RequestError(AgentRuntimeError):
-    """What the caller asked cannot be done; nothing was changed."""
+    """The request cannot be carried out; nothing was changed."""
 
     code = "bad_request"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with an input: where (a path such as `$.messages[0].role`) and what."""
+    """One thing that is wrong with an input. `path` is its place, such as `$.messages[0].role`."""
 
     path: str
     message: str
 
 
 class InvalidInput(RequestError):
-    """The input does not fit. `problems` names each place and what would be right there."""
+    """The input is invalid. `problems` names each place and what is expected there."""
 
     code = "invalid_input"
 
@@ -94,7 +95,7 @@ class InvalidInput(RequestError):
 
 
 class SessionNotFound(RequestError):
-    """No such session, or it is deleted."""
+    """The session does not exist, or it is deleted."""
 
     code = "session_not_found"
 
@@ -104,7 +105,7 @@ class SessionNotFound(RequestError):
 
 
 class ApprovalNotFound(RequestError):
-    """The session has no approval of this call id."""
+    """The session has no approval with this call id."""
 
     code = "approval_not_found"
 
@@ -113,7 +114,7 @@ class ApprovalNotFound(RequestError):
 
 
 class SessionExists(RequestError):
-    """A session of this id exists already, perhaps a deleted one."""
+    """A session with this id exists already; it may be deleted."""
 
     code = "session_exists"
 
@@ -123,7 +124,7 @@ class SessionExists(RequestError):
 
 
 class ApprovalExists(RequestError):
-    """The session has an approval of this call id already."""
+    """The session has an approval with this call id already."""
 
     code = "approval_exists"
 
@@ -132,7 +133,7 @@ class ApprovalExists(RequestError):
 
 
 class ApprovalDecided(RequestError):
-    """The approval was decided before, and otherwise."""
+    """The approval was decided already, with another decision."""
 
     code = "approval_decided"
 
@@ -150,7 +151,7 @@ class ApprovalExpired(RequestError):
 
 
 class VersionMismatch(RequestError):
-    """The session has moved on from the version that the caller named; it is at `version` now."""
+    """The session is not at the version that the caller expects; it is at `version`."""
 
     code = "version_mismatch"
 
@@ -178,8 +179,17 @@ class TurnNotFound(RequestError):
         super().__init__(f"session {session_id!r} has no turn {turn_id!r}")
 
 
+class MetricsNotFound(RequestError):
+    """No turn of the session has ended, so it has no metrics."""
+
+    code = "metrics_not_found"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"no turn of session {session_id!r} has ended; there are no metrics of it")
+
+
 class TurnRunning(RequestError):
-    """A turn runs in the session, and it has one at a time."""
+    """A turn is running in the session, which has one at a time."""
 
     code = "turn_running"
 
@@ -188,46 +198,48 @@ class TurnRunning(RequestError):
 
 
 class TurnLost(RequestError):
-    """The turn has ended, or has gone on in other hands: it is not the caller's to move."""
+    """The turn has ended, or another instance has taken it over: the caller may not advance it."""
 
     code = "turn_lost"
 
     def __init__(self, turn_id: str) -> None:
-        super().__init__(f"turn {turn_id!r} has ended, or has gone on in other hands")
+        super().__init__(f"turn {turn_id!r} has ended, or another instance has taken it over")
 
 
 class CutNotMeasured(RequestError):
-    """A cut takes away so many messages that they have to be counted before it is asked for.
+    """A truncation removes so many messages that they must be counted before it is planned.
 
-    No caller of the store sees this: the store counts them, and asks again.
+    It does not leave the store, which counts them and retries.
     """
 
     code = "cut_not_measured"
 
     def __init__(self, session_id: str) -> None:
-        super().__init__(f"session {session_id!r} has too many messages to count them while they are cut")
+        super().__init__(
+            f"session {session_id!r} has too many messages to count them in the same transaction"
+        )
 
 
 class CallNotOpen(RequestError):
-    """The tool call waits for no result: it was never made, is answered, or the conversation went on."""
+    """The tool call is not waiting for a result: it does not exist, has one, or was superseded."""
 
     code = "call_not_open"
 
     def __init__(self, session_id: str, call_id: str) -> None:
-        super().__init__(f"call {call_id!r} of session {session_id!r} waits for no result")
+        super().__init__(f"call {call_id!r} of session {session_id!r} is not waiting for a result")
 
 
 class ApprovalPending(RequestError):
-    """The tool call waits for a person's decision before it may have a result."""
+    """The tool call is waiting for a person's decision; it may have a result only after that."""
 
     code = "approval_pending"
 
     def __init__(self, call_id: str) -> None:
-        super().__init__(f"call {call_id!r} waits for a decision; it may not be run before")
+        super().__init__(f"call {call_id!r} is waiting for a decision; it may not be run before")
 
 
 class Unauthorized(RequestError):
-    """Nothing says who asks, or what says so (it was `given`) is wrong, has expired or was revoked."""
+    """The credentials are missing, or they are `given` but invalid, expired or revoked."""
 
     code = "unauthorized"
 
@@ -237,7 +249,7 @@ class Unauthorized(RequestError):
 
 
 class Forbidden(RequestError):
-    """Who asks is known, and may not do this: the scope that it needs is `scope`, where there is one."""
+    """The caller is known but not allowed to do this. `scope` is the scope it lacks, or empty."""
 
     code = "forbidden"
 
@@ -247,32 +259,32 @@ class Forbidden(RequestError):
 
 
 class TooManyRequests(RequestError):
-    """The client has as much in hand as one client may; `retry_after` says, in seconds, when to try again."""
+    """The client has reached its quota. It may retry after `retry_after` seconds."""
 
     code = "too_many_requests"
     retry_after = 1
 
 
 class TokenNotFound(RequestError):
-    """No token of this id or name can be revoked, or the name is that of several."""
+    """No token with this id or name can be revoked, or several have the name."""
 
     code = "token_not_found"
 
 
 class TokenNotShown(RequestError):
-    """A new token could not be printed: nobody has it, and it was revoked."""
+    """A new token could not be printed and was revoked."""
 
     code = "token_not_shown"
 
 
 class RefusedByDatabase(RequestError):
-    """The database would not take this command's data; its neighbours are stored (W8)."""
+    """The database refuses this command's data; the others of its batch are stored (W8)."""
 
     code = "refused_by_database"
 
 
 class NotStored(AgentRuntimeError):
-    """Not stored for now. `retry_after` says, in seconds, when to try again."""
+    """The write is not stored. It may be retried after `retry_after` seconds."""
 
     code = "not_stored"
     retry_after = 1
@@ -285,58 +297,58 @@ class Overloaded(NotStored):
 
 
 class DeadlinePassed(NotStored):
-    """The write did not reach the database before its deadline; it will not be stored (W8)."""
+    """The write was not stored before its deadline, and will not be (W8)."""
 
     code = "not_stored"
 
 
 class Unconfirmed(NotStored):
-    """The write was sent to be committed and the database did not answer before the deadline (W7).
+    """The write was sent to COMMIT, and the database did not answer before the deadline (W7).
 
-    Whether it is stored shows later: a repeat under its idempotency key is safe.
+    It may be stored or not; a repeat under its idempotency key is safe.
     """
 
     code = "unconfirmed"
 
 
 class ShuttingDown(NotStored):
-    """The store is closing and takes no more writes."""
+    """The store is closing and accepts no more writes."""
 
     code = "shutting_down"
 
 
 class IssuerUnavailable(AgentRuntimeError):
-    """The keys of the JWT issuer cannot be had for now: a JWT can be neither taken nor refused."""
+    """The keys of the JWT issuer are unavailable: no JWT can be verified."""
 
     code = "issuer_unavailable"
     retry_after = 5
 
 
 class DatabaseError(AgentRuntimeError):
-    """The database said no, or nothing. The driver's error is the cause."""
+    """The database failed. The driver's error is the cause."""
 
     code = "database_error"
 
 
 class DatabaseUnavailable(DatabaseError):
-    """No connection to the database, or it broke, or there was no answer in time."""
+    """The database cannot be reached, the connection broke, or there was no answer in time."""
 
     code = "database_unavailable"
     retry_after = 1
 
 
 class CommitUnknown(DatabaseUnavailable):
-    """The connection broke during COMMIT: whether the transaction is in has to be looked up (W7)."""
+    """The connection broke during COMMIT: whether the transaction is stored must be looked up (W7)."""
 
 
 class DatabaseDamaged(DatabaseError):
-    """The database file is damaged. Trying again does not help."""
+    """The database file is damaged. A retry does not help."""
 
     code = "database_damaged"
 
 
 class DatabaseConflict(DatabaseError):
-    """Another transaction came first; the same transaction, begun again, may succeed."""
+    """Another transaction was faster; a retry of the transaction may succeed."""
 
     code = "database_conflict"
 
@@ -348,37 +360,37 @@ class DataRefused(DatabaseError):
 
 
 class TurnFailed(AgentRuntimeError):
-    """A turn ended before its answer. The message gives the reason to the readers of its events."""
+    """A turn ended without an answer. Its `error` event contains the message."""
 
     code = "turn_failed"
 
 
 class TooManySteps(TurnFailed):
-    """The turn asked the model as often as the limits allow."""
+    """The turn reached the limit on model calls."""
 
     code = "too_many_steps"
 
 
 class TooManyHandovers(TurnFailed):
-    """The turn was handed over as often as the limits allow: the agents send it round in a circle."""
+    """The turn reached the limit on handovers: the agents may be handing over in a circle."""
 
     code = "too_many_handovers"
 
 
 class TurnTimeout(TurnFailed):
-    """The turn took as many seconds as the limits allow."""
+    """The turn reached its time limit."""
 
     code = "turn_timeout"
 
 
 class HistoryTooLarge(TurnFailed):
-    """What the model has to be told has more bytes than the limits allow."""
+    """The conversation exceeds the limit on the bytes that are sent to the model."""
 
     code = "history_too_large"
 
 
 class UnknownAgent(TurnFailed):
-    """The session is held by an agent that the configuration does not know."""
+    """The session's agent is not configured."""
 
     code = "unknown_agent"
 
@@ -390,25 +402,25 @@ class ModelError(TurnFailed):
 
 
 class ModelUnavailable(ModelError):
-    """The model cannot be reached, or is too busy, also after trying again."""
+    """The model cannot be reached, or is overloaded, even after retries."""
 
     code = "model_unavailable"
 
 
 class ModelRefused(ModelError):
-    """The model's server does not take the request, and would not take it again."""
+    """The model's server rejects the request; a retry would not help."""
 
     code = "model_refused"
 
 
 class ModelTimeout(ModelError):
-    """The model said nothing for too long."""
+    """The model sent nothing for too long."""
 
     code = "model_timeout"
 
 
 class ModelGarbled(ModelError):
-    """The model broke off, or what it sent is not what chat-completion servers send."""
+    """The model's answer is incomplete, or does not have the form of a chat completion."""
 
     code = "model_garbled"
 
@@ -420,7 +432,7 @@ class StartupError(AgentRuntimeError):
 
 
 class SettingsError(StartupError):
-    """A setting is unknown or wrong. The message names it and what would be right."""
+    """A setting is unknown or wrong. The message names it and what is expected."""
 
     code = "settings_error"
 
@@ -432,13 +444,13 @@ class DatabaseInUse(StartupError):
 
 
 class DatabaseLinked(StartupError):
-    """The SQLite file is in use, or was last open, under another path (W13): its WAL lies beside that one."""
+    """The SQLite file is in use, or was last used, under another path (W13), beside which its WAL is."""
 
     code = "database_linked"
 
 
 class FileDamaged(StartupError):
-    """The SQLite file, or its WAL, is not whole; `findings` are lines that say what is wrong with it."""
+    """The SQLite file or its WAL is damaged. `findings` are lines that describe the damage."""
 
     code = "file_damaged"
 
@@ -448,7 +460,7 @@ class FileDamaged(StartupError):
 
 
 class MigrationError(StartupError):
-    """The schema is not what the program needs, and could not be made so."""
+    """The schema is not the one that the program needs, and cannot be migrated to it."""
 
     code = "migration_error"
 

@@ -1,21 +1,23 @@
-"""What callers see of a conversation. Everything is frozen; times are aware and UTC."""
+"""Public models of conversations. All are frozen; times are aware and in UTC."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 DEFAULT_AGENT = "orchestrator"
 
-# The largest number of a message or a handover that both databases can hold, the most entries of a page, and
-# the last of the pages that are numbered.
+# The largest sequence number that both databases can hold, the most entries of a page, and the highest page
+# number.
 MAX_SEQ, MAX_LIMIT, MAX_PAGE = 2**63 - 1, 1000, 2**31 - 1
 # The longest that an approval may wait, in seconds: ten years.
 MAX_EXPIRES_IN = 10 * 366 * 86_400
 
+Committed = Literal["committed"]
+Buffered = Literal["buffered"]
 Durability = Literal["committed", "buffered"]
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 Decision = Literal["approve", "edit", "reject"]
@@ -24,12 +26,12 @@ TurnMessageType = Literal["user_message", "tool_result", "switch_agent", "hitl_d
 Scope = Literal["read", "write", "admin"]
 TurnStatus = Literal["running", "completed", "stopped", "failed", "interrupted"]
 
-# A key: what a session, a call or an agent is known by. No control characters (C0, DEL and C1), and no
-# surrogates, which are no characters at all. Python's $ also matches before a last line feed: hence (?!\n).
+# A key identifies a session, a call or an agent. It has no control characters (C0, DEL and C1) and no
+# surrogates. Python's $ also matches before a final line feed: hence (?!\n).
 KEY_PATTERN = r"^[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+$(?!\n)"
 MAX_KEY = 255
 Key = Annotated[str, Meta(min_length=1, max_length=MAX_KEY, pattern=KEY_PATTERN)]
-# What people read beside the messages. A list of a thousand sessions shows as many of them.
+# A title, a description, a reason or feedback. Bounded, because a list has up to a thousand of them.
 Text = Annotated[str, Meta(max_length=65_536)]
 Metadata = dict[str, Any]
 Time = Annotated[datetime, Meta(tz=True)]
@@ -39,25 +41,25 @@ PageNumber = Annotated[int, Meta(ge=1, le=MAX_PAGE)]
 TokenCount = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
-# A value as the JSON text that is stored: replies give it back as it is.
+# A value as the JSON text that is stored; replies contain it unchanged.
 EncodedValue = msgspec.Raw
 EncodedObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
-# Any number that JSON has is a float for Python: one that is too large is infinite, and 9 µs are saved.
+# float_hook: a number too large for a float becomes infinite, and a decoding is 9 µs faster.
 decode_json = msgspec.json.Decoder(float_hook=float).decode
 
-
-# Stands for a text that a reply does not carry because it is large: it is read where it is needed.
+# Replaces a large text in an outcome: the text is read from the database where it is needed.
 LEFT_OUT = msgspec.Raw(b"")
 
 
 def is_left_out(encoded: msgspec.Raw) -> bool:
-    """Whether the text itself is not here: no JSON is empty."""
+    """Whether the text is left out; no JSON text is empty."""
     return not len(memoryview(encoded))
 
 
-class Session(Struct, frozen=True, rename={"encoded_metadata": "metadata"}):
-    """A conversation. `last_seq` is the highest sequence number ever given in it."""
+class Session(Struct, frozen=True, kw_only=True, rename={"encoded_metadata": "metadata"}):
+    """A conversation. `last_seq` is the highest sequence number ever assigned in it; `id` is `session_id`."""
 
+    id: str = ""
     session_id: str
     title: str | None
     description: str | None
@@ -71,6 +73,10 @@ class Session(Struct, frozen=True, rename={"encoded_metadata": "metadata"}):
     message_count: int
     current_agent: str
 
+    def __post_init__(self) -> None:
+        # Also one that was stored under an idempotency key before the field was there.
+        msgspec.structs.force_setattr(self, "id", self.session_id)
+
     @property
     def metadata(self) -> Metadata:
         """The metadata decoded."""
@@ -83,7 +89,10 @@ def _object(encoded: msgspec.Raw) -> Metadata:
 
 
 class Token(Struct, frozen=True):
-    """Lets a program in as its owner. `read` may look, `write` also change, `admin` also clean up for all."""
+    """Authenticates a program as its owner. Each scope includes the ones before it: `read`, `write`, `admin`.
+
+    `admin` allows the cleanup of all owners' sessions.
+    """
 
     id: str
     name: str
@@ -94,12 +103,12 @@ class Token(Struct, frozen=True):
     revoked_at: datetime | None
 
     def is_valid(self, now: datetime) -> bool:
-        """Whether it lets anybody in at this time."""
+        """Whether the token is neither revoked nor expired at this time."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
 class SessionPage(Struct, frozen=True):
-    """Sessions, latest activity first. `next_cursor` asks for the page that follows."""
+    """Sessions, latest activity first. `next_cursor` is the cursor of the next page."""
 
     sessions: list[Session]
     next_cursor: str | None
@@ -107,7 +116,7 @@ class SessionPage(Struct, frozen=True):
 
 
 class SessionStats(Struct, frozen=True):
-    """What a session has grown to. Tokens are those that its messages were sent with."""
+    """The size of a session. `total_tokens` is the sum of its messages' token counts."""
 
     session_id: str
     version: int
@@ -118,8 +127,21 @@ class SessionStats(Struct, frozen=True):
     last_activity: datetime
 
 
+class MessageDict(TypedDict, total=False):
+    """A message to store, in chat-completion form. `role` is required; other fields are kept as they are."""
+
+    role: Role
+    content: str | list[Any] | None
+    name: str | None
+    tool_call_id: str | None
+    tool_calls: list[Any] | None
+    token_count: int | None
+    metadata: Metadata | None
+    timestamp: datetime | str | None
+
+
 class Message(Struct, frozen=True, omit_defaults=True):
-    """A stored message, as far as we know its fields; it may carry others, kept as they came."""
+    """The known fields of a stored message. It may have others, which are kept as they were sent."""
 
     seq: int
     role: Role
@@ -135,8 +157,8 @@ class Message(Struct, frozen=True, omit_defaults=True):
 class MessagePage(Struct, frozen=True):
     """Messages, oldest first, each as the JSON of a `Message` with all of its fields.
 
-    `more` says whether messages follow in the direction of reading; `last_seq` and `version` are
-    those of the session when the page was read.
+    `more` is true if messages follow in the direction of reading. `last_seq` and `version` are those of the
+    session when the page was read.
     """
 
     session_id: str
@@ -163,9 +185,9 @@ class MessagePage(Struct, frozen=True):
 
 
 class History(Struct, frozen=True):
-    """A whole conversation in the form that chat-completion APIs take, each message as its JSON.
+    """A whole conversation in chat-completion form, each message as its JSON.
 
-    `agent_history` are the latest handovers, 1,000 and 1 MiB at most, in the order in which they happened.
+    `agent_history` has the latest handovers, at most 1,000 and 1 MiB, oldest first.
     """
 
     session_id: str
@@ -183,7 +205,7 @@ class History(Struct, frozen=True):
 
 
 class AgentContext(Struct, frozen=True, rename={"encoded_metadata": "metadata"}):
-    """Which agent holds a session. `version` is the session's."""
+    """The agent that holds a session, and its metadata. `version` is the session's."""
 
     session_id: str
     version: int
@@ -200,7 +222,7 @@ class AgentContext(Struct, frozen=True, rename={"encoded_metadata": "metadata"})
 
 
 class AgentSwitch(Struct, frozen=True, rename={"encoded_metadata": "metadata"}):
-    """One handover. `id` counts within the session, from 1.
+    """One handover. `id` is its number within the session, from 1.
 
     The entry of a first agent, which only an import or a saved context has, is 0 or less and has no origin.
     """
@@ -219,7 +241,7 @@ class AgentSwitch(Struct, frozen=True, rename={"encoded_metadata": "metadata"}):
 
 
 class SwitchPage(Struct, frozen=True):
-    """Handovers of a session, latest first. `next_before` asks for the page that follows."""
+    """Handovers of a session, latest first. `next_before` is the `before` of the next page."""
 
     session_id: str
     version: int
@@ -231,7 +253,7 @@ _ARGUMENTS = {"encoded_arguments": "arguments", "encoded_modified_arguments": "m
 
 
 class Approval(Struct, frozen=True, rename=_ARGUMENTS):
-    """A tool call that waits, or waited, for a person."""
+    """A tool call that waits, or waited, for a person's decision."""
 
     call_id: str
     session_id: str
@@ -252,18 +274,18 @@ class Approval(Struct, frozen=True, rename=_ARGUMENTS):
 
     @property
     def modified_arguments(self) -> Any:
-        """The arguments that an approver put in their place, decoded; None where there are none."""
+        """The arguments that the approver substituted, decoded, or None."""
         return decode_json(self.encoded_modified_arguments)
 
     def at(self, now: datetime) -> Approval:
-        """The approval as it stands at a time: one left pending expires without a write."""
+        """The approval with its status at a time: a pending one expires without a write."""
         if self.status == "pending" and self.expires_at is not None and self.expires_at <= now:
             return msgspec.structs.replace(self, status="expired")
         return self
 
 
 class ApprovalList(Struct, frozen=True):
-    """Approvals of a session, oldest first. `next_after` asks for the page that follows."""
+    """Approvals of a session, oldest first. `next_after` is the `after` of the next page."""
 
     session_id: str
     version: int
@@ -272,9 +294,9 @@ class ApprovalList(Struct, frozen=True):
 
 
 class Turn(Struct, frozen=True):
-    """What was asked of an agent once, and how that ended. `agent` is the one that answers, or did.
+    """One request to an agent and its result. `agent` is the one that answers, or answered last.
 
-    Tokens are those that the model reported; `error` says why a turn failed or was interrupted.
+    Tokens are those that the model reported. `error` is why the turn failed or was interrupted.
     """
 
     turn_id: str
@@ -296,7 +318,7 @@ class TurnList(Struct, frozen=True):
 
 
 class TurnEvent(Struct, frozen=True):
-    """Something that happened in a turn: its id to go on from, its name, and its data as JSON."""
+    """An event of a turn: its id, from which a reader can resume, its name, and its data as JSON."""
 
     id: str
     name: str
@@ -304,24 +326,24 @@ class TurnEvent(Struct, frozen=True):
 
 
 class Cleaned(Struct, frozen=True):
-    """How many sessions a cleanup deleted, and how many it erased."""
+    """How many sessions a cleanup deleted (`soft_deleted`), and how many it erased (`hard_deleted`)."""
 
     soft_deleted: int
     hard_deleted: int
 
 
 class MessageEvent(Struct, frozen=True):
-    """A message that a follower of a session sees, as the JSON of a `Message`."""
+    """A new message of a followed session, as the JSON of a `Message`."""
 
     seq: int
     encoded: msgspec.Raw
 
 
 class ChangedEvent(Struct, frozen=True):
-    """Anything else that changed in a session. After a gap `what` names all that may have.
+    """Any other change of a followed session; after missed notices `what` names all that may have changed.
 
-    `reset` is alone in it, and comes before every message of the session: the one that the reader asked to go
-    on behind is not there, since the session was erased and made anew.
+    A lone `reset` precedes the session's first message: the message that the reader asked to resume from is
+    gone, because the session was erased and created again.
     """
 
     version: int
@@ -333,5 +355,5 @@ class ChangedEvent(Struct, frozen=True):
 
 
 def utc_now() -> datetime:
-    """The time, aware and in UTC."""
+    """The current time, aware and in UTC."""
     return datetime.now(UTC)

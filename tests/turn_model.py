@@ -13,7 +13,7 @@ from runtime.models import AgentSwitch, Approval
 from runtime.store.messages import NewMessage
 from runtime.store.write.commands import Request
 from runtime.store.write.outcomes import TurnWritten
-from runtime.store.write.turn_commands import AdvanceTurn, Ending, StartTurn, Verdict
+from runtime.store.write.turn_commands import AdvanceTurn, CallVerdict, Ending, StartTurn
 from tests.conversation import Conversation, Refusal, StoredTurn, add, value
 
 PAST_TENSE = {"approve": "approved", "edit": "edited", "reject": "rejected"}
@@ -104,7 +104,7 @@ def check_result(session: Conversation, call_id: str, calls: dict[str, str], at:
         raise Refusal("approval_pending" if waits(approval, at) else "approval_expired")
 
 
-def decide(session: Conversation, verdict: Verdict, calls: dict[str, str], at: datetime) -> Approval:
+def decide(session: Conversation, verdict: CallVerdict, calls: dict[str, str], at: datetime) -> Approval:
     approval = session.approvals.get(verdict.call_id)
     if approval is None:
         raise Refusal("approval_not_found")

@@ -6,16 +6,15 @@ from msgspec import structs
 
 from runtime.store.messages import NewMessage, new_messages
 from runtime.store.turn_events import NewEvent
-from runtime.store.write.commands import Command
+from runtime.store.write.commands import Command, CreateApproval
 from runtime.store.write.turn_commands import (
     AdvanceTurn,
+    CallVerdict,
     Ending,
     InterruptTurn,
-    NewApproval,
     StartTurn,
     StopTurn,
     ToolResult,
-    Verdict,
 )
 from tests.chance import AGENTS, CALL_IDS, OBJECTS, TITLES, Chance
 from tests.model import Model
@@ -56,14 +55,16 @@ def _result(chance: Chance) -> ToolResult:
     return ToolResult(chance.of(CALL_IDS), '"rain"', chance.of((None, '"gaze"')), chance.yes())
 
 
-def _verdict(chance: Chance) -> Verdict:
+def _verdict(chance: Chance) -> CallVerdict:
     decision = chance.of(("approve", "edit", "reject", "reject"))
-    return Verdict(chance.of(CALL_IDS), decision, chance.of((None, *OBJECTS)), chance.of(TITLES))
+    return CallVerdict(chance.of(CALL_IDS), decision, chance.of((None, *OBJECTS)), chance.of(TITLES))
 
 
 def advance_turn(chance: Chance) -> Command:
     """A step of a turn; `fitted` says which turn it is, and where it stands."""
-    approval = NewApproval(chance.of(CALL_IDS), '"look"', "{}", expires_in=chance.of((None, 120.0)))
+    approval = CreateApproval(
+        chance.key, chance.of(CALL_IDS), '"look"', "{}", expires_in=chance.of((None, 120.0))
+    )
     return AdvanceTurn(
         chance.key,
         "turn-0",

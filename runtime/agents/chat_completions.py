@@ -9,6 +9,7 @@ import os
 import random
 from collections.abc import Awaitable, Callable
 from http.client import responses
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -17,7 +18,8 @@ import msgspec
 from runtime.agents.event_stream import EventStreamParser
 from runtime.agents.model import Answer, Question
 from runtime.agents.model_errors import beginning, one_line, retry_after, words_in, words_of
-from runtime.agents.stream_assembler import Fragments, decode_chunk
+from runtime.agents.stream_assembler import Chunk, Fragments, decode_chunk
+from runtime.agents.whole_reply import decode_reply
 from runtime.errors import (
     ModelError,
     ModelGarbled,
@@ -25,12 +27,16 @@ from runtime.errors import (
     ModelTimeout,
     ModelUnavailable,
 )
+from runtime.store.messages import texts_of
 
 logger = logging.getLogger("agent_runtime.model")
 
+AUTHORIZATION = "Authorization"
 MAX_EVENT_BYTES = 1024 * 1024
 # Of one answer, with all that stands around it: a few hundred bytes for each token.
 MAX_STREAM_BYTES = 256 * 1024 * 1024
+# A whole reply has at most a million characters of answer, each of up to twelve bytes as JSON.
+MAX_REPLY_BYTES = 16 * 1024 * 1024
 # How much is read without a pause in which others are served, in bytes.
 SLICE = 16 * 1024
 # Refusals that may not be there the next time; 5xx is the server's own trouble, and so is like them.
@@ -59,7 +65,12 @@ class _BrokeOff(ModelGarbled):
 
 
 class ChatCompletions:
-    """Implements Model. `timeout` is how long the server may be silent; both timeouts are in seconds."""
+    """Implements Model. `timeout` is how long the server may be silent; both timeouts are in seconds.
+
+    `auth_header` carries the key: as a bearer token in `Authorization`, as it is in any other. Without
+    `stream` the server is asked for whole replies. With `text_only` the text of a content is sent in place of
+    its parts. An answer that begins with `failure_prefix` is a failure of the server.
+    """
 
     def __init__(
         self,
@@ -70,6 +81,10 @@ class ChatCompletions:
         connect_timeout: float,
         timeout: float,
         retries: int,
+        auth_header: str = AUTHORIZATION,
+        stream: bool = True,
+        text_only: bool = False,
+        failure_prefix: str = "",
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -79,6 +94,10 @@ class ChatCompletions:
         self._connect_timeout = connect_timeout
         self._timeout = timeout
         self._retries = retries
+        self._auth_header = auth_header
+        self._stream = stream
+        self._text_only = text_only
+        self._failure_prefix = failure_prefix
         self._sleep = sleep
         self._draw = draw
         self._http: aiohttp.ClientSession | None = None
@@ -106,17 +125,18 @@ class ChatCompletions:
 
     def _body(self, question: Question) -> bytes:
         tools = {"tools": question.tools} if question.tools else {}
+        messages = list(map(_with_text, question.messages)) if self._text_only else question.messages
         body = {
             "stream_options": {"include_usage": True},
             # What follows is not theirs to change.
             **question.parameters,
             "model": question.model or self._model,
-            "messages": question.messages,
+            "messages": messages,
             **tools,
-            "stream": True,
+            "stream": self._stream,
         }
         # Some servers refuse the field, whatever it holds.
-        if body["stream_options"] is False:
+        if body["stream_options"] is False or not self._stream:
             del body["stream_options"]
         return msgspec.json.encode(body)
 
@@ -155,9 +175,10 @@ class ChatCompletions:
     def _session(self) -> aiohttp.ClientSession:
         """Made with the first question: it belongs to the event loop that runs then."""
         if self._http is None:
-            headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+            headers = {"Content-Type": "application/json", "Accept": self._media_type}
             if self._key:
-                headers["Authorization"] = f"Bearer {self._key}"
+                bearer = self._auth_header.lower() == AUTHORIZATION.lower()
+                headers[self._auth_header] = f"Bearer {self._key}" if bearer else self._key
             self._http = aiohttp.ClientSession(
                 headers=headers,
                 # Each running turn has a connection of its own, however many there are.
@@ -189,12 +210,17 @@ class ChatCompletions:
         return ModelTimeout(f"the language model said nothing for {self._timeout:g} seconds")
 
     async def _check(self, response: aiohttp.ClientResponse) -> None:
-        """Raises ModelError unless a stream of events follows."""
+        """Raises ModelError unless an answer follows."""
         if not 200 <= response.status < 300:
             raise await self._refusal(response)
-        if response.content_type != "text/event-stream":
+        if response.content_type != self._media_type:
             found = one_line(response.headers.get("Content-Type", "no content type"), self._key)
-            raise ModelGarbled(f"the language model's server sent {found} instead of a stream of events")
+            wanted = "a stream of events" if self._stream else "JSON"
+            raise ModelGarbled(f"the language model's server sent {found} instead of {wanted}")
+
+    @property
+    def _media_type(self) -> str:
+        return "text/event-stream" if self._stream else "application/json"
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> ModelError:
         status = response.status
@@ -209,6 +235,8 @@ class ChatCompletions:
         """Read to the end of the answer. Raises ModelError where it does not come."""
         failure: ModelError = _BrokeOff()
         try:
+            if not self._stream:
+                return self._add(decode_reply(await self._whole(response.content)), fragments)
             if await self._gather(response.content, fragments):
                 return
         except TimeoutError:
@@ -235,16 +263,43 @@ class ChatCompletions:
                 await asyncio.sleep(0)
         return False
 
+    async def _whole(self, content: aiohttp.StreamReader) -> bytes:
+        parts, left = [], MAX_REPLY_BYTES
+        async for part in content.iter_any():
+            left -= len(part)
+            if left < 0:
+                raise ModelGarbled(f"the language model sent a reply of more than {MAX_REPLY_BYTES} bytes")
+            parts.append(part)
+        return b"".join(parts)
+
     def _take(self, data: str, fragments: Fragments) -> None:
-        if not data.strip():
-            return
-        chunk = decode_chunk(data)
+        if data.strip():
+            self._add(decode_chunk(data), fragments)
+
+    def _add(self, chunk: Chunk, fragments: Fragments) -> None:
         error = chunk.message if chunk.error is None and chunk.object == "error" else chunk.error
+        if self._failure_prefix and (failure := _beginning_with(self._failure_prefix, chunk)):
+            error = failure
         if error is not None:
             raise ModelUnavailable(f"the language model failed: {words_of(error, self._key)}")
         fragments.take(chunk)
         if "error" in (chunk.object, fragments.finish_reason):
             raise ModelUnavailable("the language model failed and gave no reason")
+
+
+def _beginning_with(prefix: str, chunk: Chunk) -> str:
+    """The content of a chunk that begins with a prefix; empty for another."""
+    delta = chunk.choices[0].delta if chunk.choices else None
+    content = delta.content if delta is not None else None
+    return content if isinstance(content, str) and content.startswith(prefix) else ""
+
+
+def _with_text(message: dict[str, Any]) -> dict[str, Any]:
+    """The message with the text of its content in place of a list of parts."""
+    content = message.get("content")
+    if isinstance(content, msgspec.Raw):
+        content = msgspec.json.decode(content)
+    return {**message, "content": "\n".join(texts_of(content))} if isinstance(content, list) else message
 
 
 def _endpoint(url: str) -> str:

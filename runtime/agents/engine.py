@@ -40,6 +40,10 @@ logger = logging.getLogger("agent_runtime.turns")
 
 # Seconds between two looks at the turns of processes that may have died.
 SWEEP = 5.0
+# The earlier service's language-model proxy: how its answer begins where it cannot reach the model, and how
+# many seconds a whole answer of it may take.
+PROXY_FAILURE = "[Error] LiteLLM proxy unavailable"
+PROXY_TIMEOUT = 360.0
 
 
 class Engine:
@@ -67,25 +71,32 @@ class Engine:
         self._sweeping = asyncio.create_task(self._sweep(), name="turns")
 
     async def start(
-        self, session_id: str, message: TurnMessage, **options: Unpack[WriteOptions]
+        self, session_id: str | None, message: TurnMessage, **options: Unpack[WriteOptions]
     ) -> TurnWritten:
-        """Begin a turn; it goes on by itself. Raises what `TurnStore.start_turn` raises, and InvalidInput."""
+        """Start a turn, which then runs by itself. Without a session id a session is created for it.
+
+        Raises what `TurnStore.start_turn` raises, and InvalidInput.
+        """
         if self._closing:
             raise ShuttingDown("the server is stopping and starts no more turns")
         # W10: a turn that is stored is run, also when its client has disconnected meanwhile.
         return await run_detached(self._begin(session_id, message, options))
 
-    async def _begin(self, session_id: str, message: TurnMessage, options: WriteOptions) -> TurnWritten:
+    async def _begin(
+        self, session_id: str | None, message: TurnMessage, options: WriteOptions
+    ) -> TurnWritten:
         written = await self._start(session_id, message, options)
         if written.replayed:
             return written
         if written.turn.status == "running":
-            self._run(SessionKey(options.get("owner", ""), session_id), written)
+            self._run(SessionKey(options.get("owner", ""), written.session_id), written)
         else:
             self._metrics.turn_ended(written.turn)
         return written
 
-    async def _start(self, session_id: str, message: TurnMessage, options: WriteOptions) -> TurnWritten:
+    async def _start(
+        self, session_id: str | None, message: TurnMessage, options: WriteOptions
+    ) -> TurnWritten:
         match message:
             case UserMessage(content):
                 return await self._turns.start_turn(session_id, messages=content, **options)
@@ -93,9 +104,14 @@ class Engine:
                 said = content or ()
                 self._check_agent(agent)
                 return await self._turns.start_turn(session_id, messages=said, agent=agent, **options)
+        if session_id is None:
+            raise InvalidInput("$.session_id", "must be given: the call is one of a session")
+        match message:
             case ToolResultMessage():
-                result = _result(message)
-                return await self._turns.start_turn(session_id, result=result, **options)
+                result, decides = _result(message), self.registry.approval.result_decides
+                return await self._turns.start_turn(
+                    session_id, result=result, result_decides=decides, **options
+                )
             case DecisionMessage():
                 await self._check_decision(session_id, message, options.get("owner", ""))
                 decided = verdict(
@@ -195,6 +211,8 @@ def _result(message: ToolResultMessage) -> ToolResult:
 
 def make_model(settings: Settings) -> Model:
     """The model of the settings: a server's, or the built-in echo where none is named."""
+    if settings.llm_proxy_url:
+        return _proxied_model(settings)
     if not settings.llm_url:
         logger.warning("no language model is set (%sLLM_URL): the built-in echo model answers", PREFIX)
         return EchoModel()
@@ -205,4 +223,22 @@ def make_model(settings: Settings) -> Model:
         connect_timeout=settings.llm_connect_timeout,
         timeout=settings.llm_timeout,
         retries=settings.llm_retries,
+        auth_header=settings.llm_auth_header,
+        stream=settings.llm_stream,
+    )
+
+
+def _proxied_model(settings: Settings) -> Model:
+    """A model behind the earlier service's proxy, whose streams lose tool calls and the counts of tokens."""
+    return ChatCompletions(
+        settings.llm_proxy_url.rstrip("/") + "/v1",
+        settings.llm_api_key or settings.internal_api_key,
+        settings.llm_model,
+        connect_timeout=settings.llm_connect_timeout,
+        timeout=max(settings.llm_timeout, PROXY_TIMEOUT),
+        retries=settings.llm_retries,
+        auth_header="X-Internal-Auth",
+        stream=False,
+        text_only=True,
+        failure_prefix=PROXY_FAILURE,
     )

@@ -94,21 +94,21 @@ class _Function(Struct):
     arguments: str
 
 
-class _Call(Struct):
+class _PromptCall(Struct):
     id: str
     function: _Function
 
 
-def _calls(calls: Iterable[Any]) -> Iterator[_Call]:
+def _calls(calls: Iterable[Any]) -> Iterator[_PromptCall]:
     """Those in the form that chat-completion APIs know: others may have stored their own."""
     for call in calls:
         try:
-            yield msgspec.convert(call, _Call)
+            yield msgspec.convert(call, _PromptCall)
         except msgspec.ValidationError:
             continue
 
 
-def _sent(call: _Call, decisions: Decisions) -> Message:
+def _sent(call: _PromptCall, decisions: Decisions) -> Message:
     """The call as it was run. What the model itself got wrong would be refused when it comes back: its
     result says what was wrong."""
     name, arguments = call.function.name, call.function.arguments

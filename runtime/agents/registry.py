@@ -65,13 +65,15 @@ class ApprovalRule(Struct, frozen=True, forbid_unknown_fields=True):
 class ApprovalPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     """Which tool calls wait for a person: the first rule that matches decides, else the default.
 
-    `expires_in` is how many seconds an approval may wait; None: for ever.
+    `expires_in` is how many seconds an approval may wait; None: for ever. With `result_decides` the result of
+    a call that waits approves it, and an error rejects it.
     """
 
     rules: list[ApprovalRule] = []
     default: Literal["ask", "allow"] = "allow"
     reason: Text = "needs approval"
     expires_in: Annotated[float, Meta(gt=0, le=MAX_EXPIRES_IN)] | None = None
+    result_decides: bool = True
 
     def reason_to_ask(self, tool_name: str) -> str | None:
         """Why a person has to approve a call of this tool; None: nobody has to."""

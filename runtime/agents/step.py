@@ -9,9 +9,11 @@ from runtime.agents.model import Answer, ToolCall
 from runtime.agents.registry import SWITCH_AGENT, Registry
 from runtime.agents.tool_validation import InvalidToolCall, check_call
 from runtime.store.messages import new_messages
+from runtime.store.records import SessionKey
 from runtime.store.turn_events import NewEvent, assistant_message, tool_call
 from runtime.store.validation import json_text
-from runtime.store.write.turn_commands import Ending, NewApproval
+from runtime.store.write.commands import CreateApproval
+from runtime.store.write.turn_commands import Ending
 
 HANDED_OVER = "The conversation is handed over to {agent}."
 ONE_AT_A_TIME = "The conversation is handed over already; it can be handed over once in an answer."
@@ -35,11 +37,11 @@ class Step:
         """Whether the model is to be asked again: it has results, and waits for no others."""
         return bool(self.results) and not self.handed
 
-    def fields(self, registry: Registry) -> dict[str, Any]:
+    def fields(self, registry: Registry, key: SessionKey) -> dict[str, Any]:
         """The step as the fields of AdvanceTurn."""
         return {
             "messages": new_messages([self._message(), *map(self._result, self.results)]),
-            "approvals": tuple(self._approvals(registry)),
+            "approvals": tuple(self._approvals(registry, key)),
             "events": tuple(self._events(registry)),
             "agent": self.switch_to,
             "reason": None if self.reason is None else json_text(self.reason),
@@ -66,10 +68,12 @@ class Step:
         message = {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": text}
         return {**message, "metadata": {"failed": True}} if failed else message
 
-    def _approvals(self, registry: Registry) -> list[NewApproval]:
+    def _approvals(self, registry: Registry, key: SessionKey) -> list[CreateApproval]:
         expires_in = registry.approval.expires_in
         return [
-            NewApproval(call.id, json_text(call.name), json_text(arguments), json_text(reason), expires_in)
+            CreateApproval(
+                key, call.id, json_text(call.name), json_text(arguments), json_text(reason), expires_in
+            )
             for call, arguments in self.handed
             if (reason := registry.approval.reason_to_ask(call.name)) is not None
         ]

@@ -129,7 +129,7 @@ class _Brackets:
         return False
 
 
-class _Call:
+class _CallSoFar:
     """A tool call so far."""
 
     def __init__(self) -> None:
@@ -205,7 +205,7 @@ def _tokens(usage: dict[str, Any], name: str) -> int:
         return 0
 
 
-def _is_another(call: _Call, fragment: CallFragment) -> bool:
+def _is_another(call: _CallSoFar, fragment: CallFragment) -> bool:
     """Whether a call begins under the index of one before: some servers give all of them index 0, no id."""
     # Others give each fragment a new id, but only the first a name, or repeat the name in each.
     named = fragment.function and fragment.function.name and call.name
@@ -226,8 +226,8 @@ class Fragments:
         self._text = io.StringIO()
         self._half = ""
         self._size = self._empty = 0
-        self._calls: list[_Call] = []
-        self._by_index: dict[int, _Call] = {}
+        self._calls: list[_CallSoFar] = []
+        self._by_index: dict[int, _CallSoFar] = {}
         self._usage: dict[str, Any] = {}
         self.finish_reason = ""
 
@@ -280,7 +280,7 @@ class Fragments:
             self._text.write(text)
             self._say(text)
 
-    def _call_of(self, fragment: CallFragment) -> _Call:
+    def _call_of(self, fragment: CallFragment) -> _CallSoFar:
         if fragment.index is not None:
             found = self._by_index.get(fragment.index)
             return self._begin(fragment) if found is None or _is_another(found, fragment) else found
@@ -289,7 +289,7 @@ class Fragments:
             return next(known, None) or self._begin(fragment)
         return self._continued(fragment) or self._begin(fragment)
 
-    def _continued(self, fragment: CallFragment) -> _Call | None:
+    def _continued(self, fragment: CallFragment) -> _CallSoFar | None:
         """The call that a fragment goes on with which says neither index nor id; None begins a new one."""
         last = self._calls[-1] if self._calls else None
         name = fragment.function and fragment.function.name
@@ -297,10 +297,10 @@ class Fragments:
             return None
         return last
 
-    def _begin(self, fragment: CallFragment) -> _Call:
+    def _begin(self, fragment: CallFragment) -> _CallSoFar:
         if len(self._calls) == MAX_CALLS:
             raise ModelGarbled(f"the language model sent endless text: more than {MAX_CALLS} tool calls")
-        call = _Call()
+        call = _CallSoFar()
         self._calls.append(call)
         if fragment.index is not None:
             self._by_index[fragment.index] = call

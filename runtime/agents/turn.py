@@ -122,7 +122,7 @@ class TurnRun:
         step = judge(self._registry, agent_type, self._turn.turn_id, await self._with_own_ids(answer))
         if step.switch_to is not None:
             self._count_handover()
-        written = await self._recorder.record(**step.fields(self._registry))
+        written = await self._recorder.record(**step.fields(self._registry, self._key))
         self._turn = written.turn
         return step, written
 

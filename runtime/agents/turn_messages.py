@@ -39,13 +39,27 @@ class Content(MessageBatch):
         return cls([new_message({"role": "user", "content": value}, "$.message")])
 
 
-class UserMessage(Struct, frozen=True, forbid_unknown_fields=True, tag="user_message"):
+class OptionalContent(Content):
+    """The same, or an empty text: no message."""
+
+    __slots__ = ()
+    schema: ClassVar[dict[str, Any]] = {
+        "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]
+    }
+
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """Parse a text or a list of parts. Raises TypeError for others, and InvalidInput."""
+        return cls([]) if value in ("", []) else super().parse(value)
+
+
+class UserMessage(Struct, frozen=True, tag="user_message"):
     """Something that the user says."""
 
     content: Content
 
 
-class ToolResultMessage(Struct, frozen=True, forbid_unknown_fields=True, tag="tool_result"):
+class ToolResultMessage(Struct, frozen=True, tag="tool_result"):
     """What a tool that the client ran came to: its `result`, or the `error` that it failed with."""
 
     call_id: Key
@@ -54,14 +68,14 @@ class ToolResultMessage(Struct, frozen=True, forbid_unknown_fields=True, tag="to
     error: ToolOutput | UnsetType | None = UNSET
 
 
-class SwitchAgentMessage(Struct, frozen=True, forbid_unknown_fields=True, tag="switch_agent"):
+class SwitchAgentMessage(Struct, frozen=True, tag="switch_agent"):
     """The user hands the conversation over, and may say something to the next agent at once."""
 
     agent_type: Key
-    content: Content | None = None
+    content: OptionalContent | None = None
 
 
-class DecisionMessage(Struct, frozen=True, forbid_unknown_fields=True, tag="hitl_decision"):
+class DecisionMessage(Struct, frozen=True, tag="hitl_decision"):
     """A person decides about a tool call that waits. `edit` gives the arguments to go on with."""
 
     call_id: Key

@@ -7,6 +7,7 @@ from datetime import datetime
 from aiohttp import web
 from msgspec import Struct, convert
 
+from runtime.api.agent_history import AgentHistoryEntry, agent_history
 from runtime.api.authorization import make_room
 from runtime.api.request import write_options
 from runtime.api.responses import reply
@@ -15,7 +16,7 @@ from runtime.models import AgentSwitch, EncodedObject, Key, Limit, Seq, Text
 from runtime.store.validation import JsonObject
 
 
-class Handover(Struct, frozen=True, forbid_unknown_fields=True):
+class NewHandover(Struct, frozen=True, forbid_unknown_fields=True):
     """Whom to hand the conversation to. A program may name agents of its own."""
 
     agent: Key
@@ -45,11 +46,14 @@ class SwitchedReply(Struct, frozen=True):
 
 
 class CurrentAgent(Struct, frozen=True):
-    """Who holds the conversation, and the latest handovers, oldest first: 1,000 and 1 MiB at most."""
+    """The agent that holds the conversation, and those that held it, oldest first.
+
+    The latest 1,000 handovers and 1 MiB at most.
+    """
 
     session_id: str
     current_agent: str
-    agent_history: list[AgentSwitch]
+    agent_history: list[AgentHistoryEntry]
     switch_count: int
 
 
@@ -104,19 +108,17 @@ async def list_agents(call: Call[None, None]) -> web.Response:
 
 async def get_current_agent(call: Call[None, None]) -> web.Response:
     """Who holds the conversation, with the latest handovers before."""
-    context = await call.store.get_context(call.session_id, owner=call.owner)
-    history = await call.store.list_agent_history(call.session_id, owner=call.owner)
+    context, switches = await call.store.read_agents(call.session_id, owner=call.owner)
     body = CurrentAgent(
         session_id=context.session_id,
         current_agent=context.current_agent,
-        # None that came after the context was read.
-        agent_history=[switch for switch in history if switch.id <= context.switch_count],
+        agent_history=agent_history(context, switches),
         switch_count=context.switch_count,
     )
     return reply(body, context.version)
 
 
-async def switch_agent(call: Call[None, Handover]) -> web.Response:
+async def switch_agent(call: Call[None, NewHandover]) -> web.Response:
     """Hand the conversation over. To the current agent: nothing changes."""
     outcome = await call.store.switch_agent(
         call.session_id,

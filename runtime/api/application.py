@@ -11,14 +11,17 @@ from aiohttp import web
 from runtime.access.authentication import Authenticator
 from runtime.access.quotas import ClientLimits, Quotas
 from runtime.agents.engine import Engine
-from runtime.api import agents, approvals, events, messages, operations, sessions, turns
+from runtime.api import activity, agents, approvals, events, messages, operations, sessions, turns
 from runtime.api.authorization import AUTHORIZER, Authorizer
 from runtime.api.body import READ_TIMEOUT
+from runtime.api.gateway_dialect import GatewayDialect
 from runtime.api.middleware import MIDDLEWARE, around_every_request
 from runtime.api.openapi import describe
 from runtime.api.parser_process import PARSER, BodyParser
 from runtime.api.routes import (
+    DEFAULT_MODEL,
     DEFAULT_STREAM_TIMEOUTS,
+    DIALECT,
     DOCUMENT,
     ENGINE,
     METRICS,
@@ -27,6 +30,7 @@ from runtime.api.routes import (
     StreamTimeouts,
     add_routes,
 )
+from runtime.api.stream_dialects import NativeDialect
 from runtime.api.throttle import Throttle
 from runtime.config import Settings
 from runtime.metrics import Metrics
@@ -40,6 +44,7 @@ ROUTES = (
     *approvals.ROUTES,
     *events.ROUTES,
     *sessions.ROUTES,
+    *activity.ROUTES,
     *operations.ROUTES,
 )
 
@@ -68,12 +73,14 @@ def create_app(
     app[ENGINE] = engine
     app[METRICS] = metrics
     app[STREAM_TIMEOUTS] = pace
+    app[DIALECT] = GatewayDialect() if settings.dialect == "gateway" else NativeDialect()
     limits = ClientLimits(settings.client_requests, settings.client_streams, settings.client_bytes)
     app[AUTHORIZER] = Authorizer(gate, Throttle(settings.write_timeout / 2), Quotas(limits))
     app[READ_TIMEOUT] = settings.read_timeout
     app[PARSER] = BodyParser()
     app.on_cleanup.append(_close_parser)
     app[DOCUMENT] = _document
+    app[DEFAULT_MODEL] = settings.llm_model if settings.llm_url or settings.llm_proxy_url else "echo"
     add_routes(app.router, ROUTES, app[AUTHORIZER])
     return app
 

@@ -1,6 +1,6 @@
-"""A connection that cuts off who is too slow, and answers what cannot be parsed as any other mistake.
+"""Connections that disconnect slow clients, and answer a request that cannot be parsed with a problem.
 
-aiohttp waits for ever for the headers of a request, and for a reader who has stopped reading.
+aiohttp has no timeout for the headers of a request, nor for a reader that has stalled.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import _ErrInfo
+from aiohttp.streams import StreamReader
 
+from runtime.api.aiohttp_internals import NO_BODY, ConnectionInternals, RunnerInternals, ServerInternals
 from runtime.api.fd_limits import Refusals, most_connections
 from runtime.api.middleware import MIDDLEWARE, Around, random_id
 from runtime.api.problems import HttpError, problem
@@ -35,7 +35,7 @@ LOOKS = 4
 MAX_DETAIL = 200
 
 
-class Connection(web.RequestHandler):
+class Connection(ConnectionInternals):
     """One connection. Within `read_timeout` seconds a request that was begun must have all its headers.
 
     A reader that falls further behind for `patience` seconds is cut off. Where it `streams`, its handler ends
@@ -52,7 +52,7 @@ class Connection(web.RequestHandler):
         self._read_timeout = read_timeout
         self._patience = patience
         # Of the request that came last, and what has come of the head of the next one.
-        self._body: StreamReader = EMPTY_PAYLOAD
+        self._body: StreamReader = NO_BODY
         self.streams = False
         self._head_size = 0
         self._headers_due: asyncio.TimerHandle | None = None
@@ -69,12 +69,12 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come; headers that are not complete become due."""
-        if self._close or self._force_close:
+        if self.is_closing:
             return
-        heads, in_head = self._request_count, self._body.is_eof()
+        heads, in_head = self.parsed_requests, self._body.is_eof()
         super().data_received(data)
-        if self._request_count > heads:
-            self._body = self._messages[-1][1]
+        if self.parsed_requests > heads:
+            self._body = self.latest_body
             self._head_size = 0
             self._stop_expecting()
         elif in_head and data:
@@ -88,9 +88,9 @@ class Connection(web.RequestHandler):
         """Nothing more is due."""
         self._stop_expecting()
         self._line = None
-        if self.streams and self._task_handler is not None:
+        if self.streams:
             # Else it would wait for something to send, and count as a stream meanwhile.
-            self._task_handler.cancel()
+            self.cancel_handler()
         super().connection_lost(exc)
 
     def handle_error(
@@ -113,15 +113,11 @@ class Connection(web.RequestHandler):
     def _refuse_head(self) -> None:
         error = HttpError(431, "headers_too_large", f"the head of a request may have {MAX_HEAD} bytes")
         self._stop_expecting()
-        # Answered only where nothing is in hand: else aiohttp ends after that reply. Nothing more is parsed.
-        self._messages.append((_ErrInfo(431, error, ""), EMPTY_PAYLOAD))
-        self._close = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self.refuse(431, error)
 
     def _expect_headers(self) -> None:
-        self._headers_due = self._loop.call_later(
-            self._read_timeout, self._cut_slow_headers, self._request_count
+        self._headers_due = self.loop.call_later(
+            self._read_timeout, self._cut_slow_headers, self.parsed_requests
         )
 
     def _stop_expecting(self) -> None:
@@ -131,10 +127,10 @@ class Connection(web.RequestHandler):
 
     def _cut_slow_headers(self, heads: int) -> None:
         self._headers_due = None
-        if self._request_count > heads:
+        if self.parsed_requests > heads:
             return
-        if self._messages or self._request_in_progress:
-            # Their replies are not to be lost.
+        if self.is_busy:
+            # The replies in hand must not be lost.
             self._expect_headers()
             return
         logger.debug("a connection without a whole request in %g s is cut off", self._read_timeout)
@@ -144,7 +140,7 @@ class Connection(web.RequestHandler):
         """Cut off a reader that has left something, be it ever so little, and taken nothing for too long."""
         if self._line is None:
             return
-        request, left = self._current_request, self._line.get_write_buffer_size()
+        request, left = self.current_request, self._line.get_write_buffer_size()
         # What was sent of this reply and is not left; of one that has ended only what is left is known.
         taken = (0 if request is None else request.writer.output_size) - left
         if not left or taken != self._taken:
@@ -165,7 +161,7 @@ def _as_problem(error: BaseException | None, message: str | None) -> Exception:
     return error if isinstance(error, Exception) else Exception(repr(error))
 
 
-class _Server(web.Server):
+class _Server(ServerInternals):
     """Makes our connections, and no more of them than there are file descriptors for.
 
     It looks after all of them together, now and then: a timer for each reply would cost more than the reply.
@@ -176,7 +172,7 @@ class _Server(web.Server):
         self._most = most_connections()
         self._refusals = Refusals()
         self._look_every = patience / LOOKS
-        self._looking = self._loop.call_later(self._look_every, self._look)
+        self._looking = self.loop.call_later(self._look_every, self._look)
 
     async def shutdown(self, timeout: float | None = None) -> None:
         """Close every connection."""
@@ -184,23 +180,23 @@ class _Server(web.Server):
         await super().shutdown(timeout)
 
     def _look(self) -> None:
-        for connection in list(self._connections):
-            cast(Connection, connection).cut_off_if_stalled(self._loop.time())
-        self._looking = self._loop.call_later(self._look_every, self._look)
+        for connection in self.open_connections:
+            cast(Connection, connection).cut_off_if_stalled(self.loop.time())
+        self._looking = self.loop.call_later(self._look_every, self._look)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """One more; cut off at once where it is one too many."""
         super().connection_made(handler, transport)
-        if len(self._connections) > self._most:
+        if len(self.open_connections) > self._most:
             self._refusals.note(f"{self._most} are open, as many as the limit of open files allows")
             # Not at once: aiohttp is about to begin with it.
-            self._loop.call_soon(transport.abort)
+            self.loop.call_soon(transport.abort)
 
-    def __call__(self) -> Connection:
-        return Connection(self, loop=self._loop, **self._kwargs)
+    def __call__(self) -> ConnectionInternals:
+        return self.make(Connection)
 
 
-class Runner(web.AppRunner):
+class Runner(RunnerInternals):
     """Runs the application on connections of ours; `around` stands around every request."""
 
     def __init__(
@@ -219,8 +215,7 @@ class Runner(web.AppRunner):
         super().__init__(app, access_log=None, keepalive_timeout=IDLE_SECONDS, **options)
         self._around = around
 
-    async def _make_server(self) -> web.Server:
-        # aiohttp has no other way to say what a connection is made of.
-        made = await super()._make_server()
+    def wrap_server(self, made: web.Server, options: dict[str, Any]) -> web.Server:
+        """The server that makes our connections."""
         handler = self._around(self.app[MIDDLEWARE](made.request_handler))
-        return _Server(handler, request_factory=made.request_factory, **made._kwargs)
+        return _Server(handler, request_factory=made.request_factory, **options)

@@ -15,7 +15,7 @@ class TurnBegun(Struct, frozen=True):
     turn_id: str
 
 
-class Token(Struct, frozen=True):
+class TextPiece(Struct, frozen=True):
     """A piece of what the agent says."""
 
     type: Literal["assistant_message"]
@@ -110,7 +110,7 @@ class TurnSent(Struct, frozen=True, tag_field="event", tag="turn"):
 
 class SpeechSent(Struct, frozen=True, tag_field="event", tag="message"):
     id: str
-    data: Annotated[str, _json_of(Token, Said, ToolCallMade, AgentSwitched)]
+    data: Annotated[str, _json_of(TextPiece, Said, ToolCallMade, AgentSwitched)]
 
 
 class EndSent(Struct, frozen=True, tag_field="event", tag="done"):
@@ -134,7 +134,7 @@ TurnStream = TurnSent | SpeechSent | EndSent | ErrorSent | GapSent
 # Named by the text of a stream, and so found by no route.
 EVENT_DATA = (
     *(Message, ChangedEvent),
-    *(TurnBegun, Token, Said, ToolCallMade, AgentSwitched, TurnEnded, TurnBroken, EventsMissing),
+    *(TurnBegun, TextPiece, Said, ToolCallMade, AgentSwitched, TurnEnded, TurnBroken, EventsMissing),
 )
 
 # What `Last-Event-ID` may be; empty says nothing.

@@ -14,7 +14,7 @@ from runtime.api.authorization import QUOTA_LEASE
 from runtime.api.responses import forget_frames, reply, session_headers, stamp, write_pieces
 from runtime.api.routes import REQUEST_ID
 from runtime.errors import AgentRuntimeError
-from runtime.store.read.message_pages import Chunk, MessagesCut
+from runtime.store.read.message_pages import MessageChunk, MessagesCut
 from runtime.store.records import Head
 
 logger = logging.getLogger("agent_runtime.http")
@@ -29,7 +29,7 @@ class Reading(Protocol):
     def head(self) -> Head: ...
 
     @property
-    def chunks(self) -> AsyncIterator[Chunk]: ...
+    def chunks(self) -> AsyncIterator[MessageChunk]: ...
 
 
 R = TypeVar("R", bound=Reading)
@@ -47,7 +47,7 @@ async def reply_with_messages(
         reading = await read()
         chunks = reading.chunks
         try:
-            first = await _next(chunks) or Chunk([], more=False)
+            first = await _next(chunks) or MessageChunk([], more=False)
             if not first.more:
                 # At the end it is known whether they stood there together.
                 await _next(chunks)
@@ -64,13 +64,13 @@ async def reply_with_messages(
         return await _stream(request, version, held, chunks, (before + found, after))
 
 
-async def _next(chunks: AsyncIterator[Chunk]) -> Chunk | None:
+async def _next(chunks: AsyncIterator[MessageChunk]) -> MessageChunk | None:
     async for chunk in chunks:
         return chunk
     return None
 
 
-def _pieces(chunk: Chunk, *, follows: bool = False) -> Iterator[bytes | Raw]:
+def _pieces(chunk: MessageChunk, *, follows: bool = False) -> Iterator[bytes | Raw]:
     for place, (_, raw) in enumerate(chunk.messages):
         if place or follows:
             yield b","
@@ -80,8 +80,8 @@ def _pieces(chunk: Chunk, *, follows: bool = False) -> Iterator[bytes | Raw]:
 async def _stream(
     request: web.Request,
     version: int,
-    held: list[Chunk],
-    chunks: AsyncIterator[Chunk],
+    held: list[MessageChunk],
+    chunks: AsyncIterator[MessageChunk],
     around: tuple[bytes, bytes],
 ) -> web.StreamResponse:
     holding, before, after = request[QUOTA_LEASE], *around
@@ -111,5 +111,5 @@ async def _stream(
     return response
 
 
-def _size(chunk: Chunk) -> int:
+def _size(chunk: MessageChunk) -> int:
     return sum([len(memoryview(raw)) for _, raw in chunk.messages])

@@ -11,12 +11,13 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError, convert
 
+from runtime.api.agent_history import AgentHistoryEntry, agent_history
 from runtime.api.long_lists import reply_with_messages
 from runtime.api.request import must_exist, preferred_durability, write_options
 from runtime.api.responses import AcceptedReply, accepted, reply
 from runtime.api.routes import Call, Route
 from runtime.errors import InvalidInput
-from runtime.models import AgentSwitch, Durability, Limit, MessagePage, PageNumber, Role, Seq
+from runtime.models import Durability, Limit, MessagePage, PageNumber, Role, Seq
 from runtime.store.messages import (
     MANY_MESSAGES,
     MessageBatch,
@@ -109,7 +110,7 @@ class HistoryReply(Struct, frozen=True):
     message_count: int
     last_activity: datetime
     current_agent: str
-    agent_history: list[AgentSwitch]
+    agent_history: list[AgentHistoryEntry]
 
 
 class MessageOrBatch(MessageBatch):
@@ -270,8 +271,8 @@ def _describe_history(reading: HistoryReading) -> HistoryReply:
         messages=[],
         message_count=head.message_count,
         last_activity=head.last_activity,
-        current_agent=reading.current_agent,
-        agent_history=reading.agent_history,
+        current_agent=reading.context.current_agent,
+        agent_history=agent_history(reading.context, reading.switches),
     )
 
 

@@ -25,6 +25,7 @@ STATUS: dict[type[errors.AgentRuntimeError], int] = {
     errors.ApprovalDecided: 409,
     errors.ApprovalExpired: 410,
     errors.TurnNotFound: 404,
+    errors.MetricsNotFound: 404,
     errors.TurnRunning: 409,
     errors.TurnLost: 409,
     errors.CallNotOpen: 409,

@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 import msgspec
 from aiohttp import HttpVersion11, hdrs, web
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 from msgspec import Struct
 
+from runtime.api.aiohttp_internals import ResponseInternals
 from runtime.store.write.outcomes import Accepted
 
 _encode = msgspec.json.Encoder().encode
@@ -73,30 +73,27 @@ async def write_pieces(response: web.StreamResponse, pieces: Iterable[bytes | ms
 _ALWAYS = "".join(f"{name}: {value}\r\n" for name, value in ALWAYS.items())
 
 
-class Reply(web.Response):
+class Reply(ResponseInternals):
     """A whole reply, sent as one piece.
 
-    aiohttp goes over its headers four times, which takes longer than it takes to find a page of messages in
-    memory. What is not usual is left to it.
+    aiohttp passes over the headers four times, which takes longer than a page of messages from memory. An
+    unusual reply is left to it.
     """
 
-    _head: bytes | None = None
-
-    async def _start(self, request: web.BaseRequest) -> AbstractStreamWriter:
+    def encode_head(self, request: web.BaseRequest) -> bytes | None:
+        """The head of a usual reply."""
         if not self._is_usual(request):
             self.headers.update(ALWAYS)
-            return await super()._start(request)
-        self._head = self._encode_head()
-        self._req, self._keep_alive, self._payload_writer = request, True, request.writer
-        return request.writer
+            return None
+        return self._encode_head()
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Send the reply, its head before its body."""
         body = self.body
-        if not isinstance(body, bytes) or self._must_be_empty_body:
+        if not isinstance(body, bytes) or self.must_be_empty:
             return await super().write_eof(data)
-        head = self._head or b""
-        if len(body) > LARGE and not self._eof_sent:
+        head = self.head or b""
+        if len(body) > LARGE and not self.is_ended:
             if head:
                 await self.write(head)
             await write_pieces(self, [body])

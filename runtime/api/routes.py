@@ -14,6 +14,7 @@ from runtime.api.authorization import Authorizer
 from runtime.api.body import read_body
 from runtime.api.request import owner_of, parse_query, path_key
 from runtime.api.responses import LARGE, forget_frames, stamp
+from runtime.api.stream_dialects import StreamDialect
 from runtime.errors import AgentRuntimeError
 from runtime.metrics import Metrics
 from runtime.models import Scope
@@ -42,6 +43,8 @@ STORE = web.AppKey("store", Store)
 ENGINE = web.AppKey("engine", Engine)
 METRICS = web.AppKey("metrics", Metrics)
 STREAM_TIMEOUTS = web.AppKey("pace", StreamTimeouts)
+DIALECT: web.AppKey[StreamDialect] = web.AppKey("dialect")
+DEFAULT_MODEL = web.AppKey("default_model", str)
 DOCUMENT: web.AppKey[Callable[[], bytes]] = web.AppKey("document")
 REQUEST_ID = web.RequestKey("request_id", str)
 
@@ -127,6 +130,7 @@ def _bind(route: Route, admission: Authorizer) -> Callable[[web.Request], Awaita
     required = nothing not in get_args(body_type)
     scope = route.scope
     is_stream = route.media_type == EVENT_STREAM
+    starts_turn = is_stream and route.writes
 
     async def answer(request: web.Request) -> web.StreamResponse:
         with QuotaLease(admission.shares) as holding:
@@ -136,10 +140,16 @@ def _bind(route: Route, admission: Authorizer) -> Callable[[web.Request], Awaita
                 holding.take("streams")
             keys = {name: path_key(request, name) for name in names}
             query = None if query_type is nothing else parse_query(request, query_type)
-            body = None
-            if body_type is not nothing:
-                body = await read_body(request, body_type, required=required)
-            response = await handler(Call(request, keys, query, body))
+            try:
+                body = None
+                if body_type is not nothing:
+                    body = await read_body(request, body_type, required=required)
+                response = await handler(Call(request, keys, query, body))
+            except AgentRuntimeError as error:
+                in_stream = request.app[DIALECT].error_reply(error) if starts_turn else None
+                if in_stream is None:
+                    raise
+                return in_stream
             if isinstance(response, web.Response):
                 await _send_if_large(request, response, holding, is_read=scope == "read")
             return response

@@ -11,9 +11,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType, convert, structs
 from runtime.api.authorization import make_room
 from runtime.api.request import must_exist, write_options
 from runtime.api.responses import location, no_content, reply
-from runtime.api.routes import Call, Route
+from runtime.api.routes import DIALECT, Call, Route
 from runtime.errors import InvalidInput, SessionExists
-from runtime.models import Cleaned, Key, Limit, Session, SessionPage, Text
+from runtime.models import MAX_LIMIT, Cleaned, Key, Limit, Session, SessionPage, Text
 from runtime.store.messages import MessageBatch
 from runtime.store.validation import JsonObject
 from runtime.store.write.outcomes import SessionWritten
@@ -119,8 +119,11 @@ async def _written(call: Call[Any, Any], outcome: SessionWritten) -> web.Respons
 
 async def list_sessions(call: Call[ListQuery, None]) -> web.Response:
     """A page of sessions, latest activity first: of 4 MiB at most, or one. It may end before the limit."""
+    query = call.query
+    if call.request.app[DIALECT].lists_all_sessions and not call.request.query_string:
+        query = ListQuery(limit=MAX_LIMIT, count=True)
     try:
-        return reply(await call.store.list_sessions(owner=call.owner, **structs.asdict(call.query)))
+        return reply(await call.store.list_sessions(owner=call.owner, **structs.asdict(query)))
     except InvalidInput as error:
         raise InvalidInput("?cursor", error.problems[0].message) from None
 

@@ -32,8 +32,12 @@ async def stream(
     source: Source[T],
     encode: Encode[T],
     headers: Mapping[str, str] = {},
+    first: bytes = b"",
 ) -> web.StreamResponse:
-    """Send what the source gives until it ends or the reader goes away; a comment while it is quiet."""
+    """Send `first`, then the events of the source until it ends or the reader goes away.
+
+    While the source is quiet a comment is sent from time to time.
+    """
     # It has begun for good: from here on it counts as a stream alone.
     request[QUOTA_LEASE].give_back("requests")
     request[QUOTA_LEASE].give_back("bytes")
@@ -44,6 +48,8 @@ async def stream(
         _end_with_connection(request)
         if request.method != "HEAD":
             with request.app[METRICS].sse_streams.track_inprogress():
+                if first:
+                    await response.write(first)
                 await _send(request, response, source, encode)
     except ConnectionError as error:
         forget_frames(error)

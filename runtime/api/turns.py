@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from aiohttp import web
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from runtime.agents.turn_messages import TurnMessage
 from runtime.api.event_schemas import TurnStream
 from runtime.api.request import last_turn_event_id, must_exist, write_options
 from runtime.api.responses import reply, session_headers
-from runtime.api.routes import ENGINE, EVENT_STREAM, Call, Route
+from runtime.api.routes import DIALECT, ENGINE, EVENT_STREAM, Call, Route
 from runtime.api.streaming import stream
 from runtime.errors import (
     ApprovalDecided,
@@ -24,15 +23,16 @@ from runtime.errors import (
     TurnNotFound,
     TurnRunning,
 )
-from runtime.models import Key, Limit, Turn, TurnEvent
+from runtime.models import Key, Limit, Turn
 from runtime.store.follow.turn_follower import TurnFollower
 
 
 class NewTurn(Struct, frozen=True, forbid_unknown_fields=True):
-    """What an agent is asked, and in which session: one is made where it is missing."""
+    """A message to an agent, and the session of it. A missing session is created, with an id where none is
+    given. Unknown and null members of `message` are ignored."""
 
-    session_id: Key
     message: TurnMessage
+    session_id: Key | None = None
 
 
 class TurnsQuery(Struct, frozen=True):
@@ -55,16 +55,20 @@ class StopAccepted(Struct, frozen=True):
 
 async def start_turn(call: Call[None, NewTurn]) -> web.StreamResponse:
     """Ask the agent that holds a session; the events of the turn. It runs on if the client goes away."""
-    session_id = call.body.session_id
-    engine = call.request.app[ENGINE]
-    if must_exist(call.request):
+    session_id, message = call.body.session_id, call.body.message
+    engine, dialect = call.request.app[ENGINE], call.request.app[DIALECT]
+    if must_exist(call.request) and session_id is not None:
         await call.store.get_session(session_id, owner=call.owner)
-    written = await engine.start(session_id, call.body.message, **write_options(call.request))
-    headers = session_headers(written.version, replayed=written.replayed)
+    written = await engine.start(session_id, dialect.understand(message), **write_options(call.request))
+    headers = {
+        **session_headers(written.version, replayed=written.replayed),
+        "X-Turn-ID": written.turn.turn_id,
+    }
+    first = b"" if session_id is not None else dialect.session_info(written.session_id)
     if not written.replayed:
-        return await _stream(call, call.store.follow_new_turn(written), headers)
-    following = call.store.follow_turn(session_id, written.turn.turn_id, owner=call.owner)
-    return await _stream(call, following, headers)
+        return await _stream(call, call.store.follow_new_turn(written), headers, first)
+    following = call.store.follow_turn(written.session_id, written.turn.turn_id, owner=call.owner)
+    return await _stream(call, following, headers, first)
 
 
 async def follow_turn(call: Call[None, None]) -> web.StreamResponse:
@@ -78,17 +82,11 @@ async def _stream(
     call: Call[None, NewTurn] | Call[None, None],
     following: AbstractAsyncContextManager[TurnFollower],
     headers: dict[str, str],
+    first: bytes = b"",
 ) -> web.StreamResponse:
+    encode = call.request.app[DIALECT].encoder()
     async with following as follower:
-        return await stream(call.request, follower.events, encode_events, headers)
-
-
-def encode_events(events: Sequence[TurnEvent]) -> Iterator[bytes | Raw]:
-    """The events in the format of the stream, in pieces."""
-    for event in events:
-        yield b"id: %b\nevent: %b\ndata: " % (event.id.encode(), event.name.encode())
-        yield event.data
-        yield b"\n\n"
+        return await stream(call.request, follower.events, encode, headers, first)
 
 
 async def list_turns(call: Call[TurnsQuery, None]) -> web.Response:

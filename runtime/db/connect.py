@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from runtime.db.database import Database, Limits, MigrateMode
+from runtime.db.database import Database, MigrateMode, PoolLimits
 from runtime.db.migrate import prepare_schema
 from runtime.db.url import DatabaseUrl
 from runtime.errors import DatabaseInUse
@@ -31,7 +31,7 @@ async def open_database(
     StartupError and the kinds of it, each one line.
     """
     parsed = DatabaseUrl.parse(url)
-    limits = Limits(pool_min, pool_max, pool_timeout, command_timeout, slow_query_ms)
+    limits = PoolLimits(pool_min, pool_max, pool_timeout, command_timeout, slow_query_ms)
     if parsed.dialect == "postgres":
         database = await _open_postgres(parsed, limits, migrate)
     else:
@@ -43,7 +43,7 @@ async def open_database(
 # A driver is imported where it is used: importing is most of the time that it takes to start.
 
 
-async def _open_postgres(url: DatabaseUrl, limits: Limits, migrate: MigrateMode) -> Database:
+async def _open_postgres(url: DatabaseUrl, limits: PoolLimits, migrate: MigrateMode) -> Database:
     from runtime.db.postgres import PostgresDatabase
 
     await prepare_schema(url, migrate)
@@ -51,7 +51,7 @@ async def _open_postgres(url: DatabaseUrl, limits: Limits, migrate: MigrateMode)
 
 
 async def _open_sqlite(
-    url: DatabaseUrl, limits: Limits, migrate: MigrateMode, beside_owner: bool
+    url: DatabaseUrl, limits: PoolLimits, migrate: MigrateMode, beside_owner: bool
 ) -> Database:
     from runtime.db.sqlite import SqliteDatabase
     from runtime.db.sqlite_integrity import own_file

@@ -32,8 +32,8 @@ class Transaction(Protocol):
     async def execute_many(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
         """Run a statement of sql/ by name once for each row of parameters.
 
-        Raises DatabaseConflict where it takes a `base_version` and a row is no longer at that one: perhaps
-        only when the transaction is left.
+        Raises DatabaseConflict if the statement checks every row and a row changes nothing: perhaps only at
+        the end of the transaction.
         """
 
 
@@ -83,7 +83,7 @@ class Database(Protocol):
 
 
 @dataclass(frozen=True)
-class Limits:
+class PoolLimits:
     """What bounds the use of a database: connections, seconds, and milliseconds for slow statements."""
 
     pool_min: int

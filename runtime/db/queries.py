@@ -1,9 +1,17 @@
 """Loads the statements of sql/ and checks them.
 
-A statement stands under a line that names it and its parameters in the order of their placeholders:
+A statement follows a line that names it and its parameters in the order of their placeholders:
 
     -- name: list_messages_after(session_db_id, after_seq, limit)
     SELECT … WHERE session_db_id = $1 AND seq > $2 ORDER BY seq LIMIT $3;
+
+The next lines may declare how many rows of parameters are executed:
+
+    -- execute: arrays           once, with an array of values for each parameter
+    -- execute: copy TABLE       many rows by COPY into the columns named as the parameters, few one by one
+    -- checks: every row         a row of parameters that changes no row of the table is a conflict
+
+Without them a statement is executed once for each row of parameters.
 """
 
 from __future__ import annotations
@@ -12,6 +20,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runtime.db.database import Dialect
 from runtime.errors import StatementError
@@ -20,6 +29,8 @@ PLACEHOLDER_MARKS: Mapping[Dialect, str] = {"postgres": "$", "sqlite": "?"}
 
 _HEADER = re.compile(r"^--\s*name:(.*)$", re.MULTILINE)
 _SIGNATURE = re.compile(r"\s*([a-z]\w*)\s*\(([^()]*)\)\s*")
+_DECLARATION = re.compile(r"--\s*(?P<text>(?:execute|checks):\s*(?:copy\s+(?P<table>[a-z]\w*)|.*?))\s*")
+_DECLARATIONS = {"execute: arrays": "as_arrays", "checks: every row": "checks_rows"}
 _NAME = re.compile(r"[a-z]\w*")
 _TOKEN = re.compile(
     r"""
@@ -34,11 +45,18 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A statement of sql/: its text without comments, and its parameters in order."""
+    """A statement of sql/: its text without comments, its parameters in order, and how it is executed.
+
+    `as_arrays` takes an array for each parameter. `copy_into` is the table for COPY, empty for none.
+    `checks_rows` makes a row of parameters that changes nothing a conflict.
+    """
 
     name: str
     sql: str
     parameters: tuple[str, ...]
+    as_arrays: bool = False
+    copy_into: str = ""
+    checks_rows: bool = False
 
 
 Queries = Mapping[str, Query]
@@ -79,7 +97,8 @@ def parse_queries(text: str, mark: str, place: str) -> Iterator[Query]:
         raise StatementError(f"{place}: the file begins with a statement that has no name")
     for header, body in zip(parts[::2], parts[1::2], strict=True):
         name, parameters = _parse_header(header, place)
-        yield Query(name, _parse_body(body, mark, parameters, f"{place}: {name}"), parameters)
+        declared = _parse_declarations(body, mark, parameters, f"{place}: {name}")
+        yield Query(name, _parse_body(body, mark, parameters, f"{place}: {name}"), parameters, **declared)
 
 
 def _parse_header(header: str, place: str) -> tuple[str, tuple[str, ...]]:
@@ -92,6 +111,30 @@ def _parse_header(header: str, place: str) -> tuple[str, tuple[str, ...]]:
         if not _NAME.fullmatch(parameter) or parameters.count(parameter) > 1:
             raise StatementError(f"{place}: {name} declares the parameter {parameter!r} wrongly or twice")
     return name, parameters
+
+
+def _parse_declarations(body: str, mark: str, parameters: tuple[str, ...], place: str) -> dict[str, Any]:
+    """The fields of Query that the lines after the header declare."""
+    declared: dict[str, Any] = {}
+    for line in body.splitlines()[1:]:
+        if (found := _DECLARATION.fullmatch(line)) is None:
+            break
+        if found["table"]:
+            declared["copy_into"] = found["table"]
+        elif found["text"] in _DECLARATIONS:
+            declared[_DECLARATIONS[found["text"]]] = True
+        else:
+            right = ", ".join(map(repr, _DECLARATIONS))
+            raise StatementError(f"{place}: expected {right} or 'execute: copy TABLE', not {found['text']!r}")
+    if declared and not parameters:
+        raise StatementError(
+            f"{place}: a statement without parameters is executed once, so it declares nothing"
+        )
+    if "checks_rows" in declared and mark == "$" and "as_arrays" not in declared:
+        raise StatementError(
+            f"{place}: 'checks: every row' needs 'execute: arrays': only then rows are counted"
+        )
+    return declared
 
 
 def _parse_body(body: str, mark: str, parameters: tuple[str, ...], place: str) -> str:
@@ -117,6 +160,8 @@ def _check_parity(postgres: Queries, sqlite: Queries) -> None:
         there, lacking = ("postgres", "sqlite") if name in postgres else ("sqlite", "postgres")
         raise StatementError(f"sql/{lacking} lacks {name}, which sql/{there} has")
     for name, query in postgres.items():
+        if sqlite[name].checks_rows != query.checks_rows:
+            raise StatementError(f"{name} declares 'checks: every row' in one dialect only")
         if sqlite[name].parameters != query.parameters:
             raise StatementError(
                 f"{name} takes ({', '.join(query.parameters)}) in sql/postgres "

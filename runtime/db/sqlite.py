@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import aiosqlite
 
-from runtime.db.database import Dialect, Limits, Row
+from runtime.db.database import Dialect, PoolLimits, Row
 from runtime.db.lockfile import LockFile
 from runtime.db.queries import load_queries
 from runtime.db.slowlog import SlowLog
@@ -104,7 +104,7 @@ class SqliteDatabase:
     dialect: Dialect = "sqlite"
     sole_writer = True
 
-    def __init__(self, url: DatabaseUrl, limits: Limits, lock: LockFile | None) -> None:
+    def __init__(self, url: DatabaseUrl, limits: PoolLimits, lock: LockFile | None) -> None:
         self.instance = f"agent-runtime {uuid.uuid4().hex}"
         self._path = url.address
         self._limits = limits
@@ -127,7 +127,7 @@ class SqliteDatabase:
         self._damage = ""
 
     @classmethod
-    async def open(cls, url: DatabaseUrl, limits: Limits, lock: LockFile | None) -> SqliteDatabase:
+    async def open(cls, url: DatabaseUrl, limits: PoolLimits, lock: LockFile | None) -> SqliteDatabase:
         """Open the file, whose lock is held and is given up by `close`. Raises StartupError.
 
         Without a lock another process owns the file, and alone checkpoints it.

@@ -143,7 +143,7 @@ class SqliteTransaction(SqliteReading):
         started, query = now(), self._queries[statement]
         try:
             done = self._staging.executemany(query.sql, map(bind, rows))
-            if "base_version" in query.parameters and done.rowcount != len(rows):
+            if query.checks_rows and done.rowcount != len(rows):
                 raise DatabaseConflict(f"a row is not what {statement} took it for")
         finally:
             self._slow.note(statement, started)

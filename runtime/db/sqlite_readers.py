@@ -15,7 +15,7 @@ from runtime.uncancellable import run_to_completion
 INTERRUPT_SECONDS = 0.05
 
 
-class Connection(Protocol):
+class ReaderConnection(Protocol):
     """What is asked of a connection here."""
 
     async def interrupt(self) -> None: ...
@@ -25,7 +25,7 @@ class Connection(Protocol):
     async def close(self) -> None: ...
 
 
-Conn = TypeVar("Conn", bound=Connection)
+Conn = TypeVar("Conn", bound=ReaderConnection)
 
 
 class Readers(Generic[Conn]):
@@ -89,7 +89,7 @@ class Readers(Generic[Conn]):
         self._idle.append(connection)
 
 
-async def break_off(connection: Connection) -> None:
+async def break_off(connection: ReaderConnection) -> None:
     """End the statement that runs there, or is only about to: that one an interruption would miss."""
     # The rollback does nothing, but in its turn: when it has ended, so has the statement.
     turn = asyncio.ensure_future(connection.rollback())

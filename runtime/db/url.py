@@ -24,17 +24,20 @@ class DatabaseUrl:
         """Parse a URL. Raises SettingsError, which says what would be right."""
         if not isinstance(url, str):
             raise SettingsError(f"DB_URL: {url!r} is not a URL; for a file write 'sqlite:///{url}'")
-        if ":memory:" in url or "mode=memory" in url:
-            raise SettingsError(
-                f"DB_URL: {url!r}: there is no database in memory, since what is acknowledged must survive; "
-                "name a file in a temporary directory, as in sqlite:////tmp/test.db"
-            )
         scheme, colon, rest = url.partition("://")
-        match scheme.lower().partition("+")[0]:
+        scheme = scheme.lower().partition("+")[0]
+        if url == ":memory:" or (scheme == "sqlite" and _is_in_memory(rest)):
+            raise SettingsError(
+                f"DB_URL: {url!r} is in memory, where no acknowledged write survives a crash; "
+                "for a test name a file in a temporary directory, as in sqlite:////tmp/test.db"
+            )
+        match scheme:
             case "sqlite" if colon:
                 return cls("sqlite", _sqlite_path(url, rest))
             case "postgresql" | "postgres" if colon:
                 return cls("postgres", _postgres_dsn(f"postgresql://{rest}"))
+        if url and not colon and "@" not in url:
+            raise SettingsError(f"DB_URL: {url!r} is not a URL; for a file write 'sqlite:///{url}'")
         raise SettingsError(
             f"DB_URL: {redact_url(url)!r} names no database that is known here; "
             "expected sqlite:///path/of/a/file.db or postgresql://user:password@host/database"
@@ -47,13 +50,18 @@ class DatabaseUrl:
     __repr__ = __str__
 
 
+def _is_in_memory(rest: str) -> bool:
+    """Whether other libraries take this, after `sqlite://`, for a database in memory."""
+    return rest in ("", "/") or ":memory:" in rest or "mode=memory" in rest
+
+
 def _sqlite_path(url: str, rest: str) -> str:
     if "?" in rest or "#" in rest:
         raise SettingsError(
             f"DB_URL: {url!r} has options, and SQLite takes none; in a path write ? as %3F, # as %23"
         )
     name = unquote(rest[1:])
-    if not rest.startswith("/") or name in ("", ":memory:") or name.endswith("/") or "\0" in name:
+    if not rest.startswith("/") or not name or name.endswith("/") or "\0" in name:
         raise SettingsError(
             f"DB_URL: {url!r} names no file; expected sqlite:///relative.db or sqlite:////absolute.db"
         )

@@ -1,1 +1,1 @@
-"""The store: what is stored, how it is written, read and followed."""
+"""The store: writes, reads and follows sessions."""

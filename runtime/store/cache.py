@@ -1,4 +1,4 @@
-"""What is kept in memory of the busiest sessions: their heads and their latest messages (R1)."""
+"""Cache of heads and of the latest messages of the busiest sessions (R1)."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from typing import cast
 
 import msgspec
 
-from runtime.store.changes import SessionChange
+from runtime.store.changes import CommittedChange
 from runtime.store.messages import encode_message
 from runtime.store.paging import PAGE_BYTES, count_fitting
 from runtime.store.records import Head, MessageRow, SessionKey
 
-# The most messages kept of one session; it may hold half as many again before it is trimmed.
+# An entry is trimmed to this many messages once it has half as many again.
 TAIL_LENGTH = 200
-# About what an entry, and a message in it, cost beside their bytes.
+# Approximate bytes of an entry, and of a message in it, beside their texts.
 ENTRY_OVERHEAD, MESSAGE_OVERHEAD = 1000, 300
 
-# A message as its readers get it, or as it was stored until the first of them comes: most are never read
-# from here.
+# A message by its number: encoded for readers, or a row that is encoded when it is first read. Most are
+# never read from the cache.
 Encoded = tuple[int, msgspec.Raw]
 Kept = tuple[int, msgspec.Raw | MessageRow]
 _seq_of: Callable[[Kept], int] = itemgetter(0)
 
 
 class Entry:
-    """A head, and every stored message from `start` on: none is left out between and after."""
+    """A head, and every stored message from number `start` on, without a gap."""
 
     def __init__(self, head: Head, start: int) -> None:
         self.head = head
         self.start = start
         self.messages: list[Kept] = []
         self.sizes: list[int] = []
-        # From this place on some may still be as they were stored.
+        # Messages from this index on may not be encoded yet.
         self.unread = 0
         self.size = ENTRY_OVERHEAD
 
@@ -48,16 +48,14 @@ class Entry:
             self.sizes.append(size)
             self.size += size
         if len(self.messages) > TAIL_LENGTH * 3 // 2:
-            self._trim(len(self.messages) - TAIL_LENGTH)
-
-    def _trim(self, count: int) -> None:
-        self.start = _seq_of(self.messages[count])
-        self.size -= sum(self.sizes[:count])
-        del self.messages[:count], self.sizes[:count]
-        self.unread = max(self.unread - count, 0)
+            excess = len(self.messages) - TAIL_LENGTH
+            self.start = _seq_of(self.messages[excess])
+            self.size -= sum(self.sizes[:excess])
+            del self.messages[:excess], self.sizes[:excess]
+            self.unread = max(self.unread - excess, 0)
 
     def after(self, seq: int, limit: int, max_bytes: int = PAGE_BYTES) -> tuple[list[Encoded], bool] | None:
-        """The page after a message and whether more follow; None where it reaches back too far."""
+        """The page after a message, and whether more follow; None if the entry begins later."""
         if seq + 1 < self.start:
             return None
         first = bisect_right(self.messages, seq, key=_seq_of)
@@ -67,7 +65,10 @@ class Entry:
         return self._slice(first, end), end < len(self.messages)
 
     def before(self, seq: int, limit: int, max_bytes: int = PAGE_BYTES) -> tuple[list[Encoded], bool] | None:
-        """The page that ends before a message, oldest first, and whether there are older ones."""
+        """The page that ends before a message, oldest first, and whether older messages exist.
+
+        None if the entry does not reach back far enough.
+        """
         end = bisect_left(self.messages, seq, key=_seq_of)
         whole = len(self.messages) == self.head.message_count
         if end < limit and not whole:
@@ -91,17 +92,18 @@ def _encoded(seq: int, message: msgspec.Raw | MessageRow) -> Encoded:
 
 def _size(message: msgspec.Raw | MessageRow) -> int:
     if isinstance(message, tuple):
-        return MESSAGE_OVERHEAD + sum([_text_size(column) for column in message if type(column) is str])
+        texts = [column for column in message if type(column) is str]
+        # The larger of a text's sizes in memory and as UTF-8.
+        sizes = [getsizeof(t) if t.isascii() else max(getsizeof(t), 3 * len(t)) for t in texts]
+        return MESSAGE_OVERHEAD + sum(sizes)
     return MESSAGE_OVERHEAD + len(memoryview(message))
 
 
-def _text_size(text: str) -> int:
-    """Its size as it is, or in UTF-8: whichever is more."""
-    return getsizeof(text) if text.isascii() else max(getsizeof(text), 3 * len(text))
-
-
 class Cache:
-    """Entries by session, bounded in bytes; the least recently used goes first."""
+    """Entries by session, bounded in bytes; the least recently used is evicted first.
+
+    `epoch` counts commits and evictions: a head read from the database is cached only if it has not changed.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -119,8 +121,8 @@ class Cache:
         entry = self.get(key)
         return entry.head if entry is not None else None
 
-    def apply(self, change: SessionChange) -> None:
-        """Follow a committed change."""
+    def apply(self, change: CommittedChange) -> None:
+        """Apply a committed change."""
         self.epoch += 1
         if change.head is None:
             self._drop(change.key)
@@ -128,21 +130,21 @@ class Cache:
         last_seq = change.base.last_seq if change.base is not None else 0
         entry, added = self.get(change.key), change.added
         if entry is None or not _continues(entry, change) or len(added) > TAIL_LENGTH:
-            # Of very many no more than the tail is looked at.
+            # Only the tail of very many messages is processed.
             added = added[-TAIL_LENGTH:]
             entry = Entry(change.head, added[0].seq if added else last_seq + 1)
         self._store(change.head, entry, [(row.seq, row) for row in added])
 
     def put_head(self, head: Head, epoch: int) -> None:
-        """Keep a head that was read at `epoch`, unless something was committed since: it may be old."""
+        """Cache a head that was read at `epoch`, unless something was committed since: it may be stale."""
         if epoch == self.epoch and head.key not in self._entries:
             self._store(head, Entry(head, head.last_seq + 1), ())
 
     def note_version(self, key: SessionKey, version: int | None) -> None:
-        """What is stored was seen at this version; None: gone. Memory that is behind lets the session go.
+        """Evict a session whose entry is older than `version`, or any entry if None: the session is gone.
 
-        A commit shows in the file a moment before it is told of: a read from memory in between would go back
-        behind the one that has seen it.
+        A commit is visible in the file a moment before it is applied here. A reader that saw it in the file
+        must not be followed by one that reads an older state from the cache.
         """
         entry = self._entries.get(key)
         if entry is not None and (version is None or entry.head.version < version):
@@ -150,7 +152,7 @@ class Cache:
             self._drop(key)
 
     def note_locked(self, keys: Sequence[SessionKey], heads: Mapping[SessionKey, Head]) -> None:
-        """These are the heads that there are: whichever is gone, or another session by now, is let go."""
+        """Evict those keys whose locked head is missing or belongs to a newer session."""
         for key in keys:
             entry, head = self._entries.get(key), heads.get(key)
             if entry is not None and (head is None or head.id != entry.head.id):
@@ -158,27 +160,27 @@ class Cache:
                 self._drop(key)
 
     def catch_up(self, old: Head, head: Head, missing: Sequence[Encoded] | None) -> None:
-        """Bring an entry that was at `old` to a head read from the database, by the messages between.
+        """Advance an entry from `old` to a head read from the database, by the messages in between.
 
-        Without them its messages are let go.
+        Without `missing` the entry keeps only the head.
         """
         entry = self._entries.get(head.key)
-        # A session that was erased and made anew has a later id, and begins at version 1 again.
+        # A session that was erased and created again has a higher id and starts at version 1.
         if entry is not None and (entry.head.id, entry.head.version) >= (head.id, head.version):
             return
         if entry is None or missing is None or entry.head.id != old.id or entry.head.version < old.version:
             entry, missing = Entry(head, head.last_seq + 1), ()
-        # While the database was asked, another reader or a commit may have brought some of them.
+        # Another reader or a commit may have added some of them during the query.
         last_seq = entry.head.last_seq
-        self._store(head, entry, [message for message in missing if message[0] > last_seq])
+        self._store(head, entry, [message for message in missing if _seq_of(message) > last_seq])
 
     def put_tail(self, head: Head, start: int, messages: Sequence[Encoded]) -> None:
-        """Keep the messages from `start` to the end, as read at a head that still stands."""
+        """Cache the messages from `start` to the end, if the head they were read at is still the latest."""
         entry = self._entries.get(head.key)
         if entry is not None and entry.head == head and start < entry.start:
-            # Those that were committed after the head was read come with the head that tells of them.
-            told = [message for message in messages if message[0] <= head.last_seq]
-            self._store(head, Entry(head, start), told)
+            # Messages committed after the head was read are added with their own commit.
+            covered = [message for message in messages if _seq_of(message) <= head.last_seq]
+            self._store(head, Entry(head, start), covered)
 
     def _store(self, head: Head, entry: Entry, messages: Sequence[Kept]) -> None:
         self._drop(head.key)
@@ -195,8 +197,8 @@ class Cache:
             self.size -= entry.size
 
 
-def _continues(entry: Entry, change: SessionChange) -> bool:
-    """Whether the entry, with the change's messages added, is the session's tail again."""
+def _continues(entry: Entry, change: CommittedChange) -> bool:
+    """Whether the entry plus the change's messages is the session's tail."""
     base, head = change.base, change.head
     if base is None or head is None or head.id != entry.head.id:
         return False

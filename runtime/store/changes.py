@@ -1,4 +1,4 @@
-"""Changes: what a batch changed, for the cache, for followers, and for other instances."""
+"""Committed changes, as the cache, followers and other instances get them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runtime.store.records import Head, MessageRow, SessionKey, TurnPiece
 # Postgres takes notifications of less than 8000 bytes.
 MAX_NOTIFICATION = 7900
 
-# What changed in a session beside added messages.
+# What changed in a session, other than added messages.
 Change = Literal["agent", "approvals", "context", "deleted", "messages", "session", "turns"]
 CHANGES: frozenset[str] = frozenset(get_args(Change))
 # Anything may have changed. `deleted` is left out: it ends the stream of a follower.
@@ -25,19 +25,19 @@ _Encoded = tuple[Seq, Seq, Seq, list[str]]
 _decode = msgspec.json.Decoder(tuple[str, list[_Encoded] | None]).decode
 
 
-class SessionChange(Struct, frozen=True):
-    """What a batch did to one session.
+class CommittedChange(Struct, frozen=True):
+    """The changes that a batch made to one session.
 
-    `head` is None for a session that was erased. `added` are its new messages. `pieces` are the new events
-    of its turns, None where they must be read from the database; events alone do not raise the version.
-    `leaves_rows` is true where rows are left to erase.
+    `head` is None if the session was erased. `added` are its new messages; `changed` names everything else
+    that changed. `pieces` are the new events of its turns, or None if they must be read from the database;
+    events alone do not raise the version. `leaves_rows` is true if rows are left to erase.
     """
 
     key: SessionKey
     base: Head | None
     head: Head | None
     added: list[MessageRow]
-    what: frozenset[Change]
+    changed: frozenset[Change]
     pieces: list[TurnPiece] | None
     leaves_rows: bool = False
 
@@ -50,7 +50,7 @@ class SessionChange(Struct, frozen=True):
             session_db_id=head.id,
             changed_before=0 if self.base is None else self.base.changed_version,
             version=head.version if self.head is not None else head.version + 1,
-            what=self.what,
+            changed=self.changed,
             pieces=self.pieces,
         )
 
@@ -58,35 +58,35 @@ class SessionChange(Struct, frozen=True):
 class Notice(Struct, frozen=True):
     """A change of a session as its followers get it.
 
-    `changed_before` is the version that last changed anything but added messages before this change.
-    `pieces` is None where the events of its turns must be read from the database.
+    `changed_before` is the last version before this one that changed anything other than by adding messages.
+    `pieces` is None if the events of its turns must be read from the database.
     """
 
     session_db_id: int
     changed_before: int
     version: int
-    what: frozenset[str]
+    changed: frozenset[str]
     pieces: list[TurnPiece] | None = None
 
     @classmethod
-    def decoded(cls, session_db_id: int, changed_before: int, version: int, what: Sequence[str]) -> Self:
-        """A notice of another instance; a name that only a newer version knows stands for any change."""
-        known = frozenset(what) if CHANGES.issuperset(what) else frozenset(ALL_CHANGES)
-        return cls(session_db_id, changed_before, version, known)
+    def decoded(cls, session_db_id: int, changed_before: int, version: int, changed: Sequence[str]) -> Self:
+        """A notice from another instance. Names of a newer version of the program count as any change."""
+        names = changed if CHANGES.issuperset(changed) else ALL_CHANGES
+        return cls(session_db_id, changed_before, version, frozenset(names))
 
 
-def encode_notification(instance: str, changes: Sequence[SessionChange]) -> str:
-    """The text of NOTIFY for a batch of `instance`; with null for the changes where they are too long."""
+def encode_notification(instance: str, changes: Sequence[CommittedChange]) -> str:
+    """The text of NOTIFY for a batch of `instance`, with null instead of the changes if they are too long."""
     notices = [change.notice for change in changes]
-    encoded = [(n.session_db_id, n.changed_before, n.version, sorted(n.what)) for n in notices]
+    encoded = [(n.session_db_id, n.changed_before, n.version, sorted(n.changed)) for n in notices]
     text = msgspec.json.encode((instance, encoded)).decode()
     return text if len(text) < MAX_NOTIFICATION else msgspec.json.encode((instance, None)).decode()
 
 
 def decode_notification(text: str) -> tuple[str, list[Notice] | None]:
-    """The instance that sent a notification and its changes, None where they did not fit.
+    """The instance that sent a notification, and the changes, or None if they were too long.
 
-    Raises ValueError for a text that is none of ours.
+    Raises ValueError for a text that is no such notification.
     """
     try:
         instance, encoded = _decode(text)

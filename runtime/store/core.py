@@ -1,10 +1,9 @@
-"""The parts of an open store, and how they are opened, checked and closed."""
+"""Assembles, checks and closes the parts of a store."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import time
 import uuid
@@ -17,7 +16,7 @@ from runtime.errors import DatabaseError
 from runtime.metrics import Metrics
 from runtime.models import utc_now
 from runtime.store.cache import Cache
-from runtime.store.changes import SessionChange
+from runtime.store.changes import CommittedChange
 from runtime.store.follow.subscriptions import Subscriptions
 from runtime.store.read.reader import Reader, shared_heads
 from runtime.store.records import SessionKey
@@ -31,9 +30,9 @@ from runtime.store.write.writer import Writer
 
 logger = logging.getLogger("agent_runtime.store")
 
-# A database that does not answer a probe within this many seconds is not ready.
+# Seconds that a database has to answer a probe.
 PROBE_SECONDS = 2.0
-# Seconds kept back from the time to close: half for a last rollback, half for closing the connections.
+# Seconds of the closing time that are reserved: half for a last rollback, half for closing connections.
 CLOSE_SECONDS = 2.0
 
 
@@ -46,7 +45,7 @@ def uuid7(at: datetime) -> str:
 
 
 class Core:
-    """Puts the parts of a store together. After each COMMIT it updates the cache and notifies followers."""
+    """The parts of a store. After each COMMIT it updates the cache and notifies followers."""
 
     def __init__(
         self,
@@ -66,7 +65,7 @@ class Core:
         self.writer = Writer(
             database,
             Loader(self.cache, sole_writer=database.sole_writer),
-            self._committed,
+            self._on_commit,
             instance=database.instance,
             limits=WriteLimits(settings.max_pending_bytes, settings.write_timeout, settings.flush_interval),
             metrics=metrics,
@@ -78,30 +77,27 @@ class Core:
         database.listen(self.subscriptions.receive, self.subscriptions.poll)
         metrics.cache_bytes.set_function(lambda: self.cache.size)
         metrics.wal_bytes.set_function(database.wal_bytes)
-        for state in ("idle", "busy"):
-            usage = metrics.pool_connections.labels(state=state)
-            usage.set_function(functools.partial(self._count_connections, state))
+        connections = metrics.pool_connections
+        connections.labels(state="idle").set_function(lambda: database.pool_usage()["idle"])
+        connections.labels(state="busy").set_function(lambda: database.pool_usage()["busy"])
 
-    def _count_connections(self, state: str) -> float:
-        return self.database.pool_usage()[state]
-
-    def _committed(self, changes: Sequence[SessionChange]) -> None:
+    def _on_commit(self, changes: Sequence[CommittedChange]) -> None:
         for change in changes:
             self.cache.apply(change)
         self.subscriptions.publish(changes)
         self.eraser.note(changes)
 
     async def settled_key(self, owner: str, session_id: str) -> SessionKey:
-        """The key of a session, once the accepted writes to it are stored (W6). Raises InvalidInput."""
+        """The key of a session, after its buffered writes are stored (W6). Raises InvalidInput."""
         key = SessionKey(owner, check_key(session_id, "$.session_id"))
         await self.writer.settle(key)
         return key
 
     async def check_health(self) -> dict[str, str]:
-        """The parts that the store needs, each with "ok" or what is wrong."""
+        """The state of each part that the store needs: "ok", or what is wrong."""
         return {
             "database": await self._check_database(),
-            # Opening applied the migrations, and refuses a database of a newer version.
+            # Opening the database applied the migrations, or refused a newer schema.
             "migrations": "ok",
             "writer": await self.writer.check_health(),
         }
@@ -117,12 +113,12 @@ class Core:
         return self.database.fault() or "ok"
 
     def end_streams(self) -> None:
-        """End every stream, and every wait for rows to be erased: the server is stopping."""
+        """End all streams and all waits for the eraser: the server is stopping."""
         self.subscriptions.end()
         self.eraser.release()
 
     async def close(self, timeout: float) -> int:
-        """Store what waits, within `timeout` seconds, and close; return the number of lost writes (W11)."""
+        """Store the pending writes within `timeout` seconds and close; return how many were lost (W11)."""
         started = time.monotonic()
         self.end_streams()
         await self.eraser.close()

@@ -1,4 +1,4 @@
-"""Measures cuts: how many messages a truncation removes, and their tokens."""
+"""Measures cuts: the number of messages that a truncation removes, and their tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec import Struct
 from runtime.db.database import Row
 from runtime.store.records import Head
 
-# How many messages a statement sums.
+# The most messages that one statement sums.
 PAGE = 20_000
 
 

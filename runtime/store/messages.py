@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from sys import getsizeof
 from typing import Any, ClassVar, Self
@@ -11,19 +11,21 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from runtime.errors import InvalidInput
-from runtime.models import Metadata, Role, Time, TokenCount
+from runtime.models import MessageDict, Metadata, Role, Time, TokenCount
 from runtime.store.records import LARGE_TEXT, JsonText, MessageRow, encode_text
 from runtime.store.validation import invalid_input, json_text, json_type
 
 TITLE_LENGTH = 80
-# What a message that waits holds in memory beside its texts, in bytes (W9).
+# Bytes of a pending message in memory, beside its texts (W9).
 MESSAGE_OVERHEAD = 250
+# How much smaller an ASCII text is in memory since Python 3.12; others are smaller by twice as much.
+_SHRUNK = 49 - getsizeof("")
 # More messages than this are processed in portions or in a thread: they take milliseconds.
 MANY_MESSAGES = 2000
 
 
 class NewMessage(Struct, frozen=True, gc=False):
-    """A message to store. `title` is what it would be called by, `size` its texts in bytes."""
+    """A message to store. `title` is the title it would give its session, `size` its bytes in memory."""
 
     role: Role
     content: JsonText
@@ -39,7 +41,7 @@ class NewMessage(Struct, frozen=True, gc=False):
 
 
 class MessageInput(Struct, frozen=True):
-    """A message as a client sends it. Other fields are kept, but for `seq`, which the server gives."""
+    """A message as a client sends it. Other fields are kept, except `seq`, which the server assigns."""
 
     role: Role
     content: str | list[Any] | None = None
@@ -53,11 +55,9 @@ class MessageInput(Struct, frozen=True):
 
 _KNOWN = frozenset({*MessageInput.__struct_fields__, "seq"})
 _PLAIN = frozenset({"role", "content"})
-# Sent as null these are not as if they were not sent: they are kept among the fields that we do not know.
+# Null differs from absent in these fields: a null is kept in `extra`, with the unknown fields.
 _NULLABLE = frozenset({"name", "tool_call_id", "tool_calls", "token_count", "metadata"})
-
-
-# What chat-completion APIs do not know of a message.
+# Fields that chat-completion APIs do not know.
 _OURS = frozenset({"token_count", "metadata"})
 
 _encode = msgspec.json.Encoder().encode
@@ -77,16 +77,20 @@ class MessageBatch:
 
     @classmethod
     def parse(cls, value: Any) -> Self:
-        """Parse the value of a field `messages`. Raises TypeError for what is no list, and InvalidInput."""
+        """Parse the value of a field `messages`. Raises InvalidInput, and TypeError if it is no list."""
         if not isinstance(value, list):
             raise TypeError(f"Expected `array`, got {json_type(value)}")
         return cls(new_messages(value, "$.messages"))
 
 
-def new_messages(values: Sequence[Any] | MessageBatch, path: str = "$") -> tuple[NewMessage, ...]:
-    """Parse messages as they came, decoded from JSON, unless they are parsed already.
+# Messages as a caller gives them: decoded from JSON, or parsed already.
+Messages = Sequence[MessageDict | Mapping[str, Any]] | MessageBatch
 
-    Raises InvalidInput with the place under `path`, such as `$[3].role`.
+
+def new_messages(values: Messages, path: str = "$") -> tuple[NewMessage, ...]:
+    """Parse messages, decoded from JSON, unless they are parsed already.
+
+    Raises InvalidInput with a place under `path`, such as `$[3].role`.
     """
     if isinstance(values, MessageBatch):
         return tuple(values.items)
@@ -94,19 +98,19 @@ def new_messages(values: Sequence[Any] | MessageBatch, path: str = "$") -> tuple
 
 
 def new_message(value: Any, path: str = "$") -> NewMessage:
-    """Parse a message as it came, decoded from JSON. Raises InvalidInput with the place under `path`."""
+    """Parse a message, decoded from JSON. Raises InvalidInput with a place under `path`."""
     try:
         fields = msgspec.convert(value, MessageInput)
     except msgspec.ValidationError as error:
         raise invalid_input(error, path) from None
     except UnicodeEncodeError as error:
-        # Half of a surrogate pair in the name of a field.
+        # A lone surrogate in the name of a field.
         raise InvalidInput(path, f"cannot be stored: {error}") from None
     content = json_text(fields.content, path)
     title = _title(fields.content) if fields.role == "user" else None
     if _PLAIN.issuperset(value):
-        # Most messages are no more than this, and every one passes here.
-        return NewMessage(fields.role, content, title=title, size=MESSAGE_OVERHEAD + getsizeof(content))
+        # The fast path: most messages have only these fields.
+        return NewMessage(fields.role, content, title=title, size=MESSAGE_OVERHEAD + _size(content))
     extra = {
         name: part
         for name, part in value.items()
@@ -127,9 +131,26 @@ def new_message(value: Any, path: str = "$") -> NewMessage:
         metadata=metadata,
         extra=others,
         title=title,
-        size=MESSAGE_OVERHEAD
-        + sum(map(getsizeof, (content, name, tool_call_id, tool_calls, metadata, others))),
+        size=MESSAGE_OVERHEAD + sum(map(_size, (content, name, tool_call_id, tool_calls, metadata, others))),
     )
+
+
+def _size(text: JsonText | None) -> int:
+    """The bytes of a text in memory on Python 3.11.
+
+    The size of a message is part of its request's fingerprint (W12), so it is the same on every Python.
+    """
+    if text is None or not _SHRUNK:
+        return getsizeof(text)
+    return getsizeof(text) + (_SHRUNK if text.isascii() else 2 * _SHRUNK)
+
+
+def _title(content: str | list[Any] | None) -> JsonText | None:
+    """The first line that is not empty: the title of a session that is given no other."""
+    for text in texts_of(content):
+        if line := text[: 10 * TITLE_LENGTH].lstrip().partition("\n")[0].rstrip():
+            return encode_text(line[:TITLE_LENGTH])
+    return None
 
 
 def _as_utc(time: datetime, path: str) -> datetime:
@@ -139,16 +160,8 @@ def _as_utc(time: datetime, path: str) -> datetime:
         raise InvalidInput(path, "Expected a time between the years 1 and 9999 of UTC") from None
 
 
-def _title(content: str | list[Any] | None) -> JsonText | None:
-    """The first line that says something: what a session is called until somebody names it."""
-    for text in texts_of(content):
-        if line := text[: 10 * TITLE_LENGTH].lstrip().partition("\n")[0].rstrip():
-            return encode_text(line[:TITLE_LENGTH])
-    return None
-
-
 def texts_of(content: Any) -> list[str]:
-    """The text that a content is, or those of its parts."""
+    """The texts of a content: itself, or those of its parts."""
     if isinstance(content, str):
         return [content]
     parts = content if isinstance(content, list) else []
@@ -157,12 +170,12 @@ def texts_of(content: Any) -> list[str]:
 
 
 def rfc3339(time: datetime) -> str:
-    """A UTC time as the API writes it: without a fraction where there is none."""
+    """A UTC time as the API writes it, without a fraction if it is zero."""
     return _encode(time).decode()[1:-1]
 
 
 def encode_message(row: MessageRow) -> bytes:
-    """The JSON of a stored message, as every reader gets it."""
+    """The JSON of a stored message."""
     seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra = row
     parts = [f'{{"seq":{seq},"role":"{role}","content":', content, f',"timestamp":"{rfc3339(timestamp)}"']
     if name is not None:
@@ -183,20 +196,20 @@ def encode_message(row: MessageRow) -> bytes:
 
 def _join(parts: Sequence[str]) -> bytes:
     if max(map(len, parts)) > LARGE_TEXT:
-        # Python may keep four bytes for each character of a text, and would copy all of it once more.
+        # Joined as texts they would be copied once more, at up to four bytes a character.
         return b"".join([part.encode() for part in parts])
     return "".join(parts).encode()
 
 
 class _Nulls(Struct):
-    """Of the fields that we do not know, those that are null though we know them: others are passed over."""
+    """The fields of `_OURS` that were sent as null: they are kept in `extra`."""
 
     token_count: msgspec.Raw | UnsetType = UNSET
     metadata: msgspec.Raw | UnsetType = UNSET
 
 
 def encode_chat_message(row: MessageRow) -> bytes:
-    """A message in the form that chat-completion APIs take: what we added to it left out."""
+    """The JSON of a message in chat-completion form: without the fields of `_OURS`, `seq` and `timestamp`."""
     parts = [f'{{"role":"{row.role}","content":', row.content]
     for name, text in (
         ("name", row.name),

@@ -8,14 +8,14 @@ from msgspec import Struct
 
 from runtime.db.database import Database, Row
 
-# The most bytes of the texts on a page of a reply: a page of 1,000 usual messages has a quarter of it.
+# The most bytes on a page of a reply: four times those of 1,000 ordinary messages.
 PAGE_BYTES = 4 * 1024 * 1024
-# The same of what is sent as it is read: small, for each reader who has stalled holds so much.
+# The most bytes of a chunk that is sent as it is read. A stalled reader holds one in memory.
 CHUNK_BYTES = 1024 * 1024
 
 
 class Listing(Struct, frozen=True):
-    """A statement that lists rows, none if they have too many bytes together, and one that measures them."""
+    """A statement that lists rows, or none if they exceed a number of bytes, and one that measures them."""
 
     rows: str
     sizes: str
@@ -30,9 +30,9 @@ async def fetch_page(
     *,
     least: int = 1,
 ) -> tuple[Sequence[Row], bool]:
-    """At most `limit` rows with at most `max_bytes`, and whether more follow. Reads no more than these.
+    """At most `limit` rows of at most `max_bytes`, and whether more follow. Reads no other rows.
 
-    So many as `least` are read whatever their bytes: with one a page always leads on.
+    At least `least` rows are read, however large: with one, every page makes progress.
     """
     while True:
         rows = await database.fetch(listing.rows, *parameters, limit + 1, max_bytes)
@@ -46,11 +46,11 @@ async def fetch_page(
         rows = await database.fetch(listing.rows, *parameters, count, sum(sizes[:count]))
         if rows:
             return rows, count < len(sizes)
-        # They have changed since they were measured.
+        # The rows have changed since they were measured.
 
 
 def count_fitting(sizes: Sequence[int], max_bytes: int) -> int:
-    """How many of the first have at most so many bytes together."""
+    """How many of the first sizes add up to at most `max_bytes`."""
     total = 0
     for count, size in enumerate(sizes):
         total += size

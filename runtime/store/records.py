@@ -1,4 +1,4 @@
-"""Records: rows as the database stores them, and their conversion to what callers see."""
+"""Records: rows as the database stores them, and their conversion to the public models."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from runtime.models import (
 # Texts and structures are stored as JSON text.
 JsonText = str
 
-# Texts of more bytes than this are kept under no idempotency key, and pass through no batch that leaves them
-# as they are.
+# Texts of more bytes than this are not kept under an idempotency key, nor loaded for a batch that leaves them
+# unchanged.
 LARGE_TEXT = 64 * 1024
 
 decode = decode_json
@@ -32,17 +32,17 @@ _encode = msgspec.json.Encoder().encode
 
 
 def decode_optional(text: JsonText | None) -> Any:
-    """The value of a JSON text; None where there is no text."""
+    """The value of a JSON text, or None for None."""
     return None if text is None else decode(text)
 
 
 def bytes_of(*texts: JsonText | None) -> int:
-    """How many bytes texts have as UTF-8: what pages are bounded by."""
+    """The bytes of texts as UTF-8, by which pages are bounded."""
     return sum([len(text) if text.isascii() else len(text.encode()) for text in texts if text is not None])
 
 
 def encode_text(value: Any) -> JsonText:
-    """The JSON text of a value that is known to have one."""
+    """The JSON text of a value that is known to be valid."""
     return _encode(value).decode()
 
 
@@ -76,12 +76,12 @@ class MessageRow(NamedTuple):
 
 
 class Head(Struct, frozen=True):
-    """Where a session stands: the small row that is the lock and the authority.
+    """The small row of a session that serves as its lock and as the authority on its state.
 
-    `cut_version` is the version that last took messages away: what a cache holds from before it may
-    be gone. `changed_version` is the one that last changed anything but added messages. The messages after
-    `cut_after`, up to `cut_through`, are taken away, though their rows may be there until they are erased.
-    `first_user_seq` is the message that an untitled session is called after.
+    `cut_version` is the last version that removed messages: messages cached before it may be gone.
+    `changed_version` is the last version that changed anything other than by adding messages. The messages
+    after `cut_after`, up to `cut_through`, are removed, but their rows may not be erased yet.
+    `first_user_seq` is the message that gives an untitled session its title.
     """
 
     id: int
@@ -100,9 +100,9 @@ class Head(Struct, frozen=True):
 
 
 class Details(Struct, frozen=True):
-    """What a head leaves out of a session, and its agent context.
+    """The columns of a session that its head leaves out, and its agent context.
 
-    Metadata that is None is large, and was not loaded.
+    Metadata that is None was not loaded because it is large.
     """
 
     title: JsonText | None
@@ -130,7 +130,7 @@ class SwitchRow(NamedTuple):
 
 
 class ApprovalRow(Struct, frozen=True):
-    """An approval as it is stored."""
+    """An approval as stored."""
 
     call_id: str
     tool_name: JsonText
@@ -145,11 +145,10 @@ class ApprovalRow(Struct, frozen=True):
 
 
 class TurnRow(Struct, frozen=True):
-    """A turn as it is stored: the `n`-th of its session.
+    """A turn as stored: the `n`-th of its session.
 
-    `instance` runs it and gives signs of life, counted by `beat`.
-    `last_event` and `text_length` say where its events end: the number of the last one, and the
-    characters in it if it is text.
+    `instance` runs it and raises `beat` as a heartbeat. `last_event` is the number of its last event, and
+    `text_length` the characters in that event if it is text.
     """
 
     n: int
@@ -173,7 +172,7 @@ class TurnRow(Struct, frozen=True):
 
 
 def turn_from(row: TurnRow) -> Turn:
-    """What callers see of a stored turn."""
+    """The public model of a stored turn."""
     return Turn(
         turn_id=row.turn_id,
         status=row.status,
@@ -187,8 +186,10 @@ def turn_from(row: TurnRow) -> Turn:
 
 
 class TurnPiece(Struct, frozen=True):
-    """A part of the events of the `turn_n`-th turn: the whole `n`-th event, or, of a text, what follows
-    its first `offset` characters. `data` of a text is what stands between the quotes of a JSON string."""
+    """The `n`-th event of the `turn_n`-th turn, or the part of a text after its first `offset` characters.
+
+    The `data` of a text is escaped as in a JSON string, without the quotes.
+    """
 
     turn_n: int
     n: int
@@ -198,7 +199,7 @@ class TurnPiece(Struct, frozen=True):
 
 
 def approval_from(session_id: str, row: ApprovalRow) -> Approval:
-    """What callers see of a stored approval; `Approval.at` tells whether it has expired."""
+    """The public model of a stored approval; `Approval.at` gives its status at a time."""
     return Approval(
         call_id=row.call_id,
         session_id=session_id,
@@ -239,7 +240,7 @@ def turn_row_from(row: Row) -> TurnRow:
 
 def session_from(row: Row) -> Session:
     """A row of `find_session` or of a list of sessions."""
-    # By their places: SQLite looks for each name among all of them, and a page has fifty rows.
+    # By position: a look-up by name is slow on SQLite, and a page has fifty rows.
     (_, session_id, title, description, metadata, created_at, last_activity, *rest) = row
     (is_active, deleted_at, version, last_seq, message_count, first_user_text, current_agent) = rest
     return Session(

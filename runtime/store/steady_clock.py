@@ -1,4 +1,4 @@
-"""The time of day by which old rows are deleted: one that is ahead for a while deletes nothing early."""
+"""The time of day by which old rows are deleted: a clock that jumps ahead deletes nothing early."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-# How long a clock that jumped ahead has to stay there before it is believed, in seconds.
+# Seconds that a clock must stay ahead after a jump before it is trusted.
 HOLD = 3600.0
-# So far a clock may be ahead without a jump: it is set right by small steps.
+# A smaller step ahead is no jump but an adjustment of the clock.
 TOLERANCE = timedelta(minutes=1)
 
 
 class SteadyClock:
-    """Compares the time of day with one that nobody sets, from when it is made and with each look.
+    """Compares the time of day with a monotonic clock, at its creation and at each `read`.
 
-    A clock that went back is believed at once: whatever is old stays for longer.
+    A clock that was set back is trusted at once: old rows are only kept for longer.
     """
 
     def __init__(
@@ -25,18 +25,19 @@ class SteadyClock:
         self._clock = clock
         self._monotonic = monotonic
         self._since = monotonic()
-        # When the clock was first seen at this, and never behind it since: the time of day at which the other
-        # clock began. The first is believed; behind it are jumps ahead that have not lasted long enough.
+        # The monotonic time at which the clock was first seen with an offset, and the offset: the time of day
+        # at the origin of the monotonic clock. The first is trusted; the others are jumps ahead, each later
+        # than the one before, that have not lasted long enough.
         self._shown: deque[tuple[float, datetime]] = deque()
-        self.look()
+        self.read()
 
     @property
     def settled(self) -> bool:
-        """Whether the clock has been looked at for long enough to tell a jump from the time."""
+        """Whether the clock has been observed for long enough to detect a jump."""
         return self._monotonic() - self._since >= HOLD
 
-    def look(self) -> datetime:
-        """The time of day; where the clock is ahead of what it showed in the last hour, that, carried on."""
+    def read(self) -> datetime:
+        """The time of day, ignoring a jump ahead within the last hour."""
         at, now = self._monotonic(), self._clock()
         passed = timedelta(seconds=at)
         beginning = now - passed

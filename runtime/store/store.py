@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
-from typing import Any, Unpack
+from typing import Any, Unpack, overload
 
 from msgspec import UNSET, UnsetType, structs
 
@@ -24,7 +24,9 @@ from runtime.models import (
     Approval,
     ApprovalList,
     ApprovalStatus,
+    Buffered,
     Cleaned,
+    Committed,
     Decision,
     Durability,
     History,
@@ -42,12 +44,13 @@ from runtime.store.core import Core
 from runtime.store.cuts import measure_cut
 from runtime.store.follow.session_follower import Following, SessionFollower
 from runtime.store.follow.turn_follower import TurnFollower, parse_position
-from runtime.store.messages import MessageBatch, new_messages
+from runtime.store.messages import Messages, new_messages
+from runtime.store.read.activity import ActivityReader
 from runtime.store.read.message_pages import MessagesCut, NumberedPage, page_of
 from runtime.store.read.reader import HistoryReading
 from runtime.store.records import SessionKey
 from runtime.store.saved_states import SavedStates
-from runtime.store.submission import WriteOptions, session_key
+from runtime.store.submission import BufferedOptions, WriteOptions, session_key
 from runtime.store.tokens import Tokens
 from runtime.store.turn_store import TurnStore
 from runtime.store.validation import (
@@ -77,19 +80,20 @@ from runtime.store.write.turn_commands import StopTurn
 
 
 class Store:
-    """Keeps conversations. Made by `open_store`; `turns` is for the turn engine, `tokens` for access control,
-    `saved` for programs that keep the state of a session themselves.
+    """Stores conversations; opened by `open_store`. The turn engine uses `turns`, access control `tokens`,
+    programs that save whole states `saved`.
 
-    A write returns after COMMIT (W5) unless it is `buffered`. It raises InvalidInput for bad input, another
-    RequestError for what cannot be done, and NotStored for what may be tried again. A read first waits for
-    the accepted writes of its session (W6). It raises SessionNotFound, InvalidInput for a page that cannot
-    exist, and DatabaseUnavailable for what may be tried again.
+    A write returns after COMMIT (W5) unless it is buffered. It raises InvalidInput for wrong input, another
+    RequestError if it cannot be carried out, and NotStored if it may be retried. A read first waits for the
+    buffered writes to its session (W6). It raises SessionNotFound, InvalidInput for wrong bounds, and
+    DatabaseUnavailable if it may be retried.
     """
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self.unstored = 0
         self.turns = TurnStore(core)
+        self.activity = ActivityReader(core.database, core.reader)
         self.tokens = Tokens(core.database, core.clock)
         self.saved = SavedStates(core)
 
@@ -101,13 +105,13 @@ class Store:
         description: str | None = None,
         metadata: Metadata | JsonObject | None = None,
         agent: str | None = None,
-        messages: Sequence[Any] | MessageBatch = (),
+        messages: Messages = (),
         if_missing: bool = False,
         **options: Unpack[WriteOptions],
     ) -> SessionWritten:
-        """Make a session, with an id of its own (a UUIDv7) where none is given.
+        """Create a session, with a new UUIDv7 as its id if none is given.
 
-        Raises SessionExists, unless `if_missing` lets one that is there do.
+        Raises SessionExists. With `if_missing` an existing session is returned instead.
         """
         command = commands.CreateSession(
             session_key(session_id, options),
@@ -130,7 +134,7 @@ class Store:
         is_active: bool | UnsetType = UNSET,
         **options: Unpack[WriteOptions],
     ) -> SessionWritten:
-        """Change what is given; None takes a title, a description or the metadata away."""
+        """Change the given fields; None removes a title, a description or the metadata."""
         command = commands.UpdateSession(
             session_key(session_id, options),
             title=title if title is UNSET else optional_text(title, "$.title"),
@@ -143,10 +147,10 @@ class Store:
     async def delete_session(
         self, session_id: str, *, hard: bool = False, **options: Unpack[WriteOptions]
     ) -> SessionDeleted:
-        """Delete a session: so that it can be restored, or (`hard`) with all that is in it for good.
+        """Delete a session: so that it can be restored, or for good (`hard`).
 
-        It is gone for good when this is committed. The rows of a large one are erased in portions, which is
-        waited for as long as a write may take.
+        A hard deletion takes effect at COMMIT. The rows of a large session are erased afterwards, in
+        portions; this waits for them up to the write timeout.
         """
         key = session_key(session_id, options)
         deleted = await self._core.submitter.write(
@@ -157,35 +161,90 @@ class Store:
         return deleted
 
     async def restore_session(self, session_id: str, **options: Unpack[WriteOptions]) -> SessionWritten:
-        """Take a soft deletion back; a session that is not deleted stays as it is."""
+        """Restore a deleted session; one that is not deleted is left as it is."""
         return await self._core.submitter.write(
             commands.RestoreSession(session_key(session_id, options)), SessionWritten, options
         )
 
+    @overload
     async def append_messages(
         self,
         session_id: str,
-        messages: Sequence[Any] | MessageBatch,
+        messages: Messages,
+        *,
+        durability: Committed = ...,
+        **options: Unpack[WriteOptions],
+    ) -> Appended: ...
+    @overload
+    async def append_messages(
+        self, session_id: str, messages: Messages, *, durability: Buffered, **options: Unpack[BufferedOptions]
+    ) -> Accepted: ...
+    @overload
+    async def append_messages(
+        self,
+        session_id: str,
+        messages: Messages,
+        *,
+        durability: Durability | None,
+        **options: Unpack[WriteOptions],
+    ) -> Appended | Accepted: ...
+    async def append_messages(
+        self,
+        session_id: str,
+        messages: Messages,
         *,
         durability: Durability | None = None,
         **options: Unpack[WriteOptions],
     ) -> Appended | Accepted:
-        """Add messages, dicts in chat-completion form with any other fields: all, or none."""
+        """Add messages in chat-completion form, which may have other fields: all of them, or none.
+
+        The default of `durability` is in the settings. A buffered write returns Accepted.
+        """
         command = commands.AppendMessages(session_key(session_id, options), new_messages(messages))
         return await self._core.submitter.write_or_accept(command, Appended, durability, options)
 
+    @overload
     async def replace_messages(
         self,
         session_id: str,
-        messages: Sequence[Any] | MessageBatch,
+        messages: Messages,
+        *,
+        create: bool = ...,
+        durability: Committed = ...,
+        **options: Unpack[WriteOptions],
+    ) -> Replaced: ...
+    @overload
+    async def replace_messages(
+        self,
+        session_id: str,
+        messages: Messages,
+        *,
+        create: bool = ...,
+        durability: Buffered,
+        **options: Unpack[BufferedOptions],
+    ) -> Accepted: ...
+    @overload
+    async def replace_messages(
+        self,
+        session_id: str,
+        messages: Messages,
+        *,
+        create: bool = ...,
+        durability: Durability | None,
+        **options: Unpack[WriteOptions],
+    ) -> Replaced | Accepted: ...
+    async def replace_messages(
+        self,
+        session_id: str,
+        messages: Messages,
         *,
         create: bool = False,
         durability: Durability | None = None,
         **options: Unpack[WriteOptions],
     ) -> Replaced | Accepted:
-        """Make this the history, in one step; a beginning that is the same is kept as it is.
+        """Replace the history in one step; stored messages that equal its beginning are kept.
 
-        With `create` a session that is missing is made.
+        With `create` a missing session is created.
         """
         command = commands.ReplaceMessages(session_key(session_id, options), new_messages(messages), create)
         return await self._core.submitter.write_or_accept(command, Replaced, durability, options)
@@ -193,7 +252,7 @@ class Store:
     async def truncate_messages(
         self, session_id: str, *, after: int, **options: Unpack[WriteOptions]
     ) -> Truncated:
-        """Take away the messages that follow number `after`. Their numbers are not used again."""
+        """Remove the messages after number `after`. Their numbers are not reused."""
         check_seq(after, "$.after")
         key = session_key(session_id, options)
         request = await self._core.submitter.request(commands.TruncateMessages(key, after), options)
@@ -201,8 +260,8 @@ class Store:
             try:
                 return await self._core.submitter.submit(request, Truncated, options)
             except CutNotMeasured:
-                # It is counted before the writer is asked again, which may take a while. The count is worth
-                # nothing after another cut.
+                # Count the messages outside of the writer, which may take a while, and submit again. Another
+                # cut makes the count invalid.
                 head = await self._core.reader.find_head(key)
                 measured = None if head is None else await measure_cut(self._core.database, head, after)
                 request = structs.replace(request, measured=measured)
@@ -216,7 +275,7 @@ class Store:
         metadata: Metadata | JsonObject | None = None,
         **options: Unpack[WriteOptions],
     ) -> Switched:
-        """Hand the conversation over; to the agent that holds it already changes nothing."""
+        """Hand the conversation over; a handover to its present agent changes nothing."""
         command = commands.SwitchAgent(
             session_key(session_id, options),
             agent=check_key(agent, "$.agent"),
@@ -243,7 +302,10 @@ class Store:
         expires_in: float | None = None,
         **options: Unpack[WriteOptions],
     ) -> ApprovalWritten:
-        """Let a tool call wait for a person, for `expires_in` seconds or for ever. Raises ApprovalExists."""
+        """Let a tool call wait for a person, for `expires_in` seconds or without limit.
+
+        Raises ApprovalExists.
+        """
         if expires_in is not None:
             check_number(expires_in, "$.expires_in", 0, MAX_EXPIRES_IN)
         command = commands.CreateApproval(
@@ -266,7 +328,7 @@ class Store:
         feedback: str | None = None,
         **options: Unpack[WriteOptions],
     ) -> ApprovalWritten:
-        """Decide a waiting tool call, once; the same decision again answers the same.
+        """Decide about a waiting tool call, once; a repeat of the decision changes nothing.
 
         Raises ApprovalNotFound, ApprovalDecided, ApprovalExpired.
         """
@@ -282,19 +344,19 @@ class Store:
     async def delete_approval(
         self, session_id: str, call_id: str, **options: Unpack[WriteOptions]
     ) -> ApprovalDeleted:
-        """Take an approval away. Raises ApprovalNotFound."""
+        """Delete an approval. Raises ApprovalNotFound."""
         command = commands.DeleteApproval(session_key(session_id, options), check_key(call_id, "$.call_id"))
         return await self._core.submitter.write(command, ApprovalDeleted, options)
 
     async def cleanup(self, *, max_age_hours: float = 24, hard_delete_after_days: float = 30) -> Cleaned:
-        """Delete sessions idle for longer, erase those deleted longer ago, of every owner.
+        """Delete idle sessions and erase those deleted long ago, of all owners.
 
-        Forgets old idempotency keys and events of turns too. Works in small transactions.
+        Deletes old idempotency keys and events of turns, too. Works in small transactions.
         """
         return await self._core.cleanup.clean(max_age_hours, hard_delete_after_days)
 
     async def get_session(self, session_id: str, *, owner: str = "") -> Session:
-        """The session."""
+        """Return the session."""
         return await self._core.reader.get_session(await self._core.settled_key(owner, session_id))
 
     async def list_sessions(
@@ -306,7 +368,7 @@ class Store:
         count: bool = False,
         owner: str = "",
     ) -> SessionPage:
-        """An owner's sessions, latest activity first; `cursor` is the `next_cursor` of the page before."""
+        """Return a page of sessions, latest activity first; `cursor` is the previous page's `next_cursor`."""
         check_limit(limit, "limit")
         await self._core.writer.settle(None)
         return await self._core.reader.list_sessions(
@@ -314,7 +376,7 @@ class Store:
         )
 
     async def get_stats(self, session_id: str, *, owner: str = "") -> SessionStats:
-        """What a session has grown to."""
+        """Return the size of a session."""
         return await self._core.reader.get_stats(await self._core.settled_key(owner, session_id))
 
     async def list_messages(
@@ -328,7 +390,7 @@ class Store:
         role: Role | None = None,
         owner: str = "",
     ) -> MessagePage:
-        """A page of messages, oldest first: behind `after`, up to `before`, or the `last` ones."""
+        """Return a page, oldest first: messages after `after`, before `before`, or the `last` ones."""
         check_limit(limit if last is None else last, "limit" if last is None else "last")
         check_seq(after, "after")
         check_seq(before, "before")
@@ -340,7 +402,7 @@ class Store:
     async def list_numbered_page(
         self, session_id: str, *, page: int, page_size: int, role: Role | None = None, owner: str = ""
     ) -> MessagePage:
-        """The `page`-th page of `page_size` messages, from 1, whole. Its cost grows with `page`."""
+        """Return the `page`-th page of `page_size` messages, from 1. Its cost grows with `page`."""
         while True:
             found = await self.read_numbered_page(
                 session_id, page=page, page_size=page_size, role=role, owner=owner
@@ -352,14 +414,14 @@ class Store:
     async def read_numbered_page(
         self, session_id: str, *, page: int, page_size: int, role: Role | None = None, owner: str = ""
     ) -> NumberedPage:
-        """The same, read a chunk at a time: of large messages a page may be gigabytes."""
+        """Read a numbered page in chunks: with large messages it may have gigabytes."""
         check_number(page, "page", 1, MAX_PAGE)
         check_limit(page_size, "page_size")
         key = await self._core.settled_key(owner, session_id)
         return await self._core.reader.read_numbered_page(key, page=page, page_size=page_size, role=role)
 
     async def get_history(self, session_id: str, *, owner: str = "") -> History:
-        """The whole conversation in chat form, as it stood at one moment."""
+        """Return the whole conversation in chat form, at one version."""
         while True:
             reading = await self.read_history(session_id, owner=owner)
             with contextlib.suppress(MessagesCut):
@@ -370,29 +432,35 @@ class Store:
                     encoded=encoded,
                     message_count=len(encoded),
                     last_activity=reading.head.last_activity,
-                    current_agent=reading.current_agent,
-                    agent_history=reading.agent_history,
+                    current_agent=reading.context.current_agent,
+                    agent_history=reading.switches,
                 )
 
     async def read_history(self, session_id: str, *, owner: str = "") -> HistoryReading:
-        """The same, read a chunk at a time: a conversation may be larger than memory."""
+        """Read the conversation in chunks: it may be larger than memory."""
         return await self._core.reader.read_history(await self._core.settled_key(owner, session_id))
 
     async def get_context(self, session_id: str, *, owner: str = "") -> AgentContext:
-        """Which agent holds the session."""
+        """Return the agent that holds the session, and its metadata."""
         return await self._core.reader.get_context(await self._core.settled_key(owner, session_id))
 
     async def list_switches(
         self, session_id: str, *, limit: int = 100, before: int | None = None, owner: str = ""
     ) -> SwitchPage:
-        """Handovers, latest first: those before number `before`, where it is given."""
+        """Return a page of handovers, latest first: those before number `before`, if given."""
         check_limit(limit, "limit")
         check_seq(before, "before")
         key = await self._core.settled_key(owner, session_id)
         return await self._core.reader.list_switches(key, limit=limit, before=before)
 
+    async def read_agents(
+        self, session_id: str, *, owner: str = ""
+    ) -> tuple[AgentContext, list[AgentSwitch]]:
+        """The agent context, and the latest handovers up to it, oldest first: 1,000 and 1 MiB at most."""
+        return await self._core.reader.read_agents(await self._core.settled_key(owner, session_id))
+
     async def list_agent_history(self, session_id: str, *, owner: str = "") -> list[AgentSwitch]:
-        """The latest handovers, 1,000 and 1 MiB at most, in the order in which they happened."""
+        """Return the latest handovers, at most 1,000 and 1 MiB, oldest first."""
         return await self._core.reader.list_agent_history(await self._core.settled_key(owner, session_id))
 
     async def list_approvals(
@@ -404,7 +472,7 @@ class Store:
         limit: int = MAX_LIMIT,
         owner: str = "",
     ) -> ApprovalList:
-        """A page of a session's approvals, oldest first: behind the one for the call `after`."""
+        """Return a page of approvals, oldest first: those after the one for the call `after`."""
         check_limit(limit, "limit")
         if after is not None:
             check_key(after, "after")
@@ -412,24 +480,27 @@ class Store:
         return await self._core.reader.list_approvals(key, status=status, after=after, limit=limit)
 
     async def find_approval(self, session_id: str, call_id: str, *, owner: str = "") -> Approval | None:
-        """The approval for a call, if there is one."""
+        """Return the approval for a call, or None."""
         return await self._core.reader.find_approval(await self._core.settled_key(owner, session_id), call_id)
 
     def follow(self, session_id: str, *, after: int = 0, owner: str = "") -> Following:
-        """Follow a session from after message `after`: its messages without a gap, then what comes.
+        """Follow a session from after message `after`: stored messages without a gap, then new events.
 
         Use it as `async with store.follow(...) as follower`, or `async for event in store.follow(...)`.
         """
         check_seq(after, "after")
 
-        async def open_follower() -> SessionFollower:
+        @contextlib.asynccontextmanager
+        async def open_follower() -> AsyncIterator[SessionFollower]:
             head = await self._core.reader.get_head(await self._core.settled_key(owner, session_id))
-            return SessionFollower(self._core.reader, head, after)
+            follower = SessionFollower(self._core.reader, head, after)
+            with self._core.subscriptions.subscribed(head.id, follower):
+                yield follower
 
-        return Following(open_follower, self._core.subscriptions)
+        return Following(open_follower)
 
     async def list_turns(self, session_id: str, *, limit: int = 100, owner: str = "") -> TurnList:
-        """The turns of a session, latest first."""
+        """Return the turns of a session, latest first."""
         check_limit(limit, "limit")
         key = await self._core.settled_key(owner, session_id)
         found = await self.turns.turn_reader.list_turns(key, limit)
@@ -440,9 +511,9 @@ class Store:
         return found
 
     async def stop_turn(self, session_id: str, turn_id: str, **options: Unpack[WriteOptions]) -> int:
-        """Ask for a turn to be stopped; return the session's version. Raises TurnNotFound.
+        """Request that a turn stops; return the session's version. Raises TurnNotFound.
 
-        A turn that has ended stays as it is.
+        An ended turn is left as it is.
         """
         key = session_key(session_id, options)
         head, turn = await self.turns.get_turn(key, turn_id)
@@ -463,9 +534,9 @@ class Store:
 
     @contextlib.asynccontextmanager
     async def follow_new_turn(self, started: TurnWritten) -> AsyncIterator[TurnFollower]:
-        """Follow a turn that has just been started, from its beginning.
+        """Follow a turn that was just started, from its beginning.
 
-        To be entered before anything else is awaited: then nothing has to be read.
+        Enter it before the next await: then no event has to be read from the database.
         """
         id, turn_id, n = started.session_db_id, started.turn.turn_id, started.n
         follower = TurnFollower(self.turns.turn_reader, id, turn_id, n, beginning=started.beginning)
@@ -473,7 +544,7 @@ class Store:
             yield follower
 
     async def check_health(self) -> dict[str, str]:
-        """The parts that the store needs, each with "ok" or what is wrong."""
+        """Return the state of each part that the store needs: "ok", or what is wrong."""
         return await self._core.check_health()
 
     def end_streams(self) -> None:
@@ -481,7 +552,7 @@ class Store:
         self._core.end_streams()
 
     async def close(self, timeout: float) -> int:
-        """Store what waits, within `timeout` seconds, and close; return the number of lost writes (W11)."""
+        """Store the pending writes within `timeout` seconds and close; return how many were lost (W11)."""
         self.unstored = await self._core.close(timeout)
         return self.unstored
 
@@ -494,13 +565,13 @@ async def open_store(
     *,
     clock: Callable[[], datetime] = utc_now,
 ) -> AsyncIterator[Store]:
-    """Open the store at `url`, or else at the one of the settings, and close it at the end.
+    """Open the store at `url`, by default that of the settings, and close it at the end.
 
     Raises StartupError.
     """
     settings = settings or Settings()
     database = await open_database(
-        url or settings.db_url,
+        settings.db_url if url is None else url,
         migrate=settings.migrate,
         pool_min=settings.pool_min,
         pool_max=settings.pool_max,

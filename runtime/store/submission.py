@@ -1,4 +1,4 @@
-"""Submits commands to the writer: makes the request, and completes the outcome."""
+"""Submits commands to the writer: makes requests, and completes their outcomes."""
 
 from __future__ import annotations
 
@@ -40,26 +40,33 @@ from runtime.store.write.writer import Writer
 OutcomeT = TypeVar("OutcomeT", bound=Outcome)
 
 
-class WriteOptions(TypedDict, total=False):
-    """Options that every write takes.
+class BufferedOptions(TypedDict, total=False):
+    """Options that a buffered write takes.
 
-    `owner` is the owner of the session. `idempotency_key` makes a repeat harmless (W12). `if_match` is the
-    version that the session must have. `make_room` is awaited before the large part of an outcome is read,
-    at most the size of a body.
+    `owner` is the owner of the session. `idempotency_key` makes a repeat harmless (W12). `make_room` is
+    awaited before the large part of an outcome is read, at most the size of a body.
     """
 
     owner: str
     idempotency_key: str | None
-    if_match: int | None
     make_room: Callable[[], Awaitable[None]]
 
 
-def session_key(session_id: str | None, options: WriteOptions) -> SessionKey:
-    """The key of the session that a write is for; its id is empty where one is to be made.
+class WriteOptions(BufferedOptions, total=False):
+    """Options that every write takes. `if_match` is the version that the session must have.
 
-    Raises InvalidInput for the id, and TypeError for an option that does not exist.
+    A write with `if_match` is committed at once: the version is compared in the transaction.
     """
-    if unknown := options.keys() - WriteOptions.__annotations__.keys():
+
+    if_match: int | None
+
+
+def session_key(session_id: str | None, options: WriteOptions) -> SessionKey:
+    """The key of the session of a write, with an empty id for a new session.
+
+    Raises InvalidInput for a wrong id, and TypeError for an unknown option.
+    """
+    if unknown := options.keys() - WriteOptions.__optional_keys__:
         names = ", ".join(repr(name) for name in sorted(unknown))
         raise TypeError(
             f"unexpected keyword argument {names}; every write takes owner, idempotency_key, if_match"
@@ -70,9 +77,9 @@ def session_key(session_id: str | None, options: WriteOptions) -> SessionKey:
 
 
 class Submitter:
-    """Hands commands to the writer and returns their outcomes, complete.
+    """Submits commands to the writer and returns their complete outcomes.
 
-    `durability` is the default of writes that may be buffered (W5).
+    `durability` is the default for writes that may be buffered (W5).
     """
 
     def __init__(
@@ -96,7 +103,7 @@ class Submitter:
         return await self.submit(await self.request(command, options), kind, options)
 
     async def request(self, command: Command, options: WriteOptions) -> Request:
-        """A command with the time and the ids that planning it needs."""
+        """The request for a command: it adds the time and the ids that planning needs."""
         at = self._clock()
         key = command.key if command.key.session_id else SessionKey(command.key.owner, self._make_id(at))
         name = options.get("idempotency_key")
@@ -110,32 +117,32 @@ class Submitter:
         return Request(command, key, at, options.get("if_match"), idempotency, lease, size)
 
     async def submit(self, request: Request, kind: type[OutcomeT], options: WriteOptions) -> OutcomeT:
-        """Store a request; return its outcome after COMMIT, with the large parts that the plan left out."""
+        """Store a request; return its outcome after COMMIT, with the large part that the plan left out."""
         outcome = await self._writer.submit(request)
         assert isinstance(outcome, kind), f"a {type(request.command).__name__} ended in {outcome!r}"
         if not _is_incomplete(outcome):
             return outcome
         if "make_room" in options:
             await options["make_room"]()
-        # The id is that of the outcome: a replayed one has the id that was made for the first request.
+        # The id of the outcome: a replayed one has the id that the first request created.
         return await self._complete(SessionKey(request.key.owner, outcome.session_id), outcome)
 
     async def _complete(self, key: SessionKey, outcome: OutcomeT) -> OutcomeT:
-        """Read the large part of an outcome, trying for as long as a write may take."""
+        """Read the large part of an outcome, with retries within the write timeout."""
         timeout = self._writer.queue.limits.write_timeout
         try:
             return await retry_until_available(
                 lambda: _completed(self._reader, key, outcome), timeout, "the reply to a write"
             )
         except DatabaseError as error:
-            # Not "not stored": a repeat under the same key finds the outcome.
-            text = f"this is stored, but the reply to it could not be read: {error}"
+            # The write is stored: a repeat under its key returns the outcome.
+            text = f"the write is stored, but its reply could not be read: {error}"
             raise Unconfirmed(text) from error
 
     async def write_or_accept(
         self, command: Command, kind: type[OutcomeT], durability: Durability | None, options: WriteOptions
     ) -> OutcomeT | Accepted:
-        """Store a command, or accept it to be stored within the flush interval (W5)."""
+        """Store a command, or accept it as a buffered write (W5)."""
         buffered = (durability or self._durability) == "buffered"
         # A version can only be compared in the transaction.
         if not buffered or options.get("if_match") is not None:
@@ -147,19 +154,16 @@ class Submitter:
         if await self._is_stored(request):
             return structs.replace(accepted, replayed=True)
         if self._writer.queue.find_accepted(request.key) is None:
-            await self._check_target(request)
-        # Nothing is awaited from here on: a request found in the queue is still there when this one joins it.
+            creates = isinstance(request.command, ReplaceMessages) and request.command.create
+            head = await self._reader.find_head(request.key)
+            # Refuse a request that is sure to fail.
+            if (head is None and not creates) or (head is not None and head.deleted_at is not None):
+                raise SessionNotFound(request.key.session_id, deleted=head is not None)
+        # No await from here on: a request found in the queue is still there when this one is added.
         if self._is_accepted(request):
             return structs.replace(accepted, replayed=True)
         self._writer.accept(request)
         return accepted
-
-    async def _check_target(self, request: Request) -> None:
-        """Refuse a request that is sure to fail. Raises SessionNotFound."""
-        creates = isinstance(request.command, ReplaceMessages) and request.command.create
-        head = await self._reader.find_head(request.key)
-        if (head is None and not creates) or (head is not None and head.deleted_at is not None):
-            raise SessionNotFound(request.key.session_id, deleted=head is not None)
 
     async def _is_stored(self, request: Request) -> bool:
         """Whether an earlier request under the same idempotency key is stored (W12). Raises KeyReused."""
@@ -172,9 +176,9 @@ class Submitter:
         return bool(rows)
 
     def _is_accepted(self, request: Request) -> bool:
-        """Whether an earlier request under the same key was accepted and waits in the queue (W12).
+        """Whether an earlier request under the same key was accepted and is pending (W12).
 
-        An earlier request whose caller waits for COMMIT may still fail and does not count. Raises KeyReused.
+        One whose caller waits for COMMIT may still fail and does not count. Raises KeyReused.
         """
         if request.idempotency is None:
             return False
@@ -186,7 +190,7 @@ class Submitter:
 
 
 async def _measure(command: Command, *, keyed: bool) -> tuple[int, str]:
-    """The weight of a command in bytes and, where it is `keyed`, its fingerprint."""
+    """The weight of a command in bytes and, if it is `keyed`, its fingerprint."""
 
     def measure() -> tuple[int, str]:
         return weight(command), fingerprint(command) if keyed else ""
@@ -214,9 +218,9 @@ def _is_incomplete(outcome: Outcome) -> bool:
 
 
 async def _completed(reader: Reader, key: SessionKey, outcome: OutcomeT) -> OutcomeT:
-    """An outcome with its large part, and all beside it, as stored now.
+    """An outcome with its large part as stored now.
 
-    Raises SessionNotFound or ApprovalNotFound where it is gone by now.
+    Raises SessionNotFound or ApprovalNotFound if that is deleted by now.
     """
     match outcome:
         case SessionWritten():

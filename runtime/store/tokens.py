@@ -1,7 +1,7 @@
-"""The tokens that programs sign in with: made, listed, revoked and looked up.
+"""Access tokens: creates, lists, revokes and verifies them.
 
-They are written by the command line, apart from the queue of the writer (W1): nothing of a token is kept
-in memory, so that nothing here could be out of step with it.
+They are written outside of the writer's queue (W1), by the command line. No token is cached, so no cache can
+be stale.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from runtime.models import Scope, Token
 from runtime.store.read.batch_loader import BatchLoader
 from runtime.store.validation import check_key
 
-# A token reads art_<id>_<secret>: a leaked one can be recognised, and revoked by its id.
+# A token has the form art_<id>_<secret>: a leaked one can be recognised and revoked by its id.
 MARK = "art"
 FORM = re.compile(f"{MARK}_([0-9a-f]+)_[0-9a-f]+")
-# Bytes of chance. The id need not be secret, only single.
+# Random bytes. The id must be unique, not secret.
 ID_BYTES, SECRET_BYTES = 6, 32
-# How long a look-up may take, in seconds, until the database counts as unavailable.
+# Seconds that a look-up may take; after that the database counts as unavailable.
 LOOK_UP_SECONDS = 5.0
 
 
 class Tokens:
-    """The tokens of a database. `make_secret` gives so many random bytes as hexadecimal digits."""
+    """The tokens of a database. `make_secret` returns a number of random bytes in hexadecimal."""
 
     def __init__(
         self,
@@ -42,15 +42,15 @@ class Tokens:
         self._database = database
         self._clock = clock
         self._make_secret = make_secret
-        # Never kept: a revocation counts at once.
+        # Results are not cached: a revocation takes effect at once.
         self._lookup = BatchLoader(self._fetch, itemgetter("id"))
 
     async def create(
         self, name: str, *, owner: str = "", scope: Scope = "write", lifetime: timedelta | None = None
     ) -> tuple[Token, str]:
-        """A new token, valid for `lifetime` or until it is revoked, and the text that proves it.
+        """Create a token, valid for `lifetime` or until it is revoked; return it and its text.
 
-        The text cannot be had again. Raises InvalidInput.
+        Only a hash of the text is stored. Raises InvalidInput.
         """
         check_key(name, "name")
         if owner:
@@ -64,15 +64,15 @@ class Tokens:
         return token, text
 
     async def list_all(self) -> list[Token]:
-        """Every token that was made, the oldest first."""
+        """Every token, the oldest first."""
         return [_token_from(row) for row in await self._database.fetch("list_tokens")]
 
     async def any_exist(self) -> bool:
-        """Whether a token was ever made."""
+        """Whether a token was ever created."""
         return bool(await self._database.fetch("find_any_token"))
 
     async def revoke(self, wanted: str) -> Token:
-        """Revoke the token of this id, this text, or the valid one of this name; return it as it was.
+        """Revoke the token with this id or text, or the valid one of this name; return it as it was.
 
         Raises TokenNotFound.
         """
@@ -82,7 +82,7 @@ class Tokens:
         return token
 
     async def prove(self, text: str) -> Token | None:
-        """The token that this text proves, if it is valid now."""
+        """The token with this text, if it is valid now."""
         id = id_in(text)
         row = None if id is None else await self._lookup.find(id)
         if row is None or not hmac.compare_digest(row["hash"], _hash(text)):
@@ -90,7 +90,7 @@ class Tokens:
         return self._valid(row)
 
     async def find_valid(self, id: str) -> Token | None:
-        """The token of this id, if it is valid now."""
+        """The token with this id, if it is valid now."""
         row = await self._lookup.find(id)
         return None if row is None else self._valid(row)
 
@@ -107,7 +107,7 @@ class Tokens:
 
 
 def id_in(text: str) -> str | None:
-    """The id of a token that has the form of one of ours, whether it is one or not."""
+    """The id in a text that has the form of a token, whether or not the token exists."""
     match = FORM.fullmatch(text)
     return match[1] if match else None
 

@@ -1,4 +1,4 @@
-"""The events of a turn, in the form of the HTTP contract."""
+"""Events of a turn, in the form of the HTTP contract."""
 
 from __future__ import annotations
 

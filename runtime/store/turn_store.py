@@ -7,22 +7,24 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Self, Unpack
 
+from msgspec import structs
+
 from runtime.errors import RequestError, TurnRunning
 from runtime.models import Approval, Decision
 from runtime.store.core import Core
 from runtime.store.follow.subscriptions import TurnWatch
-from runtime.store.messages import MessageBatch, new_messages
+from runtime.store.messages import Messages, new_messages
 from runtime.store.read.orphaned_turns import OrphanedTurn, OrphanedTurns
 from runtime.store.read.turn_reader import CallDecision, TurnReader
 from runtime.store.records import Head, JsonText, SessionKey, TurnRow
 from runtime.store.submission import WriteOptions, session_key
 from runtime.store.validation import JsonValue, check_key, json_text, optional_text
 from runtime.store.write.outcomes import TurnWritten
-from runtime.store.write.turn_commands import AdvanceTurn, InterruptTurn, StartTurn, ToolResult, Verdict
+from runtime.store.write.turn_commands import AdvanceTurn, CallVerdict, InterruptTurn, StartTurn, ToolResult
 
 
 class ToolOutput(JsonValue):
-    """The output of a tool as the JSON of a text: a text as it is, any other value as its JSON."""
+    """The output of a tool as the JSON of a text: a text unchanged, any other value as its JSON."""
 
     __slots__ = ()
 
@@ -36,7 +38,7 @@ class ToolOutput(JsonValue):
 def tool_result(
     call_id: str, content: Any, *, tool_name: str | None = None, failed: bool = False
 ) -> ToolResult:
-    """The result of a tool call: a text as it is, any other value as its JSON. Raises InvalidInput."""
+    """The result of a tool call: a text unchanged, any other value as its JSON. Raises InvalidInput."""
     if not isinstance(content, ToolOutput):
         text = content if isinstance(content, str) else json_text(content, "$.message.result")
         content = ToolOutput(json_text(text, "$.message.result"))
@@ -48,9 +50,9 @@ def tool_result(
     )
 
 
-def verdict(call_id: str, decision: Decision, modified_arguments: Any, feedback: str | None) -> Verdict:
+def verdict(call_id: str, decision: Decision, modified_arguments: Any, feedback: str | None) -> CallVerdict:
     """A person's decision about a tool call. Raises InvalidInput."""
-    return Verdict(
+    return CallVerdict(
         check_key(call_id, "$.message.call_id"),
         decision,
         optional_text(modified_arguments, "$.message.modified_arguments"),
@@ -59,10 +61,10 @@ def verdict(call_id: str, decision: Decision, modified_arguments: Any, feedback:
 
 
 class TurnStore:
-    """Stores what turns do, and knows which of them this process runs.
+    """Starts, advances and interrupts turns, and knows which turns this process runs.
 
-    A turn that is stored as this instance's but is not run here any more is lost, like the turn of an
-    instance that has died: it is interrupted as soon as it is noticed.
+    A turn that is stored as this instance's but is not running here any more is orphaned, like a turn of an
+    instance that has died: it is interrupted when it is found.
     """
 
     def __init__(self, core: Core) -> None:
@@ -79,37 +81,41 @@ class TurnStore:
 
     async def start_turn(
         self,
-        session_id: str,
+        session_id: str | None,
         *,
-        messages: Sequence[Any] | MessageBatch = (),
+        messages: Messages = (),
         agent: str | None = None,
         result: ToolResult | None = None,
-        verdict: Verdict | None = None,
+        result_decides: bool = False,
+        verdict: CallVerdict | None = None,
         **options: Unpack[WriteOptions],
     ) -> TurnWritten:
-        """Start a turn with messages of the user, after a handover to `agent`, with the result of a tool or
-        a verdict on one that waits. A missing session is created.
+        """Start a turn; create the session if it is missing, with an id of its own for None.
 
-        The turn has already `ended` where there is nothing to ask a model; else it runs until `advance_turn`
-        stores its end, or `abandon`. Raises TurnRunning, CallNotOpen, ApprovalPending and what a decision
-        raises.
+        The turn starts with messages of the user, a handover to `agent`, the result of a tool, or a verdict
+        on a waiting call. With `result_decides` a result decides the approval that its call waits for: it
+        approves, and a failure rejects. The turn has ended already if there is nothing to ask a model.
+        Otherwise it runs until `advance_turn` stores its end, or until `abandon`. Raises TurnRunning,
+        CallNotOpen, ApprovalPending and the errors of `Store.decide_approval`.
         """
         key = session_key(session_id, options)
         agent = None if agent is None else check_key(agent, "$.message.agent_type")
         command = StartTurn(key, new_messages(messages, "$.message"), agent, result, verdict)
         try:
-            return await self._start(command, options)
+            return await self._start(command, result_decides, options)
         except TurnRunning:
-            if not await self.interrupt_lost_turn(session_id, owner=key.owner):
+            if not await self.interrupt_lost_turn(key.session_id, owner=key.owner):
                 raise
-        return await self._start(command, options)
+        return await self._start(command, result_decides, options)
 
-    async def _start(self, command: StartTurn, options: WriteOptions) -> TurnWritten:
+    async def _start(self, command: StartTurn, result_decides: bool, options: WriteOptions) -> TurnWritten:
         self._starting[command.key] += 1
         try:
-            written = await self._core.submitter.write(command, TurnWritten, options)
+            request = await self._core.submitter.request(command, options)
+            request = structs.replace(request, result_decides=result_decides)
+            written = await self._core.submitter.submit(request, TurnWritten, options)
             if written.turn.status == "running" and not written.replayed:
-                self._running[command.key] = written.turn.turn_id
+                self._running[request.key] = written.turn.turn_id
             return written
         finally:
             self._starting[command.key] -= 1
@@ -124,7 +130,7 @@ class TurnStore:
         return written
 
     def abandon(self, key: SessionKey, turn_id: str) -> None:
-        """Note that this process does not run a turn any more, whether its end is stored or not."""
+        """Note that this process does not run a turn any more, whether or not its end is stored."""
         if self._running.get(key) == turn_id:
             del self._running[key]
 
@@ -160,36 +166,36 @@ class TurnStore:
             command = InterruptTurn(lost.key, lost.turn_id, lost.beat)
             turn = (await self._core.submitter.write(command, TurnWritten, {})).turn
         except RequestError:
-            # Another instance or a deletion of the session was quicker, or the turn goes on.
+            # Another instance or a deletion of the session was faster, or the turn is still running.
             return False
         self._core.metrics.turn_ended(turn)
         return True
 
     def watch_turns(self, session_db_id: int, on_change: Callable[[], None]) -> AbstractContextManager[None]:
-        """Call `on_change` whenever a turn of the session may have been asked to stop."""
+        """Call `on_change` whenever a stop of a turn of the session may have been requested."""
         return self._core.subscriptions.subscribed(session_db_id, TurnWatch(on_change))
 
     async def find_caller(self, approval: Approval, *, owner: str = "") -> str | None:
-        """The agent that made the call which an approval is for; None where no turn made it."""
+        """The agent that made the call which an approval is for, or None if no turn made it."""
         return await self.turn_reader.find_caller(SessionKey(owner, approval.session_id), approval)
 
     async def list_decisions(
         self, session_id: str, call_ids: Sequence[str], *, owner: str = ""
     ) -> list[CallDecision]:
-        """The status of those calls that wait, or waited, for a person."""
+        """The approvals for these calls, with their present status."""
         key = await self._core.settled_key(owner, session_id)
         return await self.turn_reader.list_decisions(key, call_ids, self._core.clock())
 
     async def list_edited_arguments(
         self, session_id: str, call_ids: Sequence[str], *, owner: str = ""
     ) -> dict[str, JsonText]:
-        """The arguments that a person put in place of the model's, by call id."""
+        """The arguments that a person substituted for the model's, by call id."""
         return await self.turn_reader.list_edited_arguments(SessionKey(owner, session_id), call_ids)
 
     async def count_waiting_approvals(self) -> int:
-        """How many tool calls wait for a person, in all sessions of every owner."""
+        """The number of tool calls that wait for a decision, of all owners."""
         return await self._core.reader.count_waiting_approvals()
 
     async def forget_old(self) -> None:
-        """Forget old idempotency keys and old events of turns. To be called regularly."""
+        """Delete old idempotency keys and old events of turns. To be called regularly."""
         await self._core.cleanup.forget_old()

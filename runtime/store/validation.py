@@ -1,4 +1,4 @@
-"""What a caller gives, checked and as the text in which it is stored."""
+"""Validates input and converts it to the JSON text that is stored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from runtime.models import (
 )
 from runtime.store.records import JsonText
 
-# The most lists and objects within each other: Python reads back about twice as many.
+# The deepest nesting of lists and objects. Python can decode about twice as deep.
 MAX_NESTING = 500
 
 _GROUPS = (dict, list, tuple, set, frozenset)
@@ -38,7 +38,7 @@ _VALUES = {
 
 
 class JsonValue:
-    """A JSON value that is checked, as the text in which it is stored: its numbers as they came."""
+    """A validated JSON value as the text that is stored; numbers keep their digits."""
 
     __slots__ = ("text",)
     schema: ClassVar[dict[str, Any]] = {"description": "Any value."}
@@ -48,7 +48,7 @@ class JsonValue:
 
     @classmethod
     def parse(cls, value: Any) -> Self:
-        """The text of a decoded value. Raises ValueError for what cannot be stored."""
+        """Convert a decoded value. Raises ValueError if it cannot be stored."""
         try:
             return cls(json_text(value))
         except InvalidInput as error:
@@ -63,7 +63,7 @@ class JsonObject(JsonValue):
 
     @classmethod
     def parse(cls, value: Any) -> Self:
-        """The text of a decoded object. Raises TypeError for another value, and ValueError."""
+        """Convert a decoded object. Raises TypeError for another value, ValueError if it cannot be stored."""
         if not isinstance(value, dict):
             raise TypeError(f"Expected `object`, got {json_type(value)}")
         return super().parse(value)
@@ -76,40 +76,36 @@ _TYPES: dict[type, str] = {
 
 
 def json_type(value: Any) -> str:
-    """What a decoded value is, in the words of msgspec."""
+    """The JSON type of a decoded value, as msgspec names it."""
     return _TYPES[type(value)]
 
 
 def invalid_input(error: msgspec.ValidationError, path: str) -> InvalidInput:
-    """The error of msgspec as one of ours, its place put under `path`."""
+    """An InvalidInput for an error of msgspec, with its place under `path`."""
     message, _, place = str(error).partition(" - at `$")
-    # A number whose text is kept.
+    # A number is decoded as its text.
     message = message.replace("got `raw`", "got `float`")
-    # msgspec names the object around a field that is missing or unknown; we name the field.
+    # msgspec gives the path of the object that lacks or has the field; the field itself is clearer.
     field = _FIELD.fullmatch(message)
     place = path + place.rstrip("`") + (f".{field[1]}" if field else "")
     if message.startswith(("Invalid enum value", "Invalid value")):
-        message += _what_is_right(place)
+        name = re.split(r"\W", place)[-1]
+        if name in _VALUES:
+            message += f", expected one of {', '.join(_VALUES[name])}"
     elif "matching regex" in message:
         message = "Expected 1 to 255 characters, none of them a control character"
     return InvalidInput(place, message)
 
 
-def _what_is_right(place: str) -> str:
-    """The values that a field of a few may have, which msgspec leaves out."""
-    name = re.split(r"\W", place)[-1]
-    return f", expected one of {', '.join(_VALUES[name])}" if name in _VALUES else ""
-
-
 def json_text(value: Any, path: str = "$") -> JsonText:
-    """The JSON text of a value. Raises InvalidInput for what JSON or a database has no room for."""
+    """The JSON text of a value. Raises InvalidInput if JSON or a database cannot hold it."""
     if isinstance(value, JsonValue):
         return value.text
     try:
         text = _encode(value).decode()
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
         raise InvalidInput(path, f"cannot be stored: {error}") from None
-    # What the encoder lets pass can be told from the text, nearly always.
+    # Cheap checks of the text decide whether the value has to be searched.
     if "null" in text and not _is_finite(value):
         raise InvalidInput(path, "cannot be stored: a number that is not finite")
     if text.count("[") + text.count("{") > MAX_NESTING and _is_too_deep(value):
@@ -118,7 +114,7 @@ def json_text(value: Any, path: str = "$") -> JsonText:
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether it has no NaN and no infinity: they would silently become null."""
+    """Whether a value has no NaN and no infinity, which would become null."""
     level = [value]
     while level:
         if any(isinstance(part, float) and not math.isfinite(part) for part in level):
@@ -129,7 +125,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _is_too_deep(value: Any) -> bool:
-    """Whether it is nested so deep that it might not come out again."""
+    """Whether a value is nested too deep to be decoded again."""
     level, depth = [value] if isinstance(value, _GROUPS) else [], 0
     while level:
         if depth == MAX_NESTING:
@@ -144,7 +140,7 @@ def _children(group: Any) -> Iterable[Any]:
 
 
 def json_list(values: Iterable[object]) -> str:
-    """A list as a statement takes it."""
+    """A JSON array, as statements take lists."""
     return _encode(list(values)).decode()
 
 
@@ -154,8 +150,8 @@ def optional_text(value: Any, path: str) -> JsonText | None:
 
 
 def check_key(value: str, path: str) -> str:
-    """A key that may name a session, a call or an agent. Raises InvalidInput."""
-    # What can be printed has no control characters: nearly every key, told ten times as quickly.
+    """Return a key for a session, a call or an agent if it is valid. Raises InvalidInput."""
+    # The fast path: a printable text has no control characters.
     if isinstance(value, str) and value.isprintable() and 0 < len(value) <= MAX_KEY:
         return value
     try:
@@ -165,7 +161,7 @@ def check_key(value: str, path: str) -> str:
 
 
 def is_key(value: str) -> bool:
-    """Whether a text may name a session, a call or an agent."""
+    """Whether a text is a valid key for a session, a call or an agent."""
     try:
         check_key(value, "")
     except InvalidInput:
@@ -174,17 +170,17 @@ def is_key(value: str) -> bool:
 
 
 def check_limit(value: int, path: str) -> None:
-    """Raise InvalidInput for what a page cannot have as its length."""
+    """Raise InvalidInput unless this is a valid length of a page."""
     check_number(value, path, 1, MAX_LIMIT)
 
 
 def check_seq(value: int | None, path: str) -> None:
-    """Raise InvalidInput for what cannot be a sequence number; None is none."""
+    """Raise InvalidInput unless this is a valid sequence number or None."""
     if value is not None:
         check_number(value, path, 0, MAX_SEQ)
 
 
 def check_number(value: float, path: str, least: float, most: float) -> None:
-    """Raise InvalidInput for a number that is not within these bounds."""
+    """Raise InvalidInput for a number outside of these bounds."""
     if not least <= value <= most:
         raise InvalidInput(path, f"Expected a number from {least} to {most}")

@@ -5,6 +5,7 @@
 -- Differs because on SQLite every row has it; on Postgres those of an older version have none: it is computed.
 
 -- name: insert_message(session_db_id, seq, role, content, timestamp, name, tool_call_id, tool_calls, token_count, metadata, extra, size)
+-- execute: copy messages
 INSERT INTO messages (session_db_id, seq, role, content, timestamp, name, tool_call_id,
                       tool_calls, token_count, metadata, extra, size)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12);

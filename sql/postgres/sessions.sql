@@ -56,6 +56,8 @@ INSERT INTO sessions (id, owner, session_id, title, description, metadata, creat
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21);
 
 -- name: update_head(id, base_version, version, last_seq, message_count, token_total, last_activity, cut_version, changed_version, first_user_seq, first_user_text)
+-- execute: arrays
+-- checks: every row
 -- Only from the version that it was planned from. The text is written when the message that it comes from
 -- is another one; else it stays. Differs because one statement for all the heads of a batch, each parameter
 -- an array, takes half the time of one for each.

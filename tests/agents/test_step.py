@@ -11,6 +11,7 @@ from runtime.agents.configuration import load_registry
 from runtime.agents.model import Answer, ToolCall
 from runtime.agents.registry import ApprovalPolicy, Registry
 from runtime.agents.step import HANDED_OVER, ONE_AT_A_TIME, Step, judge
+from runtime.store.records import SessionKey
 from runtime.store.write.turn_commands import Ending
 
 Json = Any
@@ -27,7 +28,7 @@ def judged(*calls: ToolCall, text: str = "", agent: str = "coder", **more: Any) 
 
 
 def fields(step: Step, registry: Registry = BUILTIN) -> dict[str, Any]:
-    return step.fields(registry)
+    return step.fields(registry, SessionKey("", "s"))
 
 
 def stored(step: Step) -> list[tuple[str, Json]]:

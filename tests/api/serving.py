@@ -26,7 +26,7 @@ Json = Any
 BODY_LIMIT = 100_000
 
 SESSION_FIELDS = {
-    *("session_id", "title", "description", "metadata", "created_at", "last_activity", "is_active"),
+    *("id", "session_id", "title", "description", "metadata", "created_at", "last_activity", "is_active"),
     *("deleted_at", "version", "last_seq", "message_count", "current_agent"),
 }
 USER = {"role": "user", "content": "hello"}

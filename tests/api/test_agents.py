@@ -112,13 +112,19 @@ async def test_switches_by_pages_latest_first(client: Client) -> None:
 async def test_current_agent(client: Client) -> None:
     await make(client)
     empty = await check(await client.get("/agents/s/current"))
-    assert (empty["agent_history"], empty["switch_count"]) == ([], 0)
+    assert [(entry["from"], entry["to"]) for entry in empty["agent_history"]] == [(None, "orchestrator")]
+    assert empty["switch_count"] == 0
     await hand_over(client, "coder", "ask")
     response = await client.get("/agents/s/current")
     current = await check(response)
     assert set(current) == {"session_id", "current_agent", "agent_history", "switch_count"}
     assert (current["current_agent"], current["switch_count"]) == ("ask", 2)
-    assert [switch["to_agent"] for switch in current["agent_history"]] == ["coder", "ask"]
+    history = current["agent_history"]
+    assert [entry["to_agent"] for entry in history] == ["orchestrator", "coder", "ask"]
+    for entry in history:
+        named = (entry["from"], entry["to"], entry["timestamp"])
+        assert named == (entry["from_agent"], entry["to_agent"], entry["switched_at"])
+    assert [entry["from"] for entry in history] == [None, "orchestrator", "coder"]
     assert response.headers["ETag"] == '"3"'
 
 

@@ -147,7 +147,7 @@ async def test_history(client: Client) -> None:
     ]
     assert history["messages"][1]["tool_calls"] == [{"id": "1"}]
     assert (history["message_count"], history["current_agent"]) == (2, "coder")
-    assert [switch["to_agent"] for switch in history["agent_history"]] == ["coder"]
+    assert [entry["to"] for entry in history["agent_history"]] == ["orchestrator", "coder"]
     assert response.headers["ETag"] == '"3"'
     assert await check(await client.get("/history/s")) == history
 

@@ -41,7 +41,6 @@ MALFORMED: list[tuple[Json, str]] = [
     ({"type": "user_message", "content": []}, "$.message.content"),
     ({"type": "user_message", "content": None}, "$.message.content"),
     ({"type": "user_message", "content": {}}, "$.message.content"),
-    ({"type": "user_message", "content": "hi", "role": "system"}, "$.message.role"),
     ({"type": "tool_result", "result": "x"}, "$.message.call_id"),
     ({"type": "tool_result", "call_id": "c"}, "$.message"),
     ({"type": "tool_result", "call_id": "c", "result": "x", "error": "y"}, "$.message"),
@@ -51,7 +50,7 @@ MALFORMED: list[tuple[Json, str]] = [
     ({"type": "tool_result", "call_id": "c", "tool_name": 1, "result": "x"}, "$.message.tool_name"),
     ({"type": "switch_agent"}, "$.message.agent_type"),
     ({"type": "switch_agent", "agent_type": "nobody"}, "$.message.agent_type"),
-    ({"type": "switch_agent", "agent_type": "coder", "content": ""}, "$.message.content"),
+    ({"type": "switch_agent", "agent_type": "coder", "content": 1}, "$.message.content"),
     ({"type": "hitl_decision", "call_id": "c"}, "$.message.decision"),
     ({"type": "hitl_decision", "call_id": "c", "decision": "maybe"}, "$.message.decision"),
     ({"type": "hitl_decision", "call_id": "c", "decision": "edit"}, "$.message.modified_arguments"),
@@ -71,7 +70,8 @@ async def test_malformed_messages(client: Client) -> None:
 
 async def test_malformed_requests(client: Client) -> None:
     for body, path in (
-        ({"message": user("hi")}, "$.session_id"),
+        ({"message": result("c", "x")}, "$.session_id"),
+        ({"message": decision("c", "approve")}, "$.session_id"),
         ({"session_id": "s"}, "$.message"),
         ({"session_id": "", "message": user("hi")}, "$.session_id"),
         ({"session_id": "a\x00", "message": user("hi")}, "$.session_id"),

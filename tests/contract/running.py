@@ -18,8 +18,9 @@ from runtime.store.records import SessionKey
 from runtime.store.steady_clock import SteadyClock
 from runtime.store.store import Store, open_store
 from runtime.store.turn_events import NewEvent
+from runtime.store.write.commands import CreateApproval
 from runtime.store.write.outcomes import TurnWritten
-from runtime.store.write.turn_commands import AdvanceTurn, Ending, NewApproval
+from runtime.store.write.turn_commands import AdvanceTurn, Ending
 
 # Longer than any test may take: what comes earlier was not found by looking again.
 LONG = 60.0
@@ -115,14 +116,14 @@ async def ask(store: Store, question: str = "Why?", session_id: str = "s") -> Ru
     return Running(store, await store.turns.start_turn(session_id, messages=[user(question)]))
 
 
-async def end_in_calls(store: Store, *call_ids: str, waiting: Sequence[NewApproval] = ()) -> None:
+async def end_in_calls(store: Store, *call_ids: str, waiting: Sequence[CreateApproval] = ()) -> None:
     """A turn that ended in calls of tools; some wait for a person."""
     running = await ask(store)
     await running.advance(messages=[calling(*call_ids)], approvals=tuple(waiting), ending=Ending("completed"))
 
 
-def waits(call_id: str, *, expires_in: float | None = None) -> NewApproval:
-    return NewApproval(call_id, '"look"', '{"at":"the sky"}', expires_in=expires_in)
+def waits(call_id: str, *, expires_in: float | None = None) -> CreateApproval:
+    return CreateApproval(SessionKey("", "s"), call_id, '"look"', '{"at":"the sky"}', expires_in=expires_in)
 
 
 def note(text: str) -> NewEvent:

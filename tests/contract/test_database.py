@@ -6,6 +6,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from runtime.errors import (
     SettingsError,
     StartupError,
 )
+from runtime.store.store import open_store
 from tests.contract.database_rows import (
     FAR,
     NOON,
@@ -380,17 +382,28 @@ async def test_what_was_opened_is_logged_without_a_password(
 
 # URLs
 
+IN_MEMORY = (
+    ":memory:",
+    "sqlite://",
+    "sqlite:///",
+    "sqlite+aiosqlite://",
+    "sqlite:///:memory:",
+    "sqlite:///file:x?mode=memory",
+)
+
 
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("sqlite://", "names no file"),
-        ("sqlite:///", "names no file"),
-        ("sqlite:///:memory:", "no database in memory"),
+        *((url, "is in memory") for url in IN_MEMORY),
         ("sqlite://data/x.db", "names no file"),
         ("sqlite:///data/", "names no file"),
         ("sqlite:///x.db?mode=ro", "takes none"),
-        ("data/x.db", "names no database that is known here"),
+        ("data/x.db", "'data/x.db' is not a URL; for a file write 'sqlite:///data/x.db'"),
+        ("/data/x.db", "write 'sqlite:////data/x.db'"),
+        ("", "names no database that is known here"),
+        ("me:s3cret@host/db", "names no database that is known here"),
+        ("postgresql://me:memory:s3cret@host:x/db", "cannot be read"),
         ("mysql://root:s3cret@host/db", "'mysql://root:***@host/db' names no database"),
         ("postgresql://me:s3/cret@host/db", "cannot be read"),
         ("postgresql://host:70000/db", "cannot be read"),
@@ -403,6 +416,22 @@ async def test_a_wrong_url_is_an_error_that_shows_no_password(url: str, said: st
     assert str(raised.value).startswith("DB_URL: ")
     assert said in str(raised.value)
     assert "cret" not in str(raised.value).replace("host:s3cret", "")
+
+
+@pytest.mark.parametrize("path", [Path("data/x.db"), Path("/data/x.db")])
+async def test_a_path_is_an_error_that_shows_its_url(path: Path):
+    with pytest.raises(SettingsError) as raised:
+        async with open_store(path):  # type: ignore[arg-type]
+            pass
+    assert str(raised.value) == f"DB_URL: {path!r} is not a URL; for a file write 'sqlite:///{path}'"
+
+
+async def test_an_empty_url_is_not_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError):
+        async with open_store(""):
+            pass
+    assert not any(tmp_path.iterdir())
 
 
 async def test_a_driver_suffix_is_ignored(database_url: str):

@@ -11,7 +11,7 @@ import pytest
 
 from runtime.errors import SessionNotFound
 from runtime.models import ChangedEvent, MessageEvent
-from runtime.store.changes import ALL_CHANGES, MAX_NOTIFICATION, SessionChange, encode_notification
+from runtime.store.changes import ALL_CHANGES, MAX_NOTIFICATION, CommittedChange, encode_notification
 from runtime.store.follow.session_follower import PAGE, SessionFollower
 from runtime.store.records import Head, SessionKey
 from runtime.store.store import Store, open_store
@@ -269,6 +269,61 @@ async def test_w11_end_streams_ends_those_who_wait_and_those_who_come(store: Sto
             await end_of(late)
 
 
+async def test_follow_is_iterated_until_the_session_is_deleted(store: Store) -> None:
+    await append(store, 1, 2)
+    seen: list[int | list[str]] = []
+    async with asyncio.timeout(LONG / 2):
+        async for event in store.follow("s", after=1):
+            seen.append(event.seq if isinstance(event, MessageEvent) else event.what)
+            if seen == [2]:
+                await append(store, 3)
+                await store.update_session("s", title="late")
+            elif event == ChangedEvent(4, ["session"]):
+                await store.delete_session("s")
+    assert seen == [2, 3, ["session"], ["deleted"]]
+    assert not store._core.subscriptions._subscribers
+
+
+async def test_an_iteration_that_is_left_unsubscribes_once_closed(store: Store) -> None:
+    await append(store, 1, 2)
+    events = aiter(store.follow("s"))
+    async for event in events:
+        assert isinstance(event, MessageEvent)
+        assert event.seq == 1
+        assert store._core.subscriptions._subscribers
+        break
+    await events.aclose()
+    assert not store._core.subscriptions._subscribers
+
+
+async def test_two_iterations_of_one_following_are_independent(store: Store) -> None:
+    await append(store, 1)
+    following = store.follow("s")
+    first, second = aiter(following), aiter(following)
+    assert [type(await anext(events)) for events in (first, second)] == [MessageEvent] * 2
+    await first.aclose()
+    assert [len(group) for group in store._core.subscriptions._subscribers.values()] == [1]
+    await append(store, 2)
+    async with asyncio.timeout(LONG / 2):
+        event = await anext(second)
+    assert isinstance(event, MessageEvent)
+    assert event.seq == 2
+    await second.aclose()
+    assert not store._core.subscriptions._subscribers
+
+
+async def test_a_following_is_entered_again_only_after_its_end(store: Store) -> None:
+    following = store.follow("s")
+    async with following:
+        with pytest.raises(RuntimeError, match="call `follow` again"):
+            async with following:
+                pass
+        assert [len(group) for group in store._core.subscriptions._subscribers.values()] == [1]
+    async with following:
+        pass
+    assert not store._core.subscriptions._subscribers
+
+
 async def test_who_leaves_is_forgotten(store: Store) -> None:
     async with store.follow("s"), store.follow("s"):
         assert [len(followers) for followers in store._core.subscriptions._subscribers.values()] == [2]
@@ -400,7 +455,7 @@ def test_r2_a_notification_is_never_longer_than_postgres_takes() -> None:
         SessionKey("", "s"),
         Head(2**62, SessionKey("", "s"), 2**62, 0, 0, 0, NOON, None, 0, 0, 0, 0, None),
     )
-    change = SessionChange(key, head, head, [], frozenset(ALL_CHANGES), [])
+    change = CommittedChange(key, head, head, [], frozenset(ALL_CHANGES), [])
     assert [len(encode_notification("i" * 32, [change] * n)) <= MAX_NOTIFICATION for n in range(200)] == [
         True
     ] * 200

@@ -200,7 +200,8 @@ async def measure_on_postgres(url: str, name: str) -> dict[str, int]:
 
 
 async def _count_pages(connection: Any, sql: str, parameters: Sequence[object]) -> int:
-    given = [[value] for value in parameters] if "unnest(" in sql else parameters
+    as_arrays = any(query.sql == sql and query.as_arrays for query in load_queries("postgres").values())
+    given = [[value] for value in parameters] if as_arrays else parameters
     explained = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *given)
     plan = json.loads(explained)[0]["Plan"]
     return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from runtime.db.database import Database, Dialect
-from runtime.db.postgres import COPIED, LEAST_COPIED
+from runtime.db.postgres import LEAST_COPIED
 from runtime.db.queries import load_queries
 from runtime.errors import DatabaseConflict, DataRefused, RefusedByDatabase
 from runtime.store.store import open_store
@@ -57,6 +57,9 @@ RAW: list[dict[str, Any]] = [
     {"role": "system", "content": "x", "timestamp": "0001-01-02T00:00:00Z", "0.1": 0.1, "nested": [[{}]]},
     {"role": "developer", "content": "x", "timestamp": "9999-12-30T23:59:59.999999Z", "metadata": {}},
 ]
+
+
+COPIED = {name: query.copy_into for name, query in load_queries("postgres").items() if query.copy_into}
 
 
 @pytest.mark.parametrize("name", COPIED)

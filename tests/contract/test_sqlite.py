@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runtime.db import sqlite, sqlite_dialect, sqlite_wal
-from runtime.db.database import Limits
+from runtime.db.database import PoolLimits
 from runtime.db.lockfile import LockFile
 from runtime.db.sqlite import SqliteDatabase
 from runtime.db.sqlite_connection import BUSY_STEP
@@ -30,7 +30,7 @@ from tests.contract.obstacles import slow_to_insert
 
 # What is broken off would take hours, and what holds up nobody no time; a busy machine may take a while.
 PATIENCE = 30
-LIMITS = Limits(pool_min=1, pool_max=2, pool_timeout=1, command_timeout=5, slow_query_ms=1e9)
+LIMITS = PoolLimits(pool_min=1, pool_max=2, pool_timeout=1, command_timeout=5, slow_query_ms=1e9)
 
 
 @pytest.fixture

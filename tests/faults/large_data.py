@@ -8,7 +8,8 @@ from runtime.store.messages import new_messages
 from runtime.store.records import SessionKey
 from runtime.store.store import Store
 from runtime.store.turn_events import NewEvent
-from runtime.store.write.turn_commands import AdvanceTurn, Ending, NewApproval
+from runtime.store.write.commands import CreateApproval
+from runtime.store.write.turn_commands import AdvanceTurn, Ending
 
 
 class Amount(NamedTuple):
@@ -52,7 +53,7 @@ async def _run_turn(store: Store, amount: Amount) -> str:
             store.turns.instance,
             written.beat,
             messages=new_messages([{"role": "assistant", "content": "x"}]) if last else (),
-            approvals=(NewApproval(f"call-{number}", '"tool"', "{}"),),
+            approvals=(CreateApproval(SessionKey("", "turns"), f"call-{number}", '"tool"', "{}"),),
             events=(NewEvent("message", data),),
             ending=Ending("completed") if last else None,
         )

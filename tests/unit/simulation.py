@@ -16,7 +16,7 @@ from runtime.errors import RequestError, SessionNotFound
 from runtime.metrics import Metrics
 from runtime.models import MessagePage
 from runtime.store.cache import Cache
-from runtime.store.changes import SessionChange
+from runtime.store.changes import CommittedChange
 from runtime.store.messages import encode_message
 from runtime.store.read.reader import Reader
 from runtime.store.records import MessageRow, SessionKey
@@ -151,7 +151,7 @@ class Simulation:
         self.model = Model()
         self.moment = 0
         self._readings: list[Reading] = []
-        self._untold: list[SessionChange] = []
+        self._untold: list[CommittedChange] = []
         for request in opening():
             self.model.apply(request)
             tables.apply(plan(tables.known([request]), [request]).rows)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from runtime.store import cache as cache_module
 from runtime.store.cache import ENTRY_OVERHEAD, Cache, Entry
-from runtime.store.changes import SessionChange
+from runtime.store.changes import CommittedChange
 from runtime.store.records import Head, SessionKey
 from tests.chance import NOON
 from tests.interleavings import lists_of
@@ -90,14 +90,14 @@ def test_r1_what_is_larger_than_the_cache_is_not_kept_and_the_rest_stays_counted
     cache.put_tail(head("large", last_seq=9, message_count=9), 1, [(1, msgspec.Raw(b"x" * 9000))])
     assert cache.size <= cache.max_bytes
     for key in ("large", "a", "b"):
-        cache.apply(SessionChange(SessionKey("", key), head(key), None, [], frozenset({"deleted"}), []))
+        cache.apply(CommittedChange(SessionKey("", key), head(key), None, [], frozenset({"deleted"}), []))
     assert cache.size == 0
 
 
 def test_r2_a_head_that_was_read_before_a_commit_is_not_kept() -> None:
     cache = Cache(10**6)
     epoch = cache.epoch
-    cache.apply(SessionChange(SessionKey("", "a"), head("a"), None, [], frozenset({"deleted"}), []))
+    cache.apply(CommittedChange(SessionKey("", "a"), head("a"), None, [], frozenset({"deleted"}), []))
     cache.put_head(head("a"), epoch)
     assert cache.head(SessionKey("", "a")) is None
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from runtime.store import cache as cache_module
 from runtime.store.cache import ENTRY_OVERHEAD, TAIL_LENGTH, Cache, Entry, Kept
-from runtime.store.changes import SessionChange
+from runtime.store.changes import CommittedChange
 from runtime.store.messages import encode_message
 from runtime.store.records import Head, MessageRow, SessionKey
 from tests.chance import NOON, POOL
@@ -156,7 +156,7 @@ def test_r1_what_commits_bring_is_read_as_json_and_counted() -> None:
         base = head(last, version=last + 1)
         added = [row(seq) for seq in range(last + 1, last + 4)]
         after = head(last + 3, version=last + 4)
-        cache.apply(SessionChange(KEY, base, after, added, frozenset(), []))
+        cache.apply(CommittedChange(KEY, base, after, added, frozenset(), []))
         entry = cache.get(KEY)
         assert entry is not None
         if last % 60 == 0:

@@ -73,7 +73,7 @@ def test_an_unknown_variable_names_the_nearest(misspelt: str, meant: str):
         ("SHUTDOWN_TIMEOUT", "inf", "at most 86400"),
         ("DURABILITY", "maybe", "committed or buffered"),
         ("MIGRATE", "never", "auto or check"),
-        ("LOG_LEVEL", "loud", "DEBUG, INFO, WARNING or ERROR"),
+        ("LOG_LEVEL", "loud", "DEBUG, INFO, WARNING, ERROR or CRITICAL"),
         ("ACCESS_LOG", "yes", "on or off"),
         ("POOL_MIN", "0", "number of connections"),
         ("ALLOWED_HOSTS", "http://agents", "host names"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -151,6 +152,15 @@ def test_no_files_import_each_other_in_a_circle():
 def test_only_the_named_modules_know_a_driver_or_the_server(library: str):
     knowing = {name for name, tree in SOURCES.items() if any(within(i, (library,)) for i in imports(tree))}
     assert {name for name in knowing if not within(name, ONLY[library])} == set()
+
+
+def test_no_name_of_a_class_means_two_things():
+    """But in `compat`, whose names are those of the earlier service."""
+    trees = [tree for name, tree in SOURCES.items() if not within(name, ("compat",))]
+    classes = Counter(
+        node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, count in classes.items() if count > 1] == []
 
 
 def test_plan_and_all_that_it_reaches_are_pure():

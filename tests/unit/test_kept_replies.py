@@ -15,7 +15,20 @@ from runtime.store.write.outcomes import ApprovalWritten, ContextWritten, Outcom
 
 AT = datetime(2026, 12, 1, tzinfo=UTC)
 SMALL, LARGE = Raw(b'{"k":1}'), Raw(b'{"k":"' + b"x" * 70_000 + b'"}')
-SESSION = Session("s", "t", "d", SMALL, AT, AT, True, None, 3, 7, 7, "coder")
+SESSION = Session(
+    session_id="s",
+    title="t",
+    description="d",
+    encoded_metadata=SMALL,
+    created_at=AT,
+    last_activity=AT,
+    is_active=True,
+    deleted_at=None,
+    version=3,
+    last_seq=7,
+    message_count=7,
+    current_agent="coder",
+)
 CONTEXT = AgentContext("s", 3, "coder", 2, AT, AT, SMALL)
 APPROVAL = Approval("c", "s", "tool", SMALL, "why", "edited", AT, None, AT, Raw(b"null"), "so")
 

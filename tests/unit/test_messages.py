@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from runtime.errors import InvalidInput
 from runtime.store.messages import (
+    MESSAGE_OVERHEAD,
     TITLE_LENGTH,
     NewMessage,
     encode_chat_message,
     encode_message,
+    new_message,
     new_messages,
     rfc3339,
 )
@@ -255,3 +257,10 @@ def test_a_long_line_is_cut() -> None:
 def test_a_time_is_written_without_a_fraction_where_there_is_none(time: datetime):
     assert rfc3339(time) == time.replace(tzinfo=None).isoformat() + "Z"
     assert rfc3339(time.replace(microsecond=0)) == time.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+
+
+@pytest.mark.parametrize(
+    ("content", "size"), [("abc", 49 + 5), ("é", 73 + 3), ("世", 74 + 6), ("😀", 76 + 12)]
+)
+def test_the_size_of_a_message_is_the_same_on_every_python(content: str, size: int):
+    assert new_message({"role": "user", "content": content}).size == MESSAGE_OVERHEAD + size

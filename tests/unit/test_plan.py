@@ -13,7 +13,7 @@ from msgspec import structs
 
 from runtime.errors import CutNotMeasured, RequestError
 from runtime.models import Approval
-from runtime.store.changes import SessionChange
+from runtime.store.changes import CommittedChange
 from runtime.store.records import SessionKey
 from runtime.store.write.batch import PlanInput
 from runtime.store.write.commands import (
@@ -241,9 +241,9 @@ def expected_changes(run: Run) -> dict[tuple[SessionKey | int, bool], Any]:
     return changed
 
 
-def told(changes: Sequence[SessionChange]) -> list[Any]:
+def told(changes: Sequence[CommittedChange]) -> list[Any]:
     return [
-        (change.base and change.base.version, change.head and change.head.version, set(change.what))
+        (change.base and change.base.version, change.head and change.head.version, set(change.changed))
         for change in changes
     ]
 
@@ -289,7 +289,7 @@ def test_w3_what_is_left_to_be_erased_is_gone_and_is_erased_whole(
         }
 
 
-def is_about_rows(change: SessionChange) -> bool:
+def is_about_rows(change: CommittedChange) -> bool:
     """Whether it is of how the session is stored alone."""
     base, head = change.base, change.head
     return base is not None and head is not None and base.version == head.version and not change.pieces
@@ -308,7 +308,7 @@ def test_w2_every_change_is_told_with_the_head_and_the_messages_that_are_stored(
             check_heads(run, changes)
 
 
-def check_heads(run: Run, changes: Sequence[SessionChange]) -> None:
+def check_heads(run: Run, changes: Sequence[CommittedChange]) -> None:
     gone_first = [change.head is None for change in changes]
     assert gone_first == sorted(gone_first, reverse=True), "an erased session's name may be taken again"
     for change in changes:
@@ -351,8 +351,8 @@ def test_w4_a_request_raises_the_version_by_one_or_leaves_no_trace(tables: Table
                 assert not written, "W3: what fails leaves everything as it was"
 
 
-def is_speech(change: SessionChange) -> bool:
-    return bool(change.pieces) and not change.what and not change.added
+def is_speech(change: CommittedChange) -> bool:
+    return bool(change.pieces) and not change.changed and not change.added
 
 
 @given(interleavings(clean_up, *TURNS))

@@ -44,6 +44,23 @@ def test_what_looks_like_a_placeholder_in_a_string_or_a_comment_is_none():
     assert query.sql == "SELECT '$9; it''s -- $8', \"$7\" FROM t WHERE id = $1"
 
 
+def test_how_rows_are_executed_is_declared_after_the_name():
+    text = "-- name: a(x)\n-- execute: arrays\n-- checks: every row\n-- Why.\nUPDATE t SET a = $1;\n"
+    [query] = parse_queries(text, "$", "t.sql")
+    assert (query.as_arrays, query.checks_rows, query.copy_into) == (True, True, "")
+    [query] = parse_queries("-- name: a(x)\n-- execute: copy t\nINSERT INTO t VALUES ($1);", "$", "t.sql")
+    assert (query.as_arrays, query.checks_rows, query.copy_into) == (False, False, "t")
+    [query] = parse_queries("-- name: a(x)\n-- Why.\n-- execute: arrays\nSELECT $1;", "$", "t.sql")
+    assert not query.as_arrays
+
+
+def test_a_check_of_rows_is_the_same_in_both_dialects(tmp_path: Path):
+    header, check = "-- name: a(x)\n", "-- execute: arrays\n-- checks: every row\n"
+    folder = write(tmp_path, postgres=f"{header}{check}SELECT $1;", sqlite=f"{header}SELECT ?1;")
+    with pytest.raises(StatementError, match="in one dialect only"):
+        load_queries("sqlite", folder)
+
+
 def test_a_placeholder_may_stand_twice_and_a_statement_may_have_none():
     text = "-- name: find_it(a)\nSELECT ?1 + ?1;\n-- name: ping()\nSELECT 1;\n"
     assert [query.parameters for query in parse_queries(text, "?", "t.sql")] == [("a",), ()]
@@ -54,6 +71,19 @@ def test_a_placeholder_may_stand_twice_and_a_statement_may_have_none():
     [
         ("-- name: a(x)\nSELECT $1, $2;", "sql/x/t.sql: a: $2 stands for none of its 1 parameters"),
         ("-- name: a(x, y)\nSELECT $2;", "sql/x/t.sql: a: $1, the parameter x, is not used"),
+        (
+            "-- name: a(x)\n-- execute: fast\nSELECT $1;",
+            "sql/x/t.sql: a: expected 'execute: arrays', 'checks: every row' or 'execute: copy TABLE', "
+            "not 'execute: fast'",
+        ),
+        (
+            "-- name: a()\n-- execute: arrays\nSELECT 1;",
+            "sql/x/t.sql: a: a statement without parameters is executed once, so it declares nothing",
+        ),
+        (
+            "-- name: a(x)\n-- checks: every row\nSELECT $1;",
+            "sql/x/t.sql: a: 'checks: every row' needs 'execute: arrays': only then rows are counted",
+        ),
         ("-- name: a(x)\nSELECT ?1;", "sql/x/t.sql: a: ?1 stands for none of its 1 parameters"),
         ("-- name: a(x)\nSELECT ?;", "sql/x/t.sql: a: ? stands for none of its 1 parameters"),
         ("-- name: a(x, x)\nSELECT $1, $2;", "sql/x/t.sql: a declares the parameter 'x' wrongly or twice"),

@@ -1,1 +1,1 @@
-"""Followers: who waits for the changes of a session or the events of a turn."""
+"""Followers of the changes of a session and of the events of a turn."""

@@ -1,7 +1,7 @@
 """Subscriptions: notices of committed changes, from this instance and from others.
 
-A notice is no queue: a subscriber is told that there is something new and reads it when it is ready. A slow
-one delays nobody and costs no memory.
+Notices are not queued: a subscriber notes that something has changed and reads it when it is ready. A slow
+subscriber delays no other and needs no memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from runtime.store.changes import Notice, SessionChange, decode_notification
+from runtime.store.changes import CommittedChange, Notice, decode_notification
 
 logger = logging.getLogger("agent_runtime.subscriptions")
 
@@ -41,7 +41,7 @@ class Subscriptions:
 
     @contextlib.contextmanager
     def subscribed(self, session_db_id: int, subscriber: Subscriber) -> Iterator[None]:
-        """Send the changes of a session to a subscriber inside the `with` block."""
+        """Notify a subscriber of the changes of a session inside the `with` block."""
         subscribers = self._subscribers[session_db_id]
         subscribers.add(subscriber)
         if self._ended:
@@ -50,21 +50,24 @@ class Subscriptions:
             yield
         finally:
             subscribers.discard(subscriber)
-            # Another set may have taken its place since.
+            # A new set may have replaced it since.
             if not subscribers and self._subscribers.get(session_db_id) is subscribers:
                 del self._subscribers[session_db_id]
 
-    def publish(self, changes: Sequence[SessionChange]) -> None:
-        """Notify of a batch that this instance committed."""
+    def publish(self, changes: Sequence[CommittedChange]) -> None:
+        """Notify subscribers of a batch that this instance committed."""
         if self._subscribers:
             self._notify([change.notice for change in changes])
 
     def receive(self, notification: str) -> None:
-        """Notify of a batch that another instance committed (R2). Other texts are ignored."""
+        """Notify subscribers of a batch that another instance committed (R2). Ignores other texts."""
         try:
             instance, notices = decode_notification(notification)
         except ValueError:
-            self._warn()
+            # Logged once: the number of foreign notifications is not bounded.
+            if not self._warned:
+                logger.warning("ignoring notifications that are not from an instance of this program")
+            self._warned = True
             return
         if instance == self._instance:
             return
@@ -73,24 +76,18 @@ class Subscriptions:
         else:
             self._notify(notices)
 
-    def _warn(self) -> None:
-        """Log the first foreign notification only: their number is not bounded."""
-        if not self._warned:
-            logger.warning("ignoring notifications that are not from an instance of this program")
-        self._warned = True
-
     def _notify(self, notices: Sequence[Notice]) -> None:
         for notice in notices:
             for subscriber in self._subscribers.get(notice.session_db_id, ()):
                 subscriber.notify(notice)
 
     def poll(self) -> None:
-        """Let every subscriber read: notifications may have been missed."""
+        """Make every subscriber read: notifications may have been missed."""
         for subscriber in self._all():
             subscriber.poll()
 
     def end(self) -> None:
-        """End every subscription, and those still to be opened: the store is closing."""
+        """End all subscriptions, present and future: the store is closing."""
         self._ended = True
         for subscriber in self._all():
             subscriber.end()
@@ -100,17 +97,17 @@ class Subscriptions:
 
 
 class TurnWatch:
-    """Calls `on_change` when a turn of the session may have been asked to stop."""
+    """Calls `on_change` when a stop of a turn of the session may have been requested."""
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         self._on_change = on_change
 
     def notify(self, notice: Notice) -> None:
-        if "turns" in notice.what or "deleted" in notice.what:
+        if "turns" in notice.changed or "deleted" in notice.changed:
             self._on_change()
 
     def poll(self) -> None:
         self._on_change()
 
     def end(self) -> None:
-        """A running turn is ended by the engine, not by the store."""
+        """Do nothing: the engine ends running turns."""

@@ -1,6 +1,6 @@
 """Reads the events of a turn, each once and in order, from memory or from the database.
 
-Events that this instance commits are handed over in memory, up to a bound. A follower that is slow, or whose
+Events that this instance commits are passed on in memory, up to a bound. A follower that is slow, or whose
 turn runs on another instance, reads them from the database when it is ready.
 """
 
@@ -19,10 +19,10 @@ from runtime.store.read.turn_reader import TurnReader
 from runtime.store.records import TurnPiece, TurnRow, decode
 from runtime.store.turn_events import LAST_EVENTS, TEXT, gap, token
 
-# The most characters that wait in memory for a follower.
+# The most characters that are buffered for a follower.
 BUFFER = 64 * 1024
 
-# An event is known by its number, a piece of text also by the characters of it up to its end.
+# The id of an event is its number; that of a piece of text also has the text's length up to its end.
 EVENT_ID = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 Position = tuple[int, int]
@@ -40,7 +40,7 @@ def parse_position(event_id: str | None, turn: TurnRow) -> Position:
 
 
 class TurnFollower:
-    """Follows a turn from after a position. `beginning` are the next events, where they are known."""
+    """Follows a turn from after a position. `beginning` are the next events, if known."""
 
     def __init__(
         self,
@@ -66,9 +66,9 @@ class TurnFollower:
             self._add(beginning)
 
     def notify(self, notice: Notice) -> None:
-        """Take the new events of the turn, or note that they must be read."""
-        if "deleted" in notice.what:
-            # A running turn has ended with its session: the end is read, where the turn is still stored.
+        """Buffer the new events of the turn, or note that they must be read."""
+        if "deleted" in notice.changed:
+            # A running turn has ended with its session. Read the end, if the turn is still stored.
             self._fall_behind()
             self.end()
         elif notice.pieces is None:
@@ -86,7 +86,7 @@ class TurnFollower:
             self._news.set()
 
     def poll(self) -> None:
-        """Read the turn: it may have gone on."""
+        """Read the turn: it may have new events."""
         self._fall_behind()
 
     def _fall_behind(self) -> None:
@@ -106,7 +106,7 @@ class TurnFollower:
                 async with asyncio.timeout(timeout):
                     await self._news.wait()
             except TimeoutError:
-                # A notification can be lost without a trace: after a long wait, read.
+                # A notification can be lost silently: read after a long wait.
                 self._fall_behind()
                 return []
             self._news.clear()
@@ -124,12 +124,12 @@ class TurnFollower:
         return [event for piece in pieces for event in self._events_of(piece)]
 
     async def _read_on(self) -> list[TurnEvent]:
-        # Events committed from here on are handed over in memory, even if this read returns them as well.
+        # Events committed from here on are buffered in memory, even if this read returns them as well.
         self._behind = False
         try:
             return await self._read()
         except BaseException:
-            # Cancelled, or refused by the database: the next call reads again.
+            # After a cancellation or an error the next call reads again.
             self._fall_behind()
             raise
 
@@ -147,13 +147,10 @@ class TurnFollower:
         elif self._pieces:
             self._news.set()
         elif not events:
-            await self._find_end()
+            turn = await self._reader.find_turn(self.session_db_id, self._turn_id)
+            if turn is None or (not turn.runs and self._position[0] >= turn.last_event):
+                self._over = True
         return events
-
-    async def _find_end(self) -> None:
-        turn = await self._reader.find_turn(self.session_db_id, self._turn_id)
-        if turn is None or (not turn.runs and self._position[0] >= turn.last_event):
-            self._over = True
 
     def _events_of(self, piece: TurnPiece) -> list[TurnEvent]:
         """The part of a piece that the follower has not returned yet."""
@@ -172,10 +169,10 @@ class TurnFollower:
         self._over = piece.kind in LAST_EVENTS
         return [TurnEvent(str(piece.n), piece.kind, msgspec.Raw(piece.data.encode()))]
 
-    def _text_events(self, piece: TurnPiece, known: int) -> list[TurnEvent]:
+    def _text_events(self, piece: TurnPiece, start: int) -> list[TurnEvent]:
         text: str = decode(f'"{piece.data}"')
-        if len(text) <= known:
+        if len(text) <= start:
             return []
         self._position = (piece.n, piece.offset + len(text))
-        rest = msgspec.json.encode(text[known:]).decode()[1:-1] if known else piece.data
+        rest = msgspec.json.encode(text[start:]).decode()[1:-1] if start else piece.data
         return [TurnEvent(f"{piece.n}-{self._position[1]}", "message", msgspec.Raw(token(rest)))]

@@ -1,1 +1,1 @@
-"""Reads: heads, pages and lists, and look-ups that callers share."""
+"""Reads: heads, pages, lists, and look-ups by key that concurrent callers share."""

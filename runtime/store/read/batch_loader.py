@@ -1,4 +1,4 @@
-"""Look-ups by key that many callers share, as writes share a transaction."""
+"""Coalesces concurrent look-ups by key into one query."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from runtime.store.validation import json_list
 
 K = TypeVar("K", bound=Hashable)
 
-# While one answer is on its way the next question may go already, and whoever asks meanwhile joins the one
-# after that.
+# Concurrent queries. Further look-ups gather for the next query.
 AT_ONCE = 2
-# Seconds that one waits for those before it at most.
+# The most seconds that a query waits for earlier ones.
 PATIENCE = 0.1
 
 
 class BatchLoader(Generic[K]):
-    """Finds rows by `fetch`, which takes the keys as a JSON array; `key_of` tells which key a row answers.
+    """Finds rows by `fetch`, which takes the keys as a JSON array; `key_of` returns the key of a row.
 
-    The database is asked after each call, never before: what a caller finds is not older than its question.
+    A query starts after the calls that it serves: no caller gets a row older than its call.
     """
 
     def __init__(self, fetch: Callable[[str], Awaitable[Sequence[Row]]], key_of: Callable[[Row], K]) -> None:
@@ -37,11 +36,12 @@ class BatchLoader(Generic[K]):
         self._asked.add(key)
         if self._next is None:
             self._next = asyncio.create_task(self._find_asked())
-            self._next.add_done_callback(_look_at)
+            # Retrieves the error: all callers may have been cancelled.
+            self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
             return (await asyncio.shield(self._next)).get(key)
         except DatabaseUnavailable as error:
-            # Each caller gets an error of its own, with the cause that they share.
+            # Each caller gets its own error, with the shared cause.
             raise DatabaseUnavailable(str(error)) from error.__cause__
 
     async def _find_asked(self) -> Mapping[K, Row]:
@@ -55,15 +55,9 @@ class BatchLoader(Generic[K]):
         return {self._key_of(row): row for row in rows}
 
     async def _wait_for_turn(self) -> bool:
-        """Whether a turn came in time: one that hangs on a dead line must not hold up all others."""
+        """Wait for an earlier query; return False after PATIENCE: one on a dead connection may hang."""
         try:
             async with asyncio.timeout(PATIENCE):
                 return await self._turns.acquire()
         except TimeoutError:
             return False
-
-
-def _look_at(task: asyncio.Task[Mapping[K, Row]]) -> None:
-    """Nobody else may: those who asked may all have gone away."""
-    if not task.cancelled():
-        task.exception()

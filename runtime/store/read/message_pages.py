@@ -1,4 +1,4 @@
-"""Pages of messages: from memory where that is sure to be right, else from the database."""
+"""Pages of messages, from the cache if it is current, otherwise from the database."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from runtime.store.paging import CHUNK_BYTES, PAGE_BYTES, Listing, count_fitting
 from runtime.store.records import Head, MessageRow, head_from
 from runtime.store.validation import json_list
 
-# How many messages are read at a time where all of them are asked for.
+# The most messages of a chunk, where all messages are read.
 CHUNK = 1000
-# How many numbers are looked through at a time for the messages of one role, in 5 ms: an index by role would
-# cost a third of every append.
+# The most sequence numbers that a query scans for messages of one role, which takes 5 ms. An index by role
+# would make every append a third slower.
 ROLE_WINDOW = 10_000
 
 AFTER = Listing("list_page_after", "measure_page_after")
@@ -31,27 +31,27 @@ Encode = Callable[[MessageRow], bytes]
 
 
 class MessagesCut(Exception):
-    """Messages were taken away while they were read: what was read never stood there together."""
+    """Messages were removed while they were read: the result would not be one state of the session."""
 
 
-class Chunk(NamedTuple):
-    """Messages that are read at a time, and whether others follow."""
+class MessageChunk(NamedTuple):
+    """Messages that are read at once, and whether more follow."""
 
     messages: list[Encoded]
     more: bool
 
 
 class NumberedPage(NamedTuple):
-    """A numbered page, read as it is taken: its chunks raise MessagesCut."""
+    """A numbered page, read as it is consumed. Its chunks may raise MessagesCut."""
 
     head: Head
     more: bool
     end_seq: int | None
-    chunks: AsyncIterator[Chunk]
+    chunks: AsyncIterator[MessageChunk]
 
 
 class MessagePages:
-    """Reads the messages of a session as it stands at a head."""
+    """Reads the messages of a session at a head."""
 
     def __init__(self, database: Database, cache: Cache, metrics: Metrics) -> None:
         self._database = database
@@ -61,7 +61,7 @@ class MessagePages:
     async def after(
         self, head: Head, after: int, limit: int, role: Role | None, max_bytes: int = PAGE_BYTES
     ) -> MessagePage:
-        """The page behind a message."""
+        """The page after a message."""
         if role is None:
             entry = await self._entry(head)
             page = None if entry is None else entry.after(after, limit, max_bytes)
@@ -90,7 +90,7 @@ class MessagePages:
         return page_of(head, messages, more)
 
     async def numbered(self, head: Head, page: int, page_size: int, role: Role | None) -> NumberedPage:
-        """The `page`-th page, from 1. It is measured now, and read as it is taken."""
+        """The `page`-th page, from 1. It is measured now, and read as it is consumed."""
         offset = (page - 1) * page_size
         rows = await self._database.fetch("measure_page_at", head.id, role, offset, page_size + 1)
         measured = [(row["seq"], row["size"]) for row in rows[:page_size] if row["seq"] <= head.last_seq]
@@ -103,7 +103,7 @@ class MessagePages:
 
     async def _read_measured(
         self, head: Head, measured: Sequence[tuple[int, int]], role: Role | None
-    ) -> AsyncIterator[Chunk]:
+    ) -> AsyncIterator[MessageChunk]:
         start = 0
         while start < len(measured):
             sizes = [size for _, size in measured[start:]]
@@ -115,14 +115,14 @@ class MessagePages:
             if len(rows) < count:
                 raise MessagesCut
             start += count
-            chunk = Chunk(_encode(rows, encode_message), start < len(measured))
-            # Nothing of it is kept here while the next one is read.
+            chunk = MessageChunk(_encode(rows, encode_message), start < len(measured))
+            # Free this chunk before the next one is read.
             del rows
             yield chunk
             del chunk
 
-    async def conversation(self, head: Head) -> AsyncIterator[Chunk]:
-        """All messages in chat form, read as they are taken. Raises MessagesCut at the end at the latest."""
+    async def conversation(self, head: Head) -> AsyncIterator[MessageChunk]:
+        """All messages in chat form, read as they are consumed. Raises MessagesCut, maybe only at the end."""
         after, left, more = 0, head.message_count, True
         while more:
             ranges = _forward(head, after, None)
@@ -130,19 +130,15 @@ class MessagePages:
             if chunk:
                 after = chunk[-1][0]
                 left -= len(chunk)
-                yield Chunk(chunk, more)
-            # Nothing of it is kept here while the next one is read.
+                yield MessageChunk(chunk, more)
+            # Free this chunk before the next one is read.
             del chunk
-        # Numbers are not used again, and messages never change: if all were there, none was taken away.
-        if left and await self._was_cut(head):
-            raise MessagesCut
-
-    async def _was_cut(self, head: Head) -> bool:
-        """Whether messages were taken away since the head was read, as the database has it."""
-        names = json_list([(head.key.owner, head.key.session_id)])
-        for now in map(head_from, await self._database.fetch("list_heads", names)):
-            return now.id != head.id or now.cut_version > head.version
-        return True
+        # Numbers are not reused and messages do not change: if the count is right, none was removed.
+        if left:
+            names = json_list([(head.key.owner, head.key.session_id)])
+            heads = [head_from(row) for row in await self._database.fetch("list_heads", names)]
+            if not heads or heads[0].id != head.id or heads[0].cut_version > head.version:
+                raise MessagesCut
 
     async def _find(
         self,
@@ -173,9 +169,9 @@ class MessagePages:
         return found, False
 
     async def _entry(self, head: Head) -> Entry | None:
-        """The cached tail of a session as it stands at `head`; only what it lacks is read (R2)."""
+        """The cached tail of a session at `head`; only missing messages are read (R2)."""
         entry = self._cache.get(head.key)
-        # On SQLite `find_head` has kept the head, unless it may be old by now: then it must not be.
+        # On SQLite `find_head` has cached the head, unless it may be stale.
         behind = entry is None or (entry.head.id, entry.head.version) < (head.id, head.version)
         if behind and not self._database.sole_writer:
             old = head if entry is None else entry.head
@@ -186,7 +182,7 @@ class MessagePages:
         return entry if current else None
 
     async def _missing(self, old: Head, head: Head) -> list[Encoded] | None:
-        """The messages between two heads; None where what is cached cannot be carried on."""
+        """The messages between two heads; None if the cached messages cannot be extended."""
         count = head.last_seq - old.last_seq
         if old.id != head.id or head.cut_version > old.version or count > CHUNK:
             return None
@@ -195,7 +191,7 @@ class MessagePages:
         rows = await self._database.fetch(
             AFTER.rows, head.id, old.last_seq, head.last_seq, None, count, CHUNK_BYTES
         )
-        # None: they have more bytes, or were cut away meanwhile.
+        # No rows: they exceed CHUNK_BYTES, or were removed meanwhile.
         return _encode(rows, encode_message) if rows else None
 
     def _count(self, hit: bool) -> None:
@@ -203,7 +199,7 @@ class MessagePages:
 
 
 def _forward(head: Head, after: int, role: Role | None) -> Iterator[Range]:
-    """Where the messages behind one stand, in order: what was cut away may lie between for a while."""
+    """Ranges of the messages after a number, in order, without removed rows that are not erased yet."""
     for low, high in ((after, head.cut_after), (max(after, head.cut_through), head.last_seq)):
         width = ROLE_WINDOW if role is not None else max(high - low, 1)
         for start in range(low, high, width):
@@ -211,7 +207,7 @@ def _forward(head: Head, after: int, role: Role | None) -> Iterator[Range]:
 
 
 def _backward(head: Head, end: int, role: Role | None) -> Iterator[Range]:
-    """Where the messages before one stand, the latest first."""
+    """Ranges of the messages before a number, the latest first, without removed rows."""
     for low, high in ((head.cut_through, end - 1), (0, min(head.cut_after, end - 1))):
         width = ROLE_WINDOW if role is not None else max(high - low, 1)
         for stop in range(high, low, -width):
@@ -219,16 +215,16 @@ def _backward(head: Head, end: int, role: Role | None) -> Iterator[Range]:
 
 
 def last_seq_kept(head: Head) -> int:
-    """The highest number that a message may have."""
+    """The highest number that an existing message may have."""
     return head.last_seq if head.last_seq > head.cut_through else head.cut_after
 
 
 def _encode(rows: Sequence[Row], encode: Encode) -> list[Encoded]:
-    return [(row[0], msgspec.Raw(encode(MessageRow(*row)))) for row in rows]
+    return [(message.seq, msgspec.Raw(encode(message))) for message in map(MessageRow._make, rows)]
 
 
 def page_of(head: Head, messages: Sequence[Encoded], more: bool) -> MessagePage:
-    """Messages as the page of a session that stands at a head."""
+    """A page of a session at a head."""
     return MessagePage(
         session_id=head.key.session_id,
         seqs=[seq for seq, _ in messages],

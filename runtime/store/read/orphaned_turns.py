@@ -1,7 +1,7 @@
-"""Finds the turns that run although nobody runs them any more.
+"""Finds orphaned turns: stored as running, but no instance runs them any more.
 
-An instance that has died is seen at once: its connections are gone. One that hangs keeps them, and its
-turns are lost when their beat has stood still for as long as a lease. Of its own turns an instance knows.
+The death of an instance is noticed at once, because its connections are gone. An instance that hangs keeps
+them; its turns are orphaned when their beat has not changed for a lease. An instance knows its own turns.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from msgspec import Struct
 from runtime.db.database import Database
 from runtime.store.records import SessionKey
 
-# How long an instance has a turn without a sign of life, in seconds, by the clock of the one who looks.
+# Seconds without a heartbeat after which a turn is orphaned, by the clock of the observer.
 LEASE = 15.0
-# After the database was away, so many seconds are left to the other instances to come back to it as well.
+# Seconds that other instances have to reconnect after the database was unavailable.
 RETURN = 10.0
-# How many turns that run are read at a time.
+# The most running turns that are read at a time.
 PAGE = 500
 
 
 class OrphanedTurn(Struct, frozen=True):
-    """A turn that is to be interrupted, unless it gives a sign of life after `beat`."""
+    """A turn to interrupt, unless its heartbeat has changed from `beat`."""
 
     key: SessionKey
     turn_id: str
@@ -31,9 +31,9 @@ class OrphanedTurn(Struct, frozen=True):
 
 
 class OrphanedTurns:
-    """Remembers when each turn was first seen at its beat.
+    """Remembers when each running turn was first seen at its beat.
 
-    `runs_here` says of a session whether this instance runs its turn, or is about to.
+    `runs_here` returns whether this instance runs, or is about to run, the turn of a session.
     """
 
     def __init__(self, database: Database, runs_here: Callable[[SessionKey], bool]) -> None:
@@ -42,7 +42,7 @@ class OrphanedTurns:
         self._seen: dict[OrphanedTurn, float] = {}
 
     async def find(self, session_db_id: int, key: SessionKey) -> tuple[OrphanedTurn | None, bool]:
-        """The turn of a session, where its process has died; and whether one runs at all."""
+        """The running turn of a session if its process has died, and whether any turn is running."""
         for row in await self._database.fetch("list_turns", session_db_id, 1):
             if row["status"] == "running":
                 lives = await self._lives(key, row["instance"], {})
@@ -50,13 +50,13 @@ class OrphanedTurns:
         return None, False
 
     async def find_all(self) -> list[OrphanedTurn]:
-        """Those of all sessions; to be asked regularly, for only what is seen twice stands still."""
+        """The orphaned turns of all sessions. To be called regularly, to compare heartbeats."""
         now = asyncio.get_running_loop().time()
-        asked: dict[str, bool] = {}
+        alive: dict[str, bool] = {}
         seen: dict[OrphanedTurn, float] = {}
         async for turn, instance in self._running():
-            # A dead one's has been silent for long enough.
-            lives = await self._lives(turn.key, instance, asked)
+            # The lease of a dead instance has passed.
+            lives = await self._lives(turn.key, instance, alive)
             seen[turn] = self._seen.get(turn, now) if lives else now - LEASE
         self._seen = seen
         return [turn for turn, since in seen.items() if now - since >= LEASE]
@@ -69,11 +69,11 @@ class OrphanedTurns:
                 key = SessionKey(row["owner"], row["session_id"])
                 yield OrphanedTurn(key, row["turn_id"], row["beat"]), row["instance"]
 
-    async def _lives(self, key: SessionKey, instance: str, asked: dict[str, bool]) -> bool:
-        """Whether somebody runs the turn of a session. `asked` are the instances that were looked for."""
+    async def _lives(self, key: SessionKey, instance: str, alive: dict[str, bool]) -> bool:
+        """Whether an instance runs the turn of a session. `alive` has the instances that were looked up."""
         if instance == self._database.instance:
             return self._runs_here(key)
-        if instance not in asked:
+        if instance not in alive:
             found = await self._database.fetch("find_instance", instance)
-            asked[instance] = bool(found) or self._database.was_lost(RETURN)
-        return asked[instance]
+            alive[instance] = bool(found) or self._database.was_lost(RETURN)
+        return alive[instance]

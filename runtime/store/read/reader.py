@@ -1,4 +1,4 @@
-"""Heads, sessions and what goes with them: from memory where that is sure to be right, else stored."""
+"""Reads heads, sessions, lists and approvals, from the cache if it is current."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from runtime.models import (
 from runtime.store.cache import Cache
 from runtime.store.paging import CHUNK_BYTES, PAGE_BYTES, Listing, fetch_page
 from runtime.store.read.batch_loader import BatchLoader
-from runtime.store.read.message_pages import Chunk, MessagePages, NumberedPage, last_seq_kept
+from runtime.store.read.message_pages import MessageChunk, MessagePages, NumberedPage, last_seq_kept
 from runtime.store.records import (
     Head,
     SessionKey,
@@ -45,10 +45,10 @@ from runtime.store.records import (
     switch_from,
 )
 
-# Behind the last entry of any list.
+# After the last entry of any list.
 END_OF_TIME, END_OF_IDS = datetime(9999, 12, 31, tzinfo=UTC), MAX_SEQ
 BEGINNING_OF_TIME = datetime(1, 1, 1, tzinfo=UTC)
-# The most handovers that a history tells of, within CHUNK_BYTES.
+# The most handovers of a history, within CHUNK_BYTES.
 MAX_AGENT_HISTORY = 1000
 
 SWITCHES = Listing("list_agent_switches", "measure_agent_switches")
@@ -59,12 +59,12 @@ Position = tuple[datetime, Key]
 
 
 class HistoryReading(NamedTuple):
-    """A conversation, read as it is taken: its chunks raise MessagesCut. Handovers: the latest ones."""
+    """A conversation, read as it is consumed, and its latest handovers. Its chunks may raise MessagesCut."""
 
     head: Head
-    current_agent: str
-    agent_history: list[AgentSwitch]
-    chunks: AsyncIterator[Chunk]
+    context: AgentContext
+    switches: list[AgentSwitch]
+    chunks: AsyncIterator[MessageChunk]
 
 
 class Heads(Protocol):
@@ -74,12 +74,12 @@ class Heads(Protocol):
 
 
 def shared_heads(database: Database) -> Heads:
-    """Those who look for heads at the same time share a statement."""
+    """A look-up of heads in which concurrent callers share a query."""
     return BatchLoader(partial(database.fetch, "list_heads"), itemgetter("owner", "session_id"))
 
 
 class Reader:
-    """Reads what is stored. Callers wait for pending writes first: this class does not know of them."""
+    """Reads sessions and their parts. Callers wait for buffered writes first."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Reader:
         self._heads = heads
 
     async def find_head(self, key: SessionKey) -> Head | None:
-        """A session's head, also of a deleted one. On SQLite memory is the truth (R2)."""
+        """A session's head, also of a deleted session. On SQLite the cache is authoritative (R2)."""
         cached = self._cache.head(key)
         if cached is not None and self._database.sole_writer:
             return cached
@@ -108,11 +108,11 @@ class Reader:
         if self._database.sole_writer:
             self._cache.put_head(head, epoch)
         elif cached is not None and cached.id == head.id and cached.version > head.version:
-            return cached  # ours was committed while the database was asked
+            return cached  # committed by this instance during the query
         return head
 
     async def get_head(self, key: SessionKey) -> Head:
-        """The head of a session that is there. Raises SessionNotFound."""
+        """The head of a session that is not deleted. Raises SessionNotFound."""
         head = await self.find_head(key)
         if head is None or head.deleted_at is not None:
             raise SessionNotFound(key.session_id, deleted=head is not None)
@@ -138,30 +138,31 @@ class Reader:
         sessions = [session_from(row) for row in rows]
         for session in sessions:
             self._note_version(SessionKey(owner, session.session_id), session.version)
-        last = sessions[-1] if more else None
-        return SessionPage(
-            sessions=sessions,
-            next_cursor=None if last is None else _encode_cursor((last.last_activity, last.session_id)),
-            total=total,
-        )
+        next_cursor = None
+        if more:
+            position_of_last = msgspec.json.encode((sessions[-1].last_activity, sessions[-1].session_id))
+            next_cursor = base64.urlsafe_b64encode(position_of_last).decode().rstrip("=")
+        return SessionPage(sessions, next_cursor, total)
 
     async def _position_of(self, owner: str, cursor: str | None) -> tuple[datetime, int]:
-        """Where a page of sessions begins. A cursor names a session of the owner's: the number of a row would
-        tell how many sessions all the others have."""
+        """The position after which a page of sessions begins.
+
+        A cursor names a session of the owner: a row's id would reveal how many sessions other owners have.
+        """
         if cursor is None:
             return END_OF_TIME, END_OF_IDS
         activity, session_id = _decode_cursor(cursor)
         row = await self._heads.find((owner, session_id))
-        # One that was erased since is not there to be passed by: others of that very time come again.
+        # If the session was erased since, others with the same time are listed again.
         return activity, END_OF_IDS if row is None else row["id"]
 
     def _note_version(self, key: SessionKey, version: int | None) -> None:
-        """R2: on SQLite memory is the truth, so no reader may have seen more than it tells the next one."""
+        """Evict an older cached state (R2): no later read from the cache may be behind this one."""
         if self._database.sole_writer:
             self._cache.note_version(key, version)
 
     async def get_stats(self, key: SessionKey) -> SessionStats:
-        """What a session has grown to. Raises SessionNotFound."""
+        """The size of a session. Raises SessionNotFound."""
         head = await self.get_head(key)
         session = await self.get_session(key)
         rows = await self._database.fetch("find_last_message_time", head.id, last_seq_kept(head))
@@ -185,7 +186,7 @@ class Reader:
         limit: int = 100,
         role: Role | None = None,
     ) -> MessagePage:
-        """A page by key (R3): behind `after`, up to `before`, or the `last` ones. Raises SessionNotFound."""
+        """A page by key (R3): after `after`, before `before`, or the `last` ones. Raises SessionNotFound."""
         head = await self.get_head(key)
         if before is None and last is None:
             return await self._pages.after(head, after or 0, limit, role)
@@ -193,7 +194,7 @@ class Reader:
         return await self._pages.before(head, end, last or limit, role)
 
     async def list_messages_of(self, head: Head, after: int, limit: int) -> MessagePage:
-        """The page behind `after` of that very session, whatever bears its name by now: for a stream."""
+        """The page after `after` of the session with this head, even if another has its id by now."""
         return await self._pages.after(head, after, limit, None, CHUNK_BYTES)
 
     async def read_numbered_page(
@@ -203,18 +204,23 @@ class Reader:
         return await self._pages.numbered(await self.get_head(key), page, page_size, role)
 
     async def read_history(self, key: SessionKey) -> HistoryReading:
-        """A conversation in chat form, as it stood at one moment. Raises SessionNotFound."""
+        """A conversation in chat form, at one version. Raises SessionNotFound."""
         head = await self.get_head(key)
+        context, switches = await self.read_agents(key)
+        return HistoryReading(head, context, switches, self._pages.conversation(head))
+
+    async def read_agents(self, key: SessionKey) -> tuple[AgentContext, list[AgentSwitch]]:
+        """The agent context and the latest handovers that led to it, oldest first. Raises SessionNotFound."""
         context = await self.get_context(key)
-        return HistoryReading(
-            head=head,
-            current_agent=context.current_agent,
-            agent_history=await self._latest_switches(head, context.switch_count),
-            chunks=self._pages.conversation(head),
-        )
+        while True:
+            switches = await self.list_agent_history(key)
+            now = await self.get_context(key)
+            if now.switch_count == context.switch_count:
+                return now, switches
+            context = now
 
     async def get_context(self, key: SessionKey) -> AgentContext:
-        """Which agent holds the session. Raises SessionNotFound."""
+        """The agent context of a session. Raises SessionNotFound."""
         head = await self.get_head(key)
         rows = await self._database.fetch("find_agent_context", head.id)
         if not rows:
@@ -229,60 +235,51 @@ class Reader:
         switches = [switch_from(row) for row in rows]
         return SwitchPage(key.session_id, head.version, switches, switches[-1].id if more else None)
 
-    async def _latest_switches(self, head: Head, switch_count: int) -> list[AgentSwitch]:
-        """The latest handovers up to a number, in the order in which they happened."""
-        place = (head.id, switch_count + 1)
+    async def list_agent_history(self, key: SessionKey) -> list[AgentSwitch]:
+        """The latest handovers of a session, oldest first. Raises SessionNotFound."""
+        head = await self.get_head(key)
+        place = (head.id, END_OF_IDS)
         rows, _ = await fetch_page(self._database, SWITCHES, place, MAX_AGENT_HISTORY, CHUNK_BYTES, least=0)
         return [switch_from(row) for row in rows][::-1]
-
-    async def list_agent_history(self, key: SessionKey) -> list[AgentSwitch]:
-        """The latest handovers of a session, in the order in which they happened. Raises SessionNotFound."""
-        return await self._latest_switches(await self.get_head(key), END_OF_IDS - 1)
 
     async def list_approvals(
         self, key: SessionKey, *, status: ApprovalStatus | None, after: str | None, limit: int
     ) -> ApprovalList:
-        """A page of a session's approvals, oldest first, as they stand now: behind the one for a call.
+        """A page of a session's approvals, oldest first, after the one for the call `after`.
 
-        Raises SessionNotFound, and ApprovalNotFound where there is none to go on behind.
+        Raises SessionNotFound, and ApprovalNotFound if there is no approval for that call.
         """
         head = await self.get_head(key)
         now = self._clock()
-        position = await self._position_behind(head, after)
+        position: tuple[datetime, str] = BEGINNING_OF_TIME, ""
+        if after is not None:
+            times = await self._database.fetch("find_approval_time", head.id, after)
+            if not times:
+                raise ApprovalNotFound(key.session_id, after)
+            position = times[0]["created_at"], after
         listing: Listing = APPROVALS
         place: tuple[object, ...] = (head.id, *position)
         if status is not None:
-            # One that has expired is still stored as pending.
+            # An expired approval is stored as pending.
             stored = "pending" if status == "expired" else status
-            times = (now if status == "pending" else None, now if status == "expired" else None)
-            listing, place = APPROVALS_BY_STATUS, (head.id, stored, *position, *times)
+            limits = (now if status == "pending" else None, now if status == "expired" else None)
+            listing, place = APPROVALS_BY_STATUS, (head.id, stored, *position, *limits)
         rows, more = await fetch_page(self._database, listing, place, limit, PAGE_BYTES)
         approvals = [approval_from(key.session_id, approval_row_from(row)).at(now) for row in rows]
         next_after = approvals[-1].call_id if more else None
         return ApprovalList(key.session_id, head.version, approvals, next_after)
 
-    async def _position_behind(self, head: Head, call_id: str | None) -> tuple[datetime, str]:
-        if call_id is None:
-            return BEGINNING_OF_TIME, ""
-        for row in await self._database.fetch("find_approval_time", head.id, call_id):
-            return row["created_at"], call_id
-        raise ApprovalNotFound(head.key.session_id, call_id)
-
     async def find_approval(self, key: SessionKey, call_id: str) -> Approval | None:
-        """The approval for a call, as it stands now. Raises SessionNotFound."""
+        """The approval for a call with its present status, or None. Raises SessionNotFound."""
         head = await self.get_head(key)
         rows = await self._database.fetch("find_approval", head.id, call_id)
         found = [approval_from(key.session_id, approval_row_from(row)).at(self._clock()) for row in rows]
         return found[0] if found else None
 
     async def count_waiting_approvals(self) -> int:
-        """How many tool calls wait for a person, in all sessions."""
+        """The number of tool calls that wait for a decision, in all sessions."""
         [row] = await self._database.fetch("count_waiting_approvals", self._clock())
         return int(row["waiting"])
-
-
-def _encode_cursor(position: Position) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode().rstrip("=")
 
 
 def _decode_cursor(cursor: str) -> Position:

@@ -24,13 +24,13 @@ from runtime.store.records import (
 )
 from runtime.store.validation import is_key, json_list
 
-# How many events are read at a time.
+# The most events that are read at a time.
 PAGE = 200
 EVENTS = Listing("list_turn_events", "measure_turn_events")
 
 
 class CallDecision(Struct, frozen=True):
-    """What became of a call that waited for a person; `edited_bytes` is the size of edited arguments."""
+    """The status of the approval for a call; `edited_bytes` is the size of the edited arguments."""
 
     call_id: str
     tool_name: str
@@ -39,14 +39,14 @@ class CallDecision(Struct, frozen=True):
 
 
 class TurnReader:
-    """Reads what is stored of turns."""
+    """Reads stored turns."""
 
     def __init__(self, database: Database, reader: Reader) -> None:
         self._database = database
         self._reader = reader
 
     async def find_turn(self, session_db_id: int, turn_id: str) -> TurnRow | None:
-        """A turn of the session with this very db id."""
+        """A turn of the session with this db id."""
         rows = await self._database.fetch("find_turn", session_db_id, turn_id)
         return turn_row_from(rows[0]) if rows else None
 
@@ -67,7 +67,7 @@ class TurnReader:
     async def list_events(self, session_db_id: int, turn_n: int, from_n: int) -> tuple[list[TurnPiece], bool]:
         """A page of a turn's events, from a number on, and whether more follow.
 
-        It has two at least: the first may be a text that its reader knows, and that goes no further.
+        It has at least two: the first may be a text that its reader has in full.
         """
         place = (session_db_id, turn_n, from_n)
         rows, more = await fetch_page(self._database, EVENTS, place, PAGE, CHUNK_BYTES, least=2)
@@ -82,22 +82,24 @@ class TurnReader:
     async def list_decisions(
         self, key: SessionKey, call_ids: Sequence[str], now: datetime
     ) -> list[CallDecision]:
-        """What became of those calls for which there are approvals, as it stands at a time. Raises
-        SessionNotFound."""
+        """The approvals for these calls, with their status at a time. Raises SessionNotFound."""
         head = await self._reader.get_head(key)
         rows = await self._database.fetch("list_decisions", _names(head, call_ids))
         return [
             CallDecision(
                 row["call_id"],
                 decode(row["tool_name"]),
-                "expired" if _is_expired(row["status"], row["expires_at"], now) else row["status"],
+                # A pending approval expires without a write.
+                "expired"
+                if row["status"] == "pending" and row["expires_at"] is not None and row["expires_at"] <= now
+                else row["status"],
                 row["edited_bytes"] or 0,
             )
             for row in rows
         ]
 
     async def list_edited_arguments(self, key: SessionKey, call_ids: Sequence[str]) -> dict[str, JsonText]:
-        """The arguments that stand in place of the model's, by call. Raises SessionNotFound."""
+        """The arguments that replace the model's, by call. Raises SessionNotFound."""
         head = await self._reader.get_head(key)
         rows = await self._database.fetch("list_edited_arguments", _names(head, call_ids))
         return {row["call_id"]: row["modified_arguments"] for row in rows}
@@ -105,7 +107,3 @@ class TurnReader:
 
 def _names(head: Head, call_ids: Sequence[str]) -> str:
     return json_list([(head.id, call_id) for call_id in call_ids if is_key(call_id)])
-
-
-def _is_expired(status: str, expires_at: datetime | None, now: datetime) -> bool:
-    return status == "pending" and expires_at is not None and expires_at <= now

@@ -1,4 +1,4 @@
-"""A batch while it is planned: its sessions and keys as the requests decided so far leave them."""
+"""A batch while it is planned: its sessions and keys after the requests planned so far."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from operator import attrgetter
 from msgspec import Struct
 
 from runtime.errors import SessionNotFound, VersionMismatch
-from runtime.store.changes import Change, SessionChange
+from runtime.store.changes import Change, CommittedChange
 from runtime.store.records import (
     ApprovalRow,
     Details,
@@ -28,20 +28,20 @@ from runtime.store.write.planned_session import PlannedSession
 from runtime.store.write.planned_turn import PlannedTurn
 from runtime.store.write.statements import Rows
 
-# How many idempotency keys one transaction forgets, and of how many turns the events.
+# The most idempotency keys that one transaction deletes, and the most turns whose events it deletes.
 FORGET_LIMIT = 1000
 FORGET_TURNS = 100
 
 
 class StoredReply(Struct, frozen=True):
-    """What a request under an idempotency key was answered with."""
+    """The reply to a request under an idempotency key, and the request's fingerprint."""
 
     fingerprint: str
     reply: JsonText
 
 
 class TailMessage(Struct, frozen=True):
-    """A message near the end of a history, as far as it says which calls are answered."""
+    """The fields of a message near the end of a history that show which calls are answered."""
 
     seq: int
     role: str
@@ -51,16 +51,19 @@ class TailMessage(Struct, frozen=True):
 
 @dataclass
 class PlanInput:
-    """What was read before the batch: the heads, and what its commands name beside them.
+    """The rows that the loader read for a batch. Those of a session are by its db id.
 
-    `histories` holds the first messages of sessions whose history is to be replaced, by session db id;
-    `cuts` the count and the tokens of the messages after (session db id, seq), where they are few or were
-    measured; `new_ids` enough unused ids for the sessions that the batch may make. By session db id, too:
-    `turns` are the last ones, `unfinished` what those that may be interrupted said that no message holds,
-    `open_ends` where the histories end in calls of tools; `cut_at_once` is how many messages a cut may erase
-    in this very transaction. `small_sessions` are erased in it if they are to go; `portions` are what is to
-    be erased of what earlier ones left. `bare_sessions` have no agent context of their own; `approval_places`
-    are the sessions that have an approval for a call.
+    `histories`: the first messages of sessions whose history is replaced.
+    `cuts`: count and tokens of the messages after (session db id, seq), if they are few or measured.
+    `new_ids`: unused ids, enough for the sessions that the batch may create.
+    `turns`: the last turn of a session.
+    `unfinished`: text of a turn that may be interrupted, which no message has yet.
+    `open_ends`: the last messages of a history that may end in tool calls.
+    `cut_at_once`: how many messages a cut may erase in this transaction.
+    `small_sessions`: sessions that are erased in this transaction if they are deleted for good.
+    `portions`: rows to erase that earlier batches left.
+    `bare_sessions`: sessions that have no agent context of their own.
+    `approval_places`: the sessions that have an approval for a call.
     """
 
     heads: dict[SessionKey, Head] = field(default_factory=dict)
@@ -80,44 +83,46 @@ class PlanInput:
     approval_places: dict[str, set[SessionKey]] = field(default_factory=dict)
 
     def open_end(self, session_db_id: int) -> list[TailMessage | MessageRow]:
-        """The stored messages that may be the last of a session, oldest first: its end as it stands, and
-        what commands in the batch may make its end."""
+        """The stored messages that may be the last of a session, oldest first.
+
+        They include those that a cut or a replacement in the batch may leave as the last.
+        """
         ends = [*self.open_ends.get(session_db_id, ()), *self.histories.get(session_db_id, ())]
         return sorted(ends, key=lambda message: message.seq)
 
 
 class Batch:
-    """The sessions of a batch, and the keys, as the requests decided so far leave them."""
+    """The sessions and idempotency keys of a batch after the requests planned so far."""
 
-    def __init__(self, known: PlanInput) -> None:
-        self.known = known
+    def __init__(self, stored: PlanInput) -> None:
+        self.stored = stored
         self.sessions: dict[SessionKey, PlannedSession] = {}
-        self.replies = dict(known.replies)
+        self.replies = dict(stored.replies)
         self.new_replies: list[tuple[object, ...]] = []
         self.erased: dict[SessionKey, Head] = {}
         self.released_at: dict[int, datetime] = {}
         self.portions: list[Portion] = []
-        self.new_ids = iter(known.new_ids)
+        self.new_ids = iter(stored.new_ids)
         self.forget_before: datetime | None = None
         self.forget_events_before: datetime | None = None
 
     def remember(self, request: Request, key: IdempotencyKey, reply: StoredReply) -> None:
-        """Keep a reply, for this batch and for good (W12)."""
+        """Store a reply under its key, for the rest of the batch too (W12)."""
         owner = request.key.owner
         self.replies[owner, key.key] = reply
         self.new_replies.append((owner, key.key, reply.fingerprint, reply.reply, request.at))
 
     def find(self, key: SessionKey) -> PlannedSession | None:
         session = self.sessions.get(key)
-        if session is None and key not in self.erased and (head := self.known.heads.get(key)) is not None:
-            session = PlannedSession(head, self.known.details.get(head.id), base=head)
-            session.cut_at_once = self.known.cut_at_once.get(head.id, 0)
-            session.is_bare = session.was_bare = head.id in self.known.bare_sessions
+        if session is None and key not in self.erased and (head := self.stored.heads.get(key)) is not None:
+            session = PlannedSession(head, self.stored.details.get(head.id), base=head)
+            session.cut_at_once = self.stored.cut_at_once.get(head.id, 0)
+            session.is_bare = session.was_bare = head.id in self.stored.bare_sessions
             self.sessions[key] = session
         return session
 
     def get(self, request: Request) -> PlannedSession:
-        """The live session that a request is about, at the version that it expects."""
+        """The session of a request. Raises SessionNotFound, VersionMismatch."""
         session = self.find(request.key)
         if session is None or session.deleted_at is not None:
             raise SessionNotFound(request.key.session_id, deleted=session is not None)
@@ -125,22 +130,22 @@ class Batch:
         return session
 
     def add(self, request: Request, details: Details) -> PlannedSession:
-        """A new session at version 0: the change that makes it raises that to 1."""
+        """Add a new session at version 0; its first change raises that to 1."""
         head = Head(next(self.new_ids), request.key, 0, 0, 0, 0, request.at, None, 0, 0, 0, 0, None)
         session = self.sessions[request.key] = PlannedSession(head, details, base=None)
         return session
 
     def erase(self, session: PlannedSession, at: datetime) -> None:
-        """Let a session be gone for good; one that is large leaves its rows to be erased in portions."""
+        """Delete a session for good. The rows of a large one are erased later, in portions."""
         del self.sessions[session.key]
         if session.base is not None:
             self.erased[session.key] = session.base
-            if session.id not in self.known.small_sessions:
+            if session.id not in self.stored.small_sessions:
                 self.released_at[session.id] = at
 
     def erase_portions(self) -> list[Portion]:
-        """Erase what was measured for it; once, if it is asked for twice."""
-        portions = [] if self.portions else self.known.portions
+        """Erase the measured portions; a second call in the batch erases nothing."""
+        portions = [] if self.portions else self.stored.portions
         self.portions += portions
         for portion in portions:
             if portion.head is not None and (session := self.find(portion.head.key)) is not None:
@@ -148,14 +153,14 @@ class Batch:
         return portions
 
     def approval(self, session: PlannedSession, call_id: str) -> ApprovalRow | None:
-        stored = self.known.approvals.get((session.id, call_id))
+        stored = self.stored.approvals.get((session.id, call_id))
         if stored is not None and call_id not in session.stored_approvals:
             session.stored_approvals[call_id] = session.approvals[call_id] = stored
         return session.approvals.get(call_id)
 
     def turn(self, session: PlannedSession) -> PlannedTurn | None:
-        """The last turn of a session."""
-        row = self.known.turns.get(session.id)
+        """The last turn of a session, if it has one."""
+        row = self.stored.turns.get(session.id)
         if row is not None and not session.turns:
             session.turns.append(PlannedTurn(session.id, row, stored=row))
         return session.turns[-1] if session.turns else None
@@ -167,7 +172,7 @@ class Batch:
                 rows["release_session"].append((head.id, self.released_at[head.id]))
             else:
                 rows["delete_session"].append((head.id,))
-        # In the order of their ids: two instances never wait for each other's heads in a circle.
+        # In the order of their ids, so that two instances cannot deadlock on heads.
         for session in sorted(self.sessions.values(), key=attrgetter("id")):
             session.write(rows)
         rows["insert_idempotency_key"] += sorted(self.new_replies)
@@ -181,27 +186,23 @@ class Batch:
             portion.write(rows)
         return rows
 
-    def changes(self) -> Iterator[SessionChange]:
+    def changes(self) -> Iterator[CommittedChange]:
         for key, head in self.erased.items():
             gone = frozenset[Change]({"deleted"})
-            yield SessionChange(key, head, None, [], gone, [], head.id in self.released_at)
+            yield CommittedChange(key, head, None, [], gone, [], head.id in self.released_at)
         for session in self.sessions.values():
-            base, what = session.base, frozenset(session.changed)
-            pieces = _pieces(session)
+            base, changed = session.base, frozenset(session.changed)
+            pieces: list[TurnPiece] | None = [piece for turn in session.turns for piece in turn.pieces]
+            if any(turn.interrupted for turn in session.turns):
+                # Another instance sent the events before the interruption: followers here may lack them.
+                pieces = None
             head = session.head()
             if base is None or session.version != base.version or session.is_cut_changed or pieces:
                 left = session.is_cut_changed and head.cut_through > 0
-                yield SessionChange(session.key, base, head, session.added, what, pieces, left)
-
-
-def _pieces(session: PlannedSession) -> list[TurnPiece] | None:
-    # What came before an interruption was another instance's to tell: it may not have been heard here.
-    if any(turn.interrupted for turn in session.turns):
-        return None
-    return [piece for turn in session.turns for piece in turn.pieces]
+                yield CommittedChange(session.key, base, head, session.added, changed, pieces, left)
 
 
 def check_version(request: Request, version: int) -> None:
-    """Raise VersionMismatch where the request expects another version."""
+    """Raise VersionMismatch if the request expects another version."""
     if request.if_match is not None and request.if_match != version:
         raise VersionMismatch(request.key.session_id, request.if_match, version)

@@ -1,4 +1,4 @@
-"""Deletes idle sessions, erases those deleted long ago, and forgets what is no longer needed."""
+"""Deletes idle sessions, erases those deleted long ago, and deletes rows that are no longer needed."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from runtime.store.write.eraser import Eraser
 from runtime.store.write.outcomes import SessionDeleted
 from runtime.store.write.writer import Writer
 
-# The most sessions that share a transaction.
+# The most sessions that are deleted in a transaction.
 CHUNK = 100
-# How long an idempotency key is kept, and the row of a silent writer.
+# How long an idempotency key is kept, and the row of a dead writer.
 KEPT = timedelta(days=1)
 
 BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
-NOBODY = SessionKey("", "")
+NO_SESSION = SessionKey("", "")
 
 
 class Cleanup:
-    """Cleans up for every owner, in small transactions. Events of turns are kept `events_kept` seconds."""
+    """Cleans up for all owners, in small transactions. Events of turns are kept for `events_kept` seconds."""
 
     def __init__(
         self,
@@ -43,11 +43,11 @@ class Cleanup:
         self._events_kept = events_kept
 
     async def clean(self, max_age_hours: float, hard_delete_after_days: float) -> Cleaned:
-        """Delete idle sessions, erase those deleted long ago, and forget what is old.
+        """Delete idle sessions, erase those deleted long ago, and run `forget_old`.
 
-        Sessions are deleted also right after a start: a deleted session can be restored.
+        Sessions are deleted right after a start, too, because a deleted session can be restored.
         """
-        steady = self._steady.look()
+        steady = self._steady.read()
         idle_since = _before(steady, max_age_hours * 3600)
         deleted_since = _before(steady, hard_delete_after_days * 86_400)
         soft = await self._delete(
@@ -82,16 +82,16 @@ class Cleanup:
         return total
 
     async def forget_old(self) -> None:
-        """Forget idempotency keys older than a day, and the events of turns that ended too long ago.
+        """Delete idempotency keys older than a day, and events of turns that ended long ago.
 
-        Neither can be restored, so nothing is forgotten until the clock has been steady for a while.
+        Neither can be restored, so nothing is deleted until the clock has been observed for an hour.
         """
-        steady = self._steady.look()
+        steady = self._steady.read()
         if not self._steady.settled:
             return
-        command = ForgetOld(NOBODY, steady - KEPT, _before(steady, self._events_kept))
+        command = ForgetOld(NO_SESSION, steady - KEPT, _before(steady, self._events_kept))
         while await self._is_old(command):
-            await self._writer.submit(Request(command, NOBODY, self._clock()))
+            await self._writer.submit(Request(command, NO_SESSION, self._clock()))
 
     async def _is_old(self, command: ForgetOld) -> bool:
         keys = await self._database.fetch("find_oldest_idempotency_key")

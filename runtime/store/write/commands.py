@@ -1,8 +1,8 @@
-"""What a caller can ask of the writer, and what comes back.
+"""Commands that the writer takes, and requests, which add what planning a command needs.
 
-A command holds the request and nothing else: no clock, no random number. Two requests are the same
-request exactly when their commands are equal, which is what an idempotency key is checked by (W12).
-Free text and structures stand in it as the JSON text that is stored.
+A command holds what a caller asked for, without a time or a random number: a repeated request has an equal
+command, by which idempotency keys are checked (W12). The names and the order of the fields are part of the
+fingerprints that are stored. Texts and structures are in the JSON text that is stored.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from runtime.store.cuts import MeasuredCut
 from runtime.store.messages import MANY_MESSAGES, NewMessage
 from runtime.store.records import JsonText, SessionKey
 
-# What is counted for a command beside its texts, in bytes (W9): its session's key as well.
+# Bytes counted for a command beside its texts (W9), its session's key included.
 COMMAND_OVERHEAD = 768
 
 
 class Command(Struct, frozen=True, tag=True):
-    """Something to do with one session. An empty session id asks for one to be made."""
+    """A change of one session. An empty session id stands for a new one."""
 
     key: SessionKey
 
 
 class CreateSession(Command, frozen=True):
-    """Make the session; where `if_missing`, one that is there already will do."""
+    """Create the session. With `if_missing` an existing one is left as it is."""
 
     title: JsonText | None = None
     description: JsonText | None = None
@@ -41,7 +41,7 @@ class CreateSession(Command, frozen=True):
 
 
 class UpdateSession(Command, frozen=True):
-    """Change what is named; the rest stays."""
+    """Change the fields that are set."""
 
     title: JsonText | UnsetType | None = UNSET
     description: JsonText | UnsetType | None = UNSET
@@ -52,8 +52,8 @@ class UpdateSession(Command, frozen=True):
 class DeleteSession(Command, frozen=True):
     """Delete the session: so that it can be restored, or for good (`hard`).
 
-    The cleanup sets a condition, which is looked at again under the lock: `idle_since` deletes only a
-    session that nothing happened in after, `deleted_since` erases only one deleted no later.
+    The cleanup sets a condition, which is checked again under the lock: with `idle_since` the session must
+    have had no activity since, with `deleted_since` it must have been deleted before.
     """
 
     hard: bool = False
@@ -72,20 +72,20 @@ class AppendMessages(Command, frozen=True):
 
 
 class ReplaceMessages(Command, frozen=True):
-    """Make this the history. What is stored and the same at its beginning is kept as it is."""
+    """Replace the history. Stored messages that equal the beginning of the new history are kept."""
 
     messages: tuple[NewMessage, ...]
     create: bool = False
 
 
 class TruncateMessages(Command, frozen=True):
-    """Take away what follows a message."""
+    """Remove the messages after a number."""
 
     after: int
 
 
 class SwitchAgent(Command, frozen=True):
-    """Hand the conversation over."""
+    """Hand the conversation over to another agent."""
 
     agent: str
     reason: JsonText | None = None
@@ -99,7 +99,7 @@ class UpdateContext(Command, frozen=True):
 
 
 class CreateApproval(Command, frozen=True):
-    """Let a tool call wait for a person; `expires_in` is in seconds."""
+    """Let a tool call wait for a person's decision, for `expires_in` seconds or without limit."""
 
     call_id: str
     tool_name: JsonText
@@ -109,7 +109,7 @@ class CreateApproval(Command, frozen=True):
 
 
 class DecideApproval(Command, frozen=True):
-    """Decide a waiting tool call."""
+    """Decide about a waiting tool call."""
 
     call_id: str
     decision: Decision
@@ -118,34 +118,34 @@ class DecideApproval(Command, frozen=True):
 
 
 class DeleteApproval(Command, frozen=True):
-    """Take an approval away."""
+    """Delete an approval."""
 
     call_id: str
 
 
 class ForgetOld(Command, frozen=True):
-    """Forget idempotency keys and dead writers from before a time, and the events of turns that ended
-    before another; concerns no session."""
+    """Delete idempotency keys and rows of dead writers older than `before`, and the events of turns that
+    ended before `events_before`. The command concerns no session.
+    """
 
     before: datetime
     events_before: datetime
 
 
 class EraseRows(Command, frozen=True):
-    """Erase some of the rows, at most so many, that sessions which are gone and cuts have left; concerns no
-    session by name."""
+    """Erase at most `rows` rows that deleted sessions and cuts have left. The command names no session."""
 
     rows: int
 
 
 def messages_of(command: Command) -> tuple[NewMessage, ...]:
-    """The messages that a command would store."""
+    """The messages of a command."""
     messages: tuple[NewMessage, ...] = getattr(command, "messages", ())
     return messages
 
 
 def weight(command: Command) -> int:
-    """About how many bytes a command holds while it waits (W9)."""
+    """The approximate bytes of a pending command (W9)."""
     _, *fields = structs.astuple(command)  # The key is counted in the overhead.
     return COMMAND_OVERHEAD + sum(map(_size, fields))
 
@@ -161,11 +161,11 @@ def _size(value: object) -> int:
 
 
 def fingerprint(command: Command) -> str:
-    """What tells one request from another: 128 bits, as 32 hexadecimal digits."""
+    """A hash of a command: 128 bits, as 32 hexadecimal digits."""
     messages = messages_of(command)
     if len(messages) <= MANY_MESSAGES:
         return hashlib.blake2b(msgspec.msgpack.encode(command), digest_size=16).hexdigest()
-    # Portion by portion: to encode all of them at once would hold everybody up.
+    # In portions: encoding all of them at once would block the event loop.
     digest = hashlib.blake2b(msgspec.msgpack.encode(structs.replace(command, messages=())), digest_size=16)
     for start in range(0, len(messages), MANY_MESSAGES):
         digest.update(msgspec.msgpack.encode(messages[start : start + MANY_MESSAGES]))
@@ -173,24 +173,25 @@ def fingerprint(command: Command) -> str:
 
 
 class IdempotencyKey(Struct, frozen=True):
-    """The key that a client repeats a request under, and the fingerprint of that request (W12)."""
+    """The key under which a client may repeat a request, and the request's fingerprint (W12)."""
 
     key: str
     fingerprint: str
 
 
 class Lease(Struct, frozen=True):
-    """The id that a new turn gets, and the instance that will run it."""
+    """The id of a new turn, and the instance that will run it."""
 
     turn_id: str
     instance: str
 
 
 class Request(Struct, frozen=True):
-    """A command as it is submitted, with all that `plan` may not make for itself.
+    """A submitted command, with what `plan` may not produce itself because it is pure.
 
-    `key` names the session also where the command left its id to be made; `lease` is for a turn that
-    is to be started; `size` is the weight of the command; `measured` is for a long cut.
+    `key` has the session's id even if the command leaves it empty. `lease` is for the start of a turn,
+    `measured` for a long cut. `size` is the weight of the command. With `result_decides` the result of a tool
+    decides the approval that its call waits for; it is not in the command, whose fingerprint must not change.
     """
 
     command: Command
@@ -201,3 +202,4 @@ class Request(Struct, frozen=True):
     lease: Lease | None = None
     size: int = COMMAND_OVERHEAD
     measured: MeasuredCut | None = None
+    result_decides: bool = False

@@ -1,4 +1,4 @@
-"""Erases what deletions and cuts have left, a portion at a time: no other write waits long for it."""
+"""Erases rows that deletions and cuts have left, in portions, so that no other write waits long."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import datetime
 
 from runtime.db.database import Database
 from runtime.errors import AgentRuntimeError, ShuttingDown
-from runtime.store.changes import SessionChange
+from runtime.store.changes import CommittedChange
 from runtime.store.records import SessionKey
 from runtime.store.write.commands import EraseRows, Request
 from runtime.store.write.outcomes import Erased
@@ -19,22 +19,22 @@ from runtime.store.write.writer import Writer
 
 logger = logging.getLogger("agent_runtime.eraser")
 
-# How long a transaction with a portion should take, in seconds.
+# The intended duration of a portion's transaction, in seconds.
 TARGET_SECONDS = 0.05
-# How many rows the first portion has, and the least and the most that a portion has.
+# Rows of the first portion, and the fewest and the most rows of any portion.
 FIRST_ROWS, FEWEST_ROWS, MOST_ROWS = 100, 20, 5000
-# How often to look for what other instances, or an earlier start, have left, in seconds.
+# Seconds between two looks for rows that other instances or an earlier run have left.
 LOOK_SECONDS = 60.0
-# How long to wait while others erase what is left, and after a failure, in seconds.
+# Seconds to wait while other instances are erasing, and after a failure.
 OTHERS_SECONDS, FAILURE_SECONDS = 0.2, 1.0
 
-NOBODY = SessionKey("", "")
+NO_SESSION = SessionKey("", "")
 
 
 class Eraser:
-    """A task that asks the writer for one portion after the other, while anything is left to erase.
+    """A task that submits one portion after the other to the writer while rows are left to erase.
 
-    It knows the sessions that are gone until all of their rows are erased: that can be waited for.
+    Callers can wait until all rows of a deleted session are erased.
     """
 
     def __init__(self, database: Database, writer: Writer, clock: Callable[[], datetime]) -> None:
@@ -47,8 +47,8 @@ class Eraser:
         self._progress = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name="eraser")
 
-    def note(self, changes: Sequence[SessionChange]) -> None:
-        """Erase what these changes leave, soon."""
+    def note(self, changes: Sequence[CommittedChange]) -> None:
+        """Erase the rows that these changes have left, soon."""
         for change in changes:
             if change.leaves_rows:
                 self._due.set()
@@ -56,23 +56,23 @@ class Eraser:
                     self._left[change.key] = change.base.id
 
     async def wait_for(self, key: SessionKey, timeout: float) -> None:
-        """Wait until all of a session that is gone is erased; not longer than `timeout` seconds."""
+        """Wait until all rows of a deleted session are erased, for at most `timeout` seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while key in self._left:
                     await self._progress.wait()
 
     async def wait_for_all(self) -> None:
-        """Wait until all that is gone is erased, or cannot be erased now."""
+        """Wait until the rows of all deleted sessions are erased, or erasing fails for now."""
         while self._left:
             await self._progress.wait()
 
     def release(self) -> None:
-        """Let nobody wait any more: what is left will be erased later."""
+        """Let no caller wait any longer: the rows will be erased later."""
         self._forget(list(self._left))
 
     async def close(self) -> None:
-        """Stop, at once. The next start goes on."""
+        """Stop at once. The next start continues."""
         self._task.cancel()
         await asyncio.wait([self._task])
         self.release()
@@ -87,18 +87,22 @@ class Eraser:
             except ShuttingDown:
                 return
             except AgentRuntimeError as error:
-                # What was erased stays erased. It may have been too much for the time that a write has.
+                # Committed portions stay erased. The failed one may have been too large.
                 self._rows = max(1, self._rows // 4)
                 self.release()
-                logger.warning("erasing goes on in %g s: %s", FAILURE_SECONDS, error)
+                logger.warning("erasing failed and is retried in %g s: %s", FAILURE_SECONDS, error)
                 await asyncio.sleep(FAILURE_SECONDS)
 
     async def _erase_all(self) -> None:
-        while await self._is_left():
+        while True:
+            self._due.clear()
+            [row] = await self._database.fetch("find_erasable")
+            if not row["found"]:
+                break
             found = False
             while seconds := await self._erase_portion():
                 found = True
-                # Others get half of the writer's time, if they want it.
+                # Leave half of the writer's time to other requests, if there are any.
                 if len(self._writer.queue):
                     await asyncio.sleep(seconds)
             if not found:
@@ -106,14 +110,11 @@ class Eraser:
         if not self._due.is_set():
             self.release()
 
-    async def _is_left(self) -> bool:
-        self._due.clear()
-        [row] = await self._database.fetch("find_erasable")
-        return bool(row["found"])
-
     async def _erase_portion(self) -> float:
-        """Erase some rows; return how many seconds that took, 0 where nothing was found."""
-        outcome = await self._writer.submit(Request(EraseRows(NOBODY, self._rows), NOBODY, self._clock()))
+        """Erase some rows; return the duration in seconds, 0 if nothing was found."""
+        outcome = await self._writer.submit(
+            Request(EraseRows(NO_SESSION, self._rows), NO_SESSION, self._clock())
+        )
         assert isinstance(outcome, Erased), outcome
         seconds = self._writer.last_seconds
         fitting = int(self._rows * TARGET_SECONDS / max(seconds, 0.001))

@@ -1,4 +1,4 @@
-"""What is erased in portions: the rows of sessions that are gone, and messages that long cuts took away."""
+"""Portions: rows of deleted sessions, and messages that long cuts removed, erased a part at a time."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from runtime.store.write.statements import Rows
 
 
 class AtOnce(Struct, frozen=True):
-    """What one batch erases in its own transaction, in rows and bytes. More is erased in portions."""
+    """The most that a batch erases in its own transaction. The rest is erased in portions."""
 
     rows: int = 1000
     bytes: int = 16 * 1024 * 1024
 
 
 class Portion(Struct, frozen=True):
-    """Rows of one session to erase: parameters by statement.
+    """Rows of one session to erase: `erased` has the parameters by statement.
 
-    `head` is None where the session is gone: then everything in it goes, and at last the session. Else those
-    messages go that were taken away. They begin behind `after`; `finished` says that nothing is left.
+    `head` is None for a deleted session: all of its rows are erased, and finally its own row. Otherwise the
+    messages that a cut removed are erased. The messages left begin after number `after`; `finished` is true
+    if nothing is left.
     """
 
     session_db_id: int
@@ -30,12 +31,12 @@ class Portion(Struct, frozen=True):
     finished: bool
 
     def write(self, rows: Rows) -> None:
-        """Add what has to be written for it; of a session that lives its head says how far it is."""
+        """Add the rows to write. The progress of a live session is written with its head."""
         for statement, parameters in self.erased.items():
             rows[statement].append(parameters)
         if self.head is None and self.finished:
             rows["delete_session"].append((self.session_db_id,))
         elif self.head is None:
-            # The next portion passes over this one, and over none before. Postgres leaves dead entries in the
-            # index until somebody passes over them: else the deletion of the session would, over all of them.
+            # The next portion starts here. It scans the index entries of this portion only; Postgres removes
+            # dead entries when they are scanned, or the session's deletion would scan all of them at once.
             rows["update_cut"].append((self.session_db_id, self.after, 0))

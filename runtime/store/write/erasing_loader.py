@@ -1,4 +1,4 @@
-"""Measures what is to be erased, before it is planned: how much fits into a transaction."""
+"""Measures the rows to erase, to find how many fit into a transaction."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from runtime.store.write.batch import PlanInput
 from runtime.store.write.commands import DeleteSession, EraseRows, Request
 from runtime.store.write.erasing import AtOnce, Portion
 
-# A row counts as one more for so many bytes: SQLite reads all of a large row to erase it.
+# A large row counts as one more row for each of these: SQLite reads all of it to erase it.
 BYTES_OF_A_ROW = 8192
-# How many sessions a portion may concern, and how many of a batch are looked at whether they are small.
+# The most sessions of a portion, and the most of a batch that are checked for being small.
 SESSIONS = 20
 WEIGHED_SESSIONS = 100
 
 
 class _Table(NamedTuple):
-    """Where rows of a session are: how they are listed and erased, from which key on, how many at a time.
+    """How the rows of a table are listed and erased: the statements, the first key, the rows of a page.
 
-    What is listed at a time may be large: on SQLite the size of an event is found by reading it.
+    A page may be large in bytes: SQLite reads an event to find its size.
     """
 
     listing: str
@@ -32,7 +32,7 @@ class _Table(NamedTuple):
     page: int
 
 
-# Those that others refer to behind those that refer to them: a cascade finds nothing.
+# Referring tables first, so that no cascade finds any rows.
 _TABLES = (
     _Table("list_turn_events_to_erase", "erase_turn_events", (0, 0), 20),
     _Table("list_agent_switches_to_erase", "erase_agent_switches", (0,), 100),
@@ -43,7 +43,7 @@ _MESSAGES_PAGE = 500
 
 
 class _Budget:
-    """How many rows a portion may still take, large ones being more than one. The last may overstep it."""
+    """The rows that a portion may still take; a large row counts as several. The last row may exceed it."""
 
     def __init__(self, rows: int) -> None:
         self.left = rows
@@ -57,21 +57,21 @@ class _Budget:
         return fits
 
 
-async def load_portions(tx: Transaction, requests: Sequence[Request], known: PlanInput) -> None:
-    """What the next portion erases. On Postgres its sessions stay locked; none is waited for."""
+async def load_portions(tx: Transaction, requests: Sequence[Request], stored: PlanInput) -> None:
+    """Load what the next portion erases. On Postgres its sessions are locked; locked ones are skipped."""
     rows = [request.command.rows for request in requests if isinstance(request.command, EraseRows)]
     if not rows:
         return
     budget = _Budget(max(rows))
     for session_db_id, last_seq in await tx.fetch("lock_released_sessions", SESSIONS):
-        known.portions.append(await _measure_released(tx, session_db_id, last_seq, budget))
-        if not known.portions[-1].finished:
+        stored.portions.append(await _measure_released(tx, session_db_id, last_seq, budget))
+        if not stored.portions[-1].finished:
             return
     for row in await tx.fetch("lock_cut_sessions", SESSIONS):
         head = head_from(row)
-        known.heads.setdefault(head.key, head)
-        known.portions.append(await _measure_cut(tx, head, budget))
-        if not known.portions[-1].finished:
+        stored.heads.setdefault(head.key, head)
+        stored.portions.append(await _measure_cut(tx, head, budget))
+        if not stored.portions[-1].finished:
             return
 
 
@@ -101,16 +101,16 @@ async def _measure_cut(tx: Transaction, head: Head, budget: _Budget) -> Portion:
 async def _fit_messages(
     tx: Transaction, session_db_id: int, after: int, end: int, budget: _Budget
 ) -> tuple[int, int, bool]:
-    """Which messages fit, after one and through another, and whether none follow up to `end`."""
-    through, passed = after, False
+    """The range of messages that fit, after one number through another, and whether none is left."""
+    through, started = after, False
     while True:
         limit = min(_MESSAGES_PAGE, max(budget.left, 0) + 1)
         page = await tx.fetch("list_messages_to_erase", session_db_id, through, limit)
         for seq, size in page:
             if seq > end or not budget.take(size):
                 return after, through, seq > end
-            # The rows from before the first one are gone.
-            after, through, passed = after if passed else seq - 1, seq, True
+            # The rows before the first one are erased already.
+            after, through, started = after if started else seq - 1, seq, True
         if len(page) < limit:
             return after, through, True
 
@@ -118,7 +118,7 @@ async def _fit_messages(
 async def _fit(
     tx: Transaction, table: _Table, session_db_id: int, budget: _Budget
 ) -> tuple[tuple[object, ...], bool]:
-    """The key of the last row that fits, and whether none follows it."""
+    """The key of the last row that fits, and whether it is the last of all."""
     key = table.start
     while True:
         page = await tx.fetch(table.listing, session_db_id, *key, table.page)
@@ -131,15 +131,15 @@ async def _fit(
 
 
 async def load_small_sessions(
-    tx: Transaction, requests: Sequence[Request], known: PlanInput, at_once: AtOnce
+    tx: Transaction, requests: Sequence[Request], stored: PlanInput, at_once: AtOnce
 ) -> None:
-    """Find which of the sessions that are to go for good are erased in this very transaction."""
+    """Find the sessions to delete for good that are small enough for this transaction."""
     erasing = {r.key for r in requests if isinstance(r.command, DeleteSession) and r.command.hard}
-    heads = [known.heads[key] for key in sorted(erasing & known.heads.keys())]
+    heads = [stored.heads[key] for key in sorted(erasing & stored.heads.keys())]
     ids = [head.id for head in heads if head.message_count <= at_once.rows][:WEIGHED_SESSIONS]
     if ids:
         rows_left, bytes_left = at_once.rows, at_once.bytes
         for id, rows, size in await tx.fetch("weigh_sessions", json_list(ids), rows_left + 1):
             if rows <= rows_left and size <= bytes_left:
-                known.small_sessions.add(id)
+                stored.small_sessions.add(id)
                 rows_left, bytes_left = rows_left - rows, bytes_left - size

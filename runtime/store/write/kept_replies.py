@@ -1,4 +1,4 @@
-"""TODO."""
+"""Encodes and decodes the replies that are kept under idempotency keys (W12)."""
 
 from __future__ import annotations
 
@@ -43,12 +43,9 @@ _OUTCOMES: dict[str, type[Outcome]] = {
     )
 }
 
-
-# What is left out of a large reply that is kept, and what stands for it: a repeat is answered with what is
-# stored by then (R6). The first of them tells, decoded, that it was left out.
 _NOTHING = msgspec.Raw(b"null")
-
-
+# Of a large reply: the part, and its fields that are left out, with their substitutes (R6). A repeat is
+# answered with the part as stored by then. The first field is marked as left out when it is decoded.
 _LARGE_PARTS: dict[type[Outcome], tuple[str, dict[str, Any]]] = {
     SessionWritten: ("session", {"encoded_metadata": _NOTHING, "title": None, "description": None}),
     ContextWritten: ("context", {"encoded_metadata": _NOTHING}),
@@ -63,16 +60,15 @@ _LARGE_PARTS: dict[type[Outcome], tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-
-
+# Precedes the kind of an outcome whose large part is left out.
 _LEFT_OUT = "large:"
 
 
 def encode_reply(outcome: Outcome) -> JsonText:
-    """An outcome as it is kept under an idempotency key."""
+    """An outcome as the JSON that is kept under an idempotency key."""
     kind = type(outcome).__name__
     if isinstance(outcome, TurnWritten):
-        # A repeat follows the turn from what is stored.
+        # A repeat reads the turn's events from the database.
         outcome = structs.replace(outcome, beginning=())
     if isinstance(outcome, Appended | Replaced) and len(outcome.messages) > MANY_MESSAGES:
         encoded = msgspec.json.encode((kind, structs.replace(outcome, messages=[])))
@@ -86,7 +82,7 @@ def encode_reply(outcome: Outcome) -> JsonText:
 
 
 def _is_large(values: Sequence[str | msgspec.Raw | None]) -> bool:
-    """Whether there is more to them than is kept, or one is not here at all."""
+    """Whether the fields of a part are too large to keep, or one is left out already."""
     raws = [value for value in values if isinstance(value, msgspec.Raw)]
     size = sum(
         [len(value) if isinstance(value, str) else len(memoryview(value)) for value in values if value]
@@ -101,7 +97,7 @@ def _replace(outcome: Outcome, name: str, fields: dict[str, Any]) -> Outcome:
 
 
 def decode_reply(reply: JsonText) -> Outcome:
-    """The outcome that was kept."""
+    """The outcome of a kept reply."""
     kind, encoded = msgspec.json.decode(reply, type=tuple[str, msgspec.Raw])
     outcome = msgspec.json.decode(encoded, type=_OUTCOMES[kind.removeprefix(_LEFT_OUT)])
     if kind.startswith(_LEFT_OUT):

@@ -1,8 +1,8 @@
-"""Reads what a batch has to know before it is planned, under the lock on its heads (W2)."""
+"""Loads the rows that planning a batch needs, under the lock on its heads (W2)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from runtime.db.database import Row, Transaction
 from runtime.store.cache import Cache
@@ -36,7 +36,7 @@ from runtime.store.write.save_loader import load_saved
 from runtime.store.write.turn_commands import AdvanceTurn, StartTurn
 from runtime.store.write.turn_loader import load_turns
 
-# The commands that look at more of a session than its head.
+# The commands that need a session's details, beside those in `_needs_details`.
 _NEED_DETAILS = (
     commands.UpdateSession,
     commands.RestoreSession,
@@ -47,7 +47,8 @@ _NEED_DETAILS = (
     RemoveContext,
     StartTurn,
 )
-# How many messages of a history are read at a time: first, after a portion of more characters, and at most.
+# Messages of a history that are read at a time: at first and after a portion of PORTION_LENGTH characters,
+# and at most.
 FIRST_PORTION, PORTION_LENGTH, LARGEST_PORTION = 10, 1_000_000, 2000
 _NAME_AN_APPROVAL = (
     commands.CreateApproval,
@@ -58,12 +59,11 @@ _NAME_AN_APPROVAL = (
 
 
 class Loader:
-    """Reads for the writer. `sole_writer` says that the heads in memory are the truth (R2).
+    """Loads for the writer. With `sole_writer` the heads in the cache are authoritative (R2).
 
-    Elsewhere another instance may have written since. Where all sessions of a batch are in memory and only to
-    grow, it is planned from there all the same: a head is written only where it is still at that version,
-    and else the batch is planned anew (`update_head`). All other batches lock their heads, all of them: of
-    two that lock a part at a time, each could wait for the other.
+    Without it another instance may have written since. A batch that only appends to cached sessions is still
+    planned from the cache: `update_head` checks the version, and the batch is planned again if a head has
+    changed. Any other batch locks all of its heads: two batches that lock in parts could deadlock.
     """
 
     def __init__(self, cache: Cache, *, sole_writer: bool, at_once: AtOnce | None = None) -> None:
@@ -72,32 +72,34 @@ class Loader:
         self._at_once = at_once or AtOnce()
 
     async def load(self, tx: Transaction, requests: Sequence[Request], *, lock: bool = False) -> PlanInput:
-        """Everything that the requests name, and as many unused ids as they may need.
+        """Load what the requests name, and as many unused ids as they may need.
 
-        With `lock` no head that others may have written comes from memory.
+        With `lock` no head comes from the cache if another instance may have written it.
         """
-        known = PlanInput(heads=await self._heads(tx, requests, lock))
-        await _load_replies(tx, requests, known)
-        # An append, which is what is asked most, needs no more than the head.
+        stored = PlanInput(heads=await self._heads(tx, requests, lock))
+        await _load_replies(tx, requests, stored)
+        # An append, the most frequent command, needs only the head.
         others = [request for request in requests if type(request.command) is not commands.AppendMessages]
         if others:
-            await _load_details(tx, others, known)
-            await _load_histories(tx, others, known)
-            await load_turns(tx, others, known)
-            await _load_approvals(tx, requests, known)
-            await _Cuts(tx, known, self._at_once).load(others)
-            await load_small_sessions(tx, others, known, self._at_once)
-            await load_portions(tx, others, known)
-            await load_saved(tx, others, known)
-            await _load_new_ids(tx, others, known)
-        return known
+            await _load_details(tx, others, stored)
+            await _load_histories(tx, others, stored)
+            await load_turns(tx, others, stored)
+            await _load_approvals(tx, requests, stored)
+            await _Cuts(tx, stored, self._at_once).load(others)
+            await load_small_sessions(tx, others, stored, self._at_once)
+            await load_portions(tx, others, stored)
+            await load_saved(tx, others, stored)
+            await _load_new_ids(tx, others, stored)
+        return stored
 
     async def _heads(
         self, tx: Transaction, requests: Sequence[Request], lock: bool
     ) -> dict[SessionKey, Head]:
         keys = {request.key for request in requests}
         heads = {key: head for key in keys if (head := self._cache.head(key)) is not None}
-        if not self._sole_writer and (lock or not _may_be_trusted(requests, keys, heads)):
+        cached = len(heads) == len(keys) and all(head.deleted_at is None for head in heads.values())
+        # Only if every head is sure to be updated does `update_head` check all of their versions.
+        if not self._sole_writer and (lock or not cached or not all(map(_only_appends, requests))):
             heads = {}
         if missing := sorted(keys - heads.keys()):
             names = [(key.owner, key.session_id) for key in missing]
@@ -107,25 +109,17 @@ class Loader:
         return heads
 
 
-def _may_be_trusted(
-    requests: Sequence[Request], keys: set[SessionKey], heads: Mapping[SessionKey, Head]
-) -> bool:
-    """Whether the batch is sure to end in writing every one of these heads, if they still stand."""
-    living = all(head.deleted_at is None for head in heads.values())
-    return living and len(heads) == len(keys) and all(map(_only_grows, requests))
-
-
-def _only_grows(request: Request) -> bool:
-    """Whether a request is sure to be granted by a session that is there."""
+def _only_appends(request: Request) -> bool:
+    """Whether a request is an append that succeeds on any existing session."""
     command = request.command
     return type(command) is commands.AppendMessages and bool(command.messages) and request.if_match is None
 
 
-async def _load_details(tx: Transaction, requests: Sequence[Request], known: PlanInput) -> None:
+async def _load_details(tx: Transaction, requests: Sequence[Request], stored: PlanInput) -> None:
     needed = (request.key for request in requests if _needs_details(request.command))
-    if ids := {head.id for key in needed if (head := known.heads.get(key)) is not None}:
+    if ids := {head.id for key in needed if (head := stored.heads.get(key)) is not None}:
         rows = await tx.fetch("list_details", json_list(sorted(ids)), LARGE_TEXT)
-        known.details.update({row["id"]: details_from(row) for row in rows})
+        stored.details.update({row["id"]: details_from(row) for row in rows})
 
 
 def _needs_details(command: commands.Command) -> bool:
@@ -140,17 +134,17 @@ def _needs_details(command: commands.Command) -> bool:
     return isinstance(command, _NEED_DETAILS)
 
 
-async def _load_approvals(tx: Transaction, requests: Sequence[Request], known: PlanInput) -> None:
+async def _load_approvals(tx: Transaction, requests: Sequence[Request], stored: PlanInput) -> None:
     starting = {request.key for request in requests if isinstance(request.command, StartTurn)}
     names: set[tuple[int, str]] = set()
     for request in requests:
-        if (head := known.heads.get(request.key)) is not None:
+        if (head := stored.heads.get(request.key)) is not None:
             names |= {(head.id, call_id) for call_id in _named_approvals(request.command)}
             if request.key in starting:
-                names |= {(head.id, call_id) for call_id in _made_calls(request.command, known, head.id)}
+                names |= {(head.id, call_id) for call_id in _made_calls(request.command, stored, head.id)}
     if names:
         for row in await tx.fetch("list_named_approvals", json_list(sorted(names))):
-            known.approvals[row["session_db_id"], row["call_id"]] = approval_row_from(row)
+            stored.approvals[row["session_db_id"], row["call_id"]] = approval_row_from(row)
 
 
 def _named_approvals(command: commands.Command) -> Iterator[str]:
@@ -162,39 +156,40 @@ def _named_approvals(command: commands.Command) -> Iterator[str]:
         yield from (part.call_id for part in (command.result, command.verdict) if part is not None)
 
 
-def _made_calls(command: commands.Command, known: PlanInput, session_db_id: int) -> Iterator[str]:
-    """The calls that may be open when a turn begins: those at the end of the history, and those that a
-    command before it adds to it (W3)."""
-    messages = [*known.open_end(session_db_id), *getattr(command, "messages", ())]
+def _made_calls(command: commands.Command, stored: PlanInput, session_db_id: int) -> Iterator[str]:
+    """The calls that may be open when a turn starts: those at the end of the stored history, and those in
+    messages of the batch (W3).
+    """
+    messages = [*stored.open_end(session_db_id), *getattr(command, "messages", ())]
     for message in messages:
         if message.role == "assistant":
-            # An id that is no key is no approval's, and with a NUL in it no text of Postgres.
+            # No approval has an id that is not a key, and Postgres rejects one with a NUL.
             yield from filter(is_key, calls_in(message.tool_calls))
 
 
-async def _load_replies(tx: Transaction, requests: Sequence[Request], known: PlanInput) -> None:
+async def _load_replies(tx: Transaction, requests: Sequence[Request], stored: PlanInput) -> None:
     names = {(r.key.owner, r.idempotency.key) for r in requests if r.idempotency is not None}
     if names:
         for row in await tx.fetch("list_idempotency_keys", json_list(sorted(names))):
-            known.replies[row["owner"], row["key"]] = StoredReply(row["fingerprint"], row["reply"])
+            stored.replies[row["owner"], row["key"]] = StoredReply(row["fingerprint"], row["reply"])
 
 
-async def _load_histories(tx: Transaction, requests: Sequence[Request], known: PlanInput) -> None:
+async def _load_histories(tx: Transaction, requests: Sequence[Request], stored: PlanInput) -> None:
     replacing: dict[int, list[Sequence[NewMessage]]] = {}
     for request in requests:
-        head = known.heads.get(request.key)
+        head = stored.heads.get(request.key)
         if isinstance(request.command, commands.ReplaceMessages) and head is not None:
             replacing.setdefault(head.id, []).append(request.command.messages)
     for session_db_id, wanted in replacing.items():
-        known.histories[session_db_id] = await _load_history(tx, session_db_id, wanted)
+        stored.histories[session_db_id] = await _load_history(tx, session_db_id, wanted)
 
 
 async def _load_history(
     tx: Transaction, session_db_id: int, wanted: Sequence[Sequence[NewMessage]]
 ) -> list[MessageRow]:
-    """The first messages of a session, up to one that differs from every history that is wanted.
+    """The first messages of a session, at least up to the first that differs from every new history.
 
-    They are read in portions, so that neither those that follow nor the time to read them matter.
+    They are read in portions, so that the rest of a long history costs nothing.
     """
     history: list[MessageRow] = []
     limit = FIRST_PORTION
@@ -214,17 +209,17 @@ async def _load_history(
 
 
 class _Cuts:
-    """Finds what cuts take away, and what of it may be erased at once."""
+    """Measures cuts, and decides which messages are erased in the batch's own transaction."""
 
-    def __init__(self, tx: Transaction, known: PlanInput, at_once: AtOnce) -> None:
+    def __init__(self, tx: Transaction, stored: PlanInput, at_once: AtOnce) -> None:
         self._tx = tx
-        self._known = known
+        self._stored = stored
         self._short = at_once.rows
         self._rows, self._bytes = at_once.rows, at_once.bytes
 
     async def load(self, requests: Sequence[Request]) -> None:
         for request in requests:
-            head, command = self._known.heads.get(request.key), request.command
+            head, command = self._stored.heads.get(request.key), request.command
             if head is not None and isinstance(command, commands.TruncateMessages):
                 await self._load_truncation(head, command.after, request.measured)
             elif head is not None and isinstance(command, commands.ReplaceMessages):
@@ -235,17 +230,17 @@ class _Cuts:
         if measured is not None and (measured.session_db_id, measured.after, measured.cut_version) == at:
             count, tokens = await sum_messages(self._tx, head, max(after, measured.last_seq), head.last_seq)
             count, tokens = count + measured.message_count, tokens + measured.token_total
-            self._known.cuts[head.id, after] = count, tokens
+            self._stored.cuts[head.id, after] = count, tokens
             self._allow(head, 0, 0)
         else:
             row = await self._sum_some(head, after)
-            # A longer one is refused until it was measured: the writer does not wait for that.
+            # A longer cut fails with CutNotMeasured: the writer does not wait for the count.
             if row["message_count"] <= self._short:
-                self._known.cuts[head.id, after] = row["message_count"], row["token_total"]
+                self._stored.cuts[head.id, after] = row["message_count"], row["token_total"]
             self._allow(head, row["message_count"], row["size"])
 
     async def _load_replacement(self, head: Head, messages: Sequence[NewMessage]) -> None:
-        history, kept = self._known.histories[head.id], 0
+        history, kept = self._stored.histories[head.id], 0
         while kept < min(len(history), len(messages)) and is_same(history[kept], messages[kept]):
             kept += 1
         row = await self._sum_some(head, history[-1].seq if history else 0)
@@ -258,28 +253,27 @@ class _Cuts:
         return row
 
     def _allow(self, head: Head, rows: int, size: int) -> None:
-        """Let a cut erase so much at once, if that is left to this batch."""
+        """Let a cut erase this much in the transaction, if the batch's budget allows it."""
         if rows > self._rows or size > self._bytes:
             rows = size = 0
         self._rows -= rows
         self._bytes -= size
-        self._known.cut_at_once[head.id] = min(rows, self._known.cut_at_once.get(head.id, rows))
+        self._stored.cut_at_once[head.id] = min(rows, self._stored.cut_at_once.get(head.id, rows))
 
 
 def _length(columns: Iterable[object]) -> int:
     return sum(len(column) for column in columns if isinstance(column, str))
 
 
-async def _load_new_ids(tx: Transaction, requests: Sequence[Request], known: PlanInput) -> None:
-    """One id for each request that may make a session: the gaps that this leaves cost nothing."""
-    makers = [request for request in requests if _makes_session(request.command)]
+async def _load_new_ids(tx: Transaction, requests: Sequence[Request], stored: PlanInput) -> None:
+    """One id for each request that may create a session; unused ids leave gaps."""
+    makers = [
+        request
+        for request in requests
+        if isinstance(request.command, commands.CreateSession | StartTurn)
+        or (isinstance(request.command, commands.ReplaceMessages | SaveApproval) and request.command.create)
+    ]
     erasing = any(isinstance(r.command, commands.DeleteSession) and r.command.hard for r in requests)
-    if any(erasing or request.key not in known.heads for request in makers):
+    if any(erasing or request.key not in stored.heads for request in makers):
         rows = await tx.fetch("allocate_session_ids", len(makers))
-        known.new_ids = [row["id"] for row in rows]
-
-
-def _makes_session(command: commands.Command) -> bool:
-    if isinstance(command, commands.ReplaceMessages | SaveApproval):
-        return command.create
-    return isinstance(command, commands.CreateSession | StartTurn)
+        stored.new_ids = [row["id"] for row in rows]

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Outcomes: what a write returns."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from runtime.store.records import TurnPiece
 
 
 class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a write comes back with. `version` is the session's after it; `replayed` says that this
-    answers a repeat of an earlier request, with the reply that the first one had."""
+    """The result of a write. `version` is the session's after it.
+
+    `replayed` is true for the repeat of an earlier request, which has the reply to the first one.
+    """
 
     session_id: str
     version: int
@@ -23,47 +25,47 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Receipt(Struct, frozen=True, gc=False):
-    """Where a message was stored."""
+    """The sequence number and the time of a stored message."""
 
     seq: int
     timestamp: datetime
 
 
 def encode_receipts(receipts: Sequence[Receipt]) -> Iterator[bytes]:
-    """The JSON of very many receipts, in portions: what stands between the brackets of the list."""
+    """The JSON of very many receipts in portions, without the brackets of the list."""
     for start in range(0, len(receipts), MANY_MESSAGES):
         yield b"," * bool(start) + msgspec.json.encode(receipts[start : start + MANY_MESSAGES])[1:-1]
 
 
 def put_receipts(encoded: bytes, portions: Iterable[bytes]) -> bytes:
-    """The JSON of an object whose list of messages is empty, with the receipts put in."""
-    # In the JSON of a text the quotes would be escaped.
+    """Insert the receipts into the JSON of an object whose list of messages is empty."""
+    # The first match is the field: in the JSON of a text the quotes are escaped.
     before, found, after = encoded.partition(b'"messages":[')
     return b"".join([before, found, *portions, after])
 
 
 class SessionWritten(Outcome, frozen=True):
-    """The session as the write left it; `created` where the write made it."""
+    """The session after the write. `created` is true if the write created it."""
 
     session: Session
     created: bool = False
 
 
 class SessionDeleted(Outcome, frozen=True):
-    """The session is deleted; False where the condition of a cleanup no longer held."""
+    """The session is deleted. `deleted` is false if the condition of a cleanup no longer held."""
 
     deleted: bool = True
 
 
 class Appended(Outcome, frozen=True):
-    """Where each message was stored."""
+    """A receipt for each message."""
 
     messages: list[Receipt]
     last_seq: int
 
 
 class Replaced(Outcome, frozen=True):
-    """Where each message of the history stands, kept or new."""
+    """A receipt for each message of the history, kept or new."""
 
     messages: list[Receipt]
     last_seq: int
@@ -71,14 +73,14 @@ class Replaced(Outcome, frozen=True):
 
 
 class Truncated(Outcome, frozen=True):
-    """How many messages were taken away."""
+    """The number of removed messages."""
 
     deleted: int
     last_seq: int
 
 
 class Switched(Outcome, frozen=True):
-    """Who held the conversation, and who holds it now."""
+    """The agents before and after the handover."""
 
     from_agent: str
     to_agent: str
@@ -86,19 +88,19 @@ class Switched(Outcome, frozen=True):
 
 
 class ContextWritten(Outcome, frozen=True):
-    """The agent context as the write left it."""
+    """The agent context after the write."""
 
     context: AgentContext
 
 
 class ApprovalWritten(Outcome, frozen=True):
-    """The approval as the write left it."""
+    """The approval after the write."""
 
     approval: Approval
 
 
 class ApprovalDeleted(Outcome, frozen=True):
-    """The approval is gone."""
+    """The approval is deleted."""
 
 
 class Saved(Outcome, frozen=True):
@@ -108,18 +110,18 @@ class Saved(Outcome, frozen=True):
 
 
 class Forgotten(Outcome, frozen=True):
-    """Some of what was old is forgotten."""
+    """Some of the old rows are deleted."""
 
 
 class Erased(Outcome, frozen=True):
-    """How many rows a portion erased, and the db ids of the sessions that have nothing left to erase."""
+    """The number of erased rows, and the db ids of the sessions that have nothing left to erase."""
 
     rows: int
     finished: tuple[int, ...]
 
 
 class Accepted(Struct, frozen=True):
-    """A buffered write: it will be stored, together with others, within the flush interval (W5)."""
+    """A buffered write of `accepted` messages, which will be stored within the flush interval (W5)."""
 
     session_id: str
     accepted: int
@@ -127,10 +129,10 @@ class Accepted(Struct, frozen=True):
 
 
 class TurnWritten(Outcome, frozen=True):
-    """The turn as the write left it, the `n`-th of the session with this db id.
+    """The turn after the write: the `n`-th of the session with this db id.
 
-    `stop_requested`: its instance is to stop it; `beat` counts its signs of life; `beginning` are the first
-    events of one that was started, for a follower that joins at once.
+    `stop_requested` is true if its instance is to stop it. `beat` is its heartbeat. `beginning` are the first
+    events of a new turn, for a follower that joins at once.
     """
 
     turn: Turn

@@ -1,7 +1,7 @@
-"""Heads and requests in, rows and outcomes out.
+"""Plans a batch: heads and requests in, rows and outcomes out.
 
-Pure: no I/O, no clock, no randomness. Each request takes effect on what the ones before it left, as if
-they came one by one (W3), and one that fails leaves everything as it was.
+Planning is pure: no I/O, no clock, no randomness. Requests take effect one after the other (W3); one that
+fails changes nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from msgspec import Struct, structs
 
 from runtime.errors import KeyReused, RequestError
-from runtime.store.changes import SessionChange
+from runtime.store.changes import CommittedChange
 from runtime.store.write.batch import Batch, PlanInput, StoredReply
 from runtime.store.write.commands import Request
 from runtime.store.write.kept_replies import decode_reply, encode_reply
@@ -21,30 +21,36 @@ from runtime.store.write.statements import Rows
 
 
 class Plan(Struct, frozen=True):
-    """The rows to write by statement, each request's outcome or error, and what changed."""
+    """The rows to write by statement, the outcome or error of each request, and the changes."""
 
     rows: Rows
     outcomes: list[Outcome | RequestError]
-    changes: list[SessionChange]
+    changes: list[CommittedChange]
 
 
-def plan(known: PlanInput, requests: Sequence[Request]) -> Plan:
-    """Decide a batch. Its outcomes stand in the order of the requests."""
-    batch = Batch(known)
-    outcomes = [_decide(batch, request) for request in requests]
+def plan(stored: PlanInput, requests: Sequence[Request]) -> Plan:
+    """Plan a batch. The outcomes are in the order of the requests."""
+    batch = Batch(stored)
+    outcomes = [_plan_request(batch, request) for request in requests]
     return Plan(batch.rows(), outcomes, list(batch.changes()))
 
 
-def _decide(batch: Batch, request: Request) -> Outcome | RequestError:
+def _plan_request(batch: Batch, request: Request) -> Outcome | RequestError:
     try:
-        return _replay(batch, request) or _execute(batch, request)
+        if (replayed := _replay(batch, request)) is not None:
+            return replayed
+        outcome = RULES[type(request.command)](batch, request, request.command)
+        if request.idempotency is not None:
+            reply = StoredReply(request.idempotency.fingerprint, encode_reply(outcome))
+            batch.remember(request, request.idempotency, reply)
+        return outcome
     except RequestError as error:
-        # Its traceback holds the outcomes, this one among them, and the whole request.
+        # The traceback would keep all outcomes and the whole request in memory.
         return error.with_traceback(None)
 
 
 def _replay(batch: Batch, request: Request) -> Outcome | None:
-    """W12: the reply that the first request under this key had."""
+    """The reply to the first request under the same idempotency key, if there is one (W12)."""
     if request.idempotency is None:
         return None
     key = request.idempotency.key
@@ -54,11 +60,3 @@ def _replay(batch: Batch, request: Request) -> Outcome | None:
     if stored.fingerprint != request.idempotency.fingerprint:
         raise KeyReused(key)
     return structs.replace(decode_reply(stored.reply), replayed=True)
-
-
-def _execute(batch: Batch, request: Request) -> Outcome:
-    outcome = RULES[type(request.command)](batch, request, request.command)
-    if request.idempotency is not None:
-        reply = StoredReply(request.idempotency.fingerprint, encode_reply(outcome))
-        batch.remember(request, request.idempotency, reply)
-    return outcome

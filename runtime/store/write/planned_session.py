@@ -1,4 +1,4 @@
-"""A session while a batch is planned: it changes in memory, and says at the end what rows to write."""
+"""A session while a batch is planned: changed in memory, then converted to the rows to write."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from runtime.store.write.statements import Rows
 
 
 class PlannedSession:
-    """A session as the commands planned so far leave it. `base` is what is stored, None for a new one."""
+    """A session after the commands planned so far. `base` is the stored head, None for a new session."""
 
     def __init__(self, head: Head, details: Details | None, *, base: Head | None) -> None:
         self.id, self.key, self.base = head.id, head.key, base
@@ -42,10 +42,10 @@ class PlannedSession:
         self.first_user_seq = head.first_user_seq
         self.first_user_text: JsonText | None = details.first_user_text if details else None
         self.details = self.stored_details = details
-        # What is left of the messages stored before this batch, and those that it adds.
+        # The messages stored before this batch that are left, and the messages that it adds.
         self.stored_count, self.stored_tokens = head.message_count, head.token_total
         self.stored_last = head.last_seq
-        # How many of those may be erased in the transaction that takes them away.
+        # How many of the stored messages a cut may erase in the batch's own transaction.
         self.cut_at_once = 0
         self.added: list[MessageRow] = []
         self.switches: list[SwitchRow] = []
@@ -68,7 +68,7 @@ class PlannedSession:
         return self.stored_tokens + sum([row.token_count or 0 for row in self.added])
 
     def raise_version(self, at: datetime, *changes: Change) -> None:
-        """Record a change (W4). Activity never goes back, whatever the clock does."""
+        """Record a change (W4). `last_activity` never decreases, even if the clock is set back."""
         self.version += 1
         self.last_activity = max(self.last_activity, at)
         if changes:
@@ -101,7 +101,10 @@ class PlannedSession:
         return Receipt(self.last_seq, timestamp)
 
     def cut(self, after: int, stored_count: int, stored_tokens: int) -> int:
-        """Take away every message after one; say how many. What of the stored ones is left comes in."""
+        """Remove every message after a number; return how many.
+
+        `stored_count` and `stored_tokens` are those of the stored messages that are left.
+        """
         before = self.message_count
         if after < self.stored_last:
             self.stored_last = after
@@ -115,20 +118,20 @@ class PlannedSession:
         return removed
 
     def shorten_cut(self, portion: Portion) -> None:
-        """Note what a portion erases of the messages that earlier cuts took away."""
+        """Note which messages of earlier cuts a portion erases."""
         if self.base is not None and portion.head is not None and self.id == portion.head.id:
             self.cut_after = 0 if portion.finished else portion.after
             self.cut_through = 0 if portion.finished else self.base.cut_through
 
     def cut_left(self) -> tuple[int, int]:
-        """The stored messages that are taken away and still to be erased: after one number, up to another."""
+        """The removed messages that are still to be erased: after the first number, up to the second."""
         base, left = self.base, (self.cut_after, self.cut_through)
         if base is None or self.stored_count == base.message_count:
             return left
         if self.cut_through > self.stored_last:
-            # It overlaps with what earlier cuts left, and makes one range with it.
+            # The cut overlaps with the range that earlier cuts left: they become one range.
             return min(self.cut_after, self.stored_last), base.last_seq
-        # A second range cannot be noted: what was added since the first cut is erased at once, be it much.
+        # A head holds one range: messages added since the first cut are erased at once, however many.
         if self.cut_through or base.message_count - self.stored_count <= self.cut_at_once:
             return left
         return self.stored_last, base.last_seq
@@ -162,7 +165,7 @@ class PlannedSession:
         )
 
     def session(self) -> Session:
-        """The session as callers see it."""
+        """The public model of the session."""
         details = self.known_details()
         return Session(
             session_id=self.key.session_id,
@@ -180,7 +183,7 @@ class PlannedSession:
         )
 
     def context(self) -> AgentContext:
-        """The agent context as callers see it."""
+        """The public model of the agent context."""
         details = self.known_details()
         return AgentContext(
             session_id=self.key.session_id,
@@ -193,7 +196,7 @@ class PlannedSession:
         )
 
     def _encoded(self, text: JsonText | None) -> Raw:
-        """A text as replies have it. Those of one batch share it: it may have megabytes."""
+        """A text as replies contain it. Replies of one batch share it, since it may have megabytes."""
         if text is None:
             return LEFT_OUT
         if self._last_encoded[0] is not text:
@@ -201,7 +204,7 @@ class PlannedSession:
         return self._last_encoded[1]
 
     def write(self, rows: Rows) -> None:
-        """Add what has to be written, once for the whole batch."""
+        """Add the rows to write, after the whole batch is planned."""
         if self.base is None:
             self._write_new(rows)
         elif self.version != self.base.version:
@@ -255,7 +258,7 @@ class PlannedSession:
             self._write_details(rows, base, self.details)
 
     def _write_cut(self, rows: Rows, base: Head) -> None:
-        """Erase the stored messages that were taken away, or leave them to be erased in portions."""
+        """Erase the removed messages, or leave them to be erased in portions."""
         left = self.cut_left()
         if self.stored_count < base.message_count and left[1] != base.last_seq:
             rows["erase_messages"].append((self.id, self.stored_last, base.last_seq))
@@ -274,7 +277,7 @@ class PlannedSession:
             rows["update_context_creation"].append((self.id, details.context_created_at))
 
     def _size(self, details: Details) -> int:
-        """A first message that comes later changes it by less than a kilobyte: so much it may be wrong."""
+        """The bytes of the details. A first message added later makes it wrong by less than a kilobyte."""
         return bytes_of(details.title, details.description, details.metadata, self.first_user_text)
 
     def _write_approvals(self, rows: Rows) -> None:

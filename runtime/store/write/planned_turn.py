@@ -1,4 +1,4 @@
-"""A turn while a batch is planned: it changes in memory, and says at the end what rows to write."""
+"""A turn while a batch is planned: changed in memory, then converted to the rows to write."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from runtime.store.records import JsonText, TurnPiece, TurnRow, decode
 from runtime.store.turn_events import TEXT, NewEvent
 from runtime.store.write.statements import Rows
 
-# A text goes on in the same row until it has about this many characters: small enough for Postgres to write
-# it anew in place, large enough for a long answer to take tens of rows.
+# A text is continued in the same row up to about this many characters: small enough for Postgres to update
+# the row in place, large enough for a long answer to take only tens of rows.
 TEXT_ROW = 2000
 
 
@@ -23,7 +23,7 @@ class PlannedTurn:
     def __init__(self, session_db_id: int, row: TurnRow, *, stored: TurnRow | None) -> None:
         self.session_db_id = session_db_id
         self.row, self.stored = row, stored
-        # The parts of its events that this batch adds, and what they come to as rows.
+        # The parts of events that this batch adds; below, the same as rows.
         self.pieces: list[TurnPiece] = []
         self.interrupted = False
         self._new_events: dict[int, list[str]] = {}
@@ -38,15 +38,19 @@ class PlannedTurn:
         self.row = structs.replace(self.row, **fields)
 
     def renew(self) -> None:
-        """A sign of life."""
+        """Raise the heartbeat."""
         self.change(beat=self.row.beat + 1)
 
     def append_text(self, texts: Sequence[JsonText]) -> None:
-        """Add pieces of text, to the last row where there is room in it."""
+        """Add pieces of text, to the last event if it is text and has room."""
         for text in filter(None, texts):
             if not 0 < self.row.text_length < TEXT_ROW:
                 self._add(TEXT)
-            self._extend(text)
+            n, offset = self.position
+            parts = self._new_events.get(n)
+            (self._longer_text.setdefault(n, []) if parts is None else parts).append(text)
+            self.pieces.append(TurnPiece(self.row.n, n, TEXT, offset, text))
+            self.change(text_length=offset + len(decode(f'"{text}"')))
 
     def append_event(self, event: NewEvent) -> None:
         """Add an event."""
@@ -58,41 +62,34 @@ class PlannedTurn:
         self.change(status=status, ended_at=max(at, self.row.started_at), error=error)
 
     def unfinished(self, stored: JsonText) -> JsonText:
-        """What was said after the last event that is not text; `stored` is that before this batch."""
-        said: list[JsonText] = []
+        """The text after the last event of another kind; `stored` is that from before this batch."""
+        texts: list[JsonText] = []
         for piece in reversed(self.pieces):
             if piece.kind != TEXT:
-                return "".join(reversed(said))
-            said.append(piece.data)
-        return stored + "".join(reversed(said))
+                return "".join(reversed(texts))
+            texts.append(piece.data)
+        return stored + "".join(reversed(texts))
 
     def _add(self, kind: str) -> None:
         self.change(last_event=self.row.last_event + 1, text_length=0)
         self._new_events[self.row.last_event] = []
         self._kinds[self.row.last_event] = kind
 
-    def _extend(self, text: JsonText) -> None:
-        n, offset = self.position
-        parts = self._new_events.get(n)
-        (self._longer_text.setdefault(n, []) if parts is None else parts).append(text)
-        self.pieces.append(TurnPiece(self.row.n, n, TEXT, offset, text))
-        self.change(text_length=offset + len(decode(f'"{text}"')))
-
     def write(self, rows: Rows) -> None:
-        """Add what has to be written, once for the whole batch."""
+        """Add the rows to write, after the whole batch is planned."""
         if self.stored is None:
             rows["insert_turn"].append((self.session_db_id, *structs.astuple(self.row), True))
         elif self.row != self.stored:
-            rows["update_turn"].append((self.session_db_id, self.row.n, *_changing(self.row)))
+            row = self.row
+            rows["update_turn"].append(
+                (
+                    *(self.session_db_id, row.n, row.status, row.agent, row.ended_at, row.error),
+                    *(row.input_tokens, row.output_tokens, row.beat, row.stop_requested),
+                    *(row.last_event, row.text_length),
+                )
+            )
         name = (self.session_db_id, self.row.n)
         rows["insert_turn_event"] += [
             (*name, n, self._kinds[n], "".join(parts)) for n, parts in self._new_events.items()
         ]
         rows["append_turn_text"] += [(*name, n, "".join(parts)) for n, parts in self._longer_text.items()]
-
-
-def _changing(row: TurnRow) -> tuple[object, ...]:
-    return (
-        *(row.status, row.agent, row.ended_at, row.error, row.input_tokens, row.output_tokens),
-        *(row.beat, row.stop_requested, row.last_event, row.text_length),
-    )

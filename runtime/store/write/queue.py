@@ -1,4 +1,4 @@
-"""The writes that wait: bounded, in order, each with the deadline of the caller who waits for it."""
+"""The queue of pending writes: bounded, in order of arrival, each with a deadline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runtime.store.records import SessionKey
 from runtime.store.write.commands import Request
 from runtime.store.write.outcomes import Outcome
 
-# A batch takes at most this much, so that its transaction stays short.
+# The bounds of a batch, which keep its transaction short.
 MAX_BATCH_COMMANDS, MAX_BATCH_BYTES = 2_000, 16 * 1024 * 1024
 # The queue is bounded in commands too (W9).
 MAX_PENDING_COMMANDS = 50_000
@@ -29,9 +29,9 @@ class WriteLimits(Struct, frozen=True):
 
 
 class Pending:
-    """A request that waits. Its future is there while somebody waits for it.
+    """A pending request. `future` is None if no caller waits for it.
 
-    One without a deadline was accepted before it is stored (W5).
+    `deadline` is None for a buffered write, which was accepted before it is stored (W5).
     """
 
     __slots__ = ("abandoned", "committing", "deadline", "done", "future", "queued_at", "request", "size")
@@ -45,7 +45,7 @@ class Pending:
         self.committing = self.abandoned = self.done = False
 
     def resolve(self, result: Outcome | AgentRuntimeError) -> None:
-        """Answer the caller, unless it has gone away (W10)."""
+        """Give the caller its result, unless it was cancelled (W10)."""
         if self.future is None or self.future.done():
             return
         if isinstance(result, AgentRuntimeError):
@@ -54,7 +54,7 @@ class Pending:
             self.future.set_result(result)
 
     def pass_deadline(self) -> None:
-        """W8: answer a caller that has waited too long. What was not sent to COMMIT never will be."""
+        """Fail a request whose deadline has passed (W8). If not yet sent to COMMIT, it will not be stored."""
         self.abandoned = True
         if self.committing:
             self.resolve(
@@ -65,7 +65,7 @@ class Pending:
 
 
 class WriteQueue:
-    """Requests in the order in which they arrived. `due` is set when a batch should be taken."""
+    """Pending requests in order of arrival. `due` is set when a batch should be taken."""
 
     def __init__(self, limits: WriteLimits) -> None:
         self.limits = limits
@@ -85,7 +85,7 @@ class WriteQueue:
         return len(self._waiting)
 
     def submit(self, request: Request) -> asyncio.Future[Outcome]:
-        """Queue a request that somebody waits for. Raises Overloaded."""
+        """Queue a request and return the future of its outcome. Raises Overloaded."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         pending = self._add(request, now, now + self.limits.write_timeout)
@@ -97,7 +97,7 @@ class WriteQueue:
         return pending.future
 
     def accept(self, request: Request) -> None:
-        """Queue a request without a waiting caller, for the next flush (W5). Raises Overloaded."""
+        """Queue a buffered write for the next flush (W5). Raises Overloaded."""
         loop = asyncio.get_running_loop()
         pending = self._add(request, loop.time(), None)
         self._accepted[request.key] = self._last_accepted = pending
@@ -112,7 +112,7 @@ class WriteQueue:
         if full and self.count:  # W9
             raise Overloaded("too many writes are waiting already; try again later")
         if self._is_late(now):
-            raise Overloaded("writes wait too long already; try again later")
+            raise Overloaded("pending writes wait too long already; try again later")
         pending = Pending(request, size, deadline)
         self._waiting.append(pending)
         self._waiting_bytes += size
@@ -123,28 +123,28 @@ class WriteQueue:
         return pending
 
     def _is_late(self, now: float) -> bool:
-        """Whether the oldest caller has waited for half of its time.
+        """Whether the oldest request has waited for half of its time.
 
-        Under more load than can be stored, those who may still be served in time are; else the queue would
-        hold only callers who are about to give up, and each batch would be written for nobody.
+        Under overload new requests are refused then. Otherwise the queue would fill with requests that are
+        about to pass their deadlines, and batches would be written for callers that have given up.
         """
         deadline = self._deadlines[0].deadline if self._deadlines else None
         half = self.limits.write_timeout / 2
         return deadline is not None and deadline - now < half
 
     def find_accepted(self, key: SessionKey | None) -> Pending | None:
-        """The last request that was accepted for a session (for any, if None) and is not stored yet."""
+        """The last buffered write to a session (to any, if None) that is not stored yet."""
         return self._last_accepted if key is None else self._accepted.get(key)
 
     def find_key(self, owner: str, idempotency_key: str) -> Pending | None:
-        """The request under this key that is not stored yet."""
+        """The pending request with this idempotency key."""
         return self._keys.get((owner, idempotency_key))
 
     def take(self, seconds: float = 0.0) -> list[Pending]:
-        """The next batch, oldest first; it is in flight until it is forgotten.
+        """Take the next batch, oldest first; it is in flight until `forget`.
 
-        A caller whose deadline comes before a batch that takes `seconds` is stored is answered now (W8): it
-        would pass in mid-batch, and the whole batch would be written again without it.
+        A request whose deadline is within the `seconds` that a batch takes fails now (W8): otherwise the
+        deadline would pass during the batch, and the batch would have to be written again without it.
         """
         if self._flush_timer is not None:
             self._flush_timer.cancel()
@@ -170,12 +170,12 @@ class WriteQueue:
         return batch
 
     def forget(self, batch: Sequence[Pending]) -> None:
-        """These wait no longer, whatever became of them."""
+        """Remove these requests: they are stored or have failed."""
         for pending in batch:
             if not pending.done:
                 pending.done = True
                 self._forget(pending)
-        # W9: what is stored is not kept in memory until its deadline.
+        # W9: a stored request is not kept in memory until its deadline.
         while self._deadlines and self._deadlines[0].done:
             self._deadlines.popleft()
 
@@ -183,25 +183,21 @@ class WriteQueue:
         self.count -= 1
         self.bytes -= pending.size
         request = pending.request
-        if pending.deadline is None:
-            self._forget_accepted(pending)
+        if self._accepted.get(request.key) is pending:
+            del self._accepted[request.key]
+        if self._last_accepted is pending:
+            self._last_accepted = None
         if request.idempotency is not None:
             name = (request.key.owner, request.idempotency.key)
             if self._keys.get(name) is pending:
                 del self._keys[name]
 
-    def _forget_accepted(self, pending: Pending) -> None:
-        if self._accepted.get(pending.request.key) is pending:
-            del self._accepted[pending.request.key]
-        if self._last_accepted is pending:
-            self._last_accepted = None
-
     def unfinished(self) -> list[Pending]:
-        """What is in flight or waits, oldest first."""
+        """The requests in flight and in the queue, oldest first."""
         return [pending for pending in (*self.in_flight, *self._waiting) if not pending.done]
 
     def lag(self) -> float:
-        """How long the oldest write has waited, in seconds."""
+        """The age of the oldest pending request, in seconds."""
         oldest = next((pending for pending in self.in_flight if not pending.done), None)
         if oldest is None and self._waiting:
             oldest = self._waiting[0]
@@ -214,12 +210,12 @@ class WriteQueue:
                 timer.cancel()
 
     def _watch_deadline(self, pending: Pending) -> None:
-        assert pending.deadline is not None, "only a request that somebody waits for has a deadline"
+        assert pending.deadline is not None, "a buffered write has no deadline"
         loop = asyncio.get_running_loop()
         self._deadline_timer = loop.call_at(pending.deadline, self._pass_deadlines)
 
     def _pass_deadlines(self) -> None:
-        """All wait equally long, so one timer, for the oldest that still waits, serves them all."""
+        """Fail overdue requests. All have the same timeout, so one timer for the oldest serves them all."""
         self._deadline_timer = None
         now = asyncio.get_running_loop().time()
         while self._deadlines:
@@ -228,6 +224,6 @@ class WriteQueue:
                 self._watch_deadline(pending)
                 return
             self._deadlines.popleft()
-            # W8: one whose caller has gone away (W10) is not tried for ever either.
+            # W8: this ends the retries of a request whose caller was cancelled (W10), too.
             if not pending.done:
                 pending.pass_deadline()

@@ -1,12 +1,12 @@
-"""What a batch writes: which statements, in which order."""
+"""The statements of a batch and their order."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 
-# The statements of a batch in the order in which they run: what goes away makes room for what comes.
+# The statements of a batch in the order in which they run: deletions first.
 STATEMENTS = (
-    # What refers to others before those, so that a cascade finds nothing.
+    # Referring rows first, so that no cascade finds any.
     "erase_messages",
     "erase_turn_events",
     "erase_agent_switches",
@@ -18,7 +18,7 @@ STATEMENTS = (
     "insert_agent_context",
     "delete_bare_session",
     "insert_bare_session",
-    # Before what refers to it: a head that is not what it was taken for ends the batch here.
+    # Before the rows that refer to it: a head at another version than expected ends the batch here.
     "update_head",
     "update_session",
     "update_cut",

@@ -1,4 +1,4 @@
-"""What can be asked of the writer about turns, and what comes back."""
+"""Commands about turns."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from runtime.models import Decision, TurnStatus
 from runtime.store.messages import NewMessage
 from runtime.store.records import JsonText
 from runtime.store.turn_events import NewEvent
-from runtime.store.write.commands import Command
+from runtime.store.write.commands import Command, CreateApproval
 
 
 class ToolResult(Struct, frozen=True):
-    """What a tool that the client ran came to; `tool_name` empty: that of the call."""
+    """The result of a tool that the client ran. `tool_name` is None for the name in the call."""
 
     call_id: str
     content: JsonText
@@ -20,8 +20,8 @@ class ToolResult(Struct, frozen=True):
     failed: bool = False
 
 
-class Verdict(Struct, frozen=True):
-    """What a person decided about a tool call."""
+class CallVerdict(Struct, frozen=True):
+    """A person's decision about a tool call, as part of the start of a turn."""
 
     call_id: str
     decision: Decision
@@ -30,27 +30,20 @@ class Verdict(Struct, frozen=True):
 
 
 class StartTurn(Command, frozen=True):
-    """Begin a turn, in a session that is made where it is missing: with messages of the user, after a
-    handover to `agent`, with the result of a tool, or with a verdict on a call that waits."""
+    """Start a turn; create the session if it is missing.
+
+    The turn starts with messages of the user, a handover to `agent`, the result of a tool, or a verdict on
+    a waiting call.
+    """
 
     messages: tuple[NewMessage, ...] = ()
     agent: str | None = None
     result: ToolResult | None = None
-    verdict: Verdict | None = None
-
-
-class NewApproval(Struct, frozen=True):
-    """A tool call that shall wait for a person; `expires_in` is in seconds."""
-
-    call_id: str
-    tool_name: JsonText
-    arguments: JsonText
-    reason: JsonText | None = None
-    expires_in: float | None = None
+    verdict: CallVerdict | None = None
 
 
 class Ending(Struct, frozen=True):
-    """How a turn ends; where it went wrong, `error` is for people and `code` for programs."""
+    """How a turn ends. If it failed, `error` is for people and `code` for programs."""
 
     status: TurnStatus
     error: JsonText | None = None
@@ -58,11 +51,11 @@ class Ending(Struct, frozen=True):
 
 
 class AdvanceTurn(Command, frozen=True):
-    """What a running turn came to since it was last stored, by the instance that runs it: its sign of life.
+    """Store the progress of a running turn, by the instance that runs it. Serves as the turn's heartbeat.
 
-    `after` is the beat that the turn was stored at. A repeat, after a reply that was lost, finds it at the
-    next one and changes nothing. `texts` are pieces of what the model said, as they stand between the
-    quotes of a JSON string; all else follows them.
+    `after` is the beat at which the turn was last stored. A repeat of the command finds the next beat and
+    changes nothing. `texts` are pieces of the model's text, escaped as in a JSON string, without the quotes;
+    everything else comes after them.
     """
 
     turn_id: str
@@ -70,7 +63,7 @@ class AdvanceTurn(Command, frozen=True):
     after: int
     texts: tuple[JsonText, ...] = ()
     messages: tuple[NewMessage, ...] = ()
-    approvals: tuple[NewApproval, ...] = ()
+    approvals: tuple[CreateApproval, ...] = ()
     agent: str | None = None
     reason: JsonText | None = None
     events: tuple[NewEvent, ...] = ()
@@ -80,13 +73,13 @@ class AdvanceTurn(Command, frozen=True):
 
 
 class StopTurn(Command, frozen=True):
-    """Ask the instance that runs a turn to stop it; a turn that has ended stays as it is."""
+    """Request that the instance which runs a turn stops it. An ended turn is left as it is."""
 
     turn_id: str
 
 
 class InterruptTurn(Command, frozen=True):
-    """End a turn whose process has died, unless it has given a sign of life after `beat`, or has ended."""
+    """End a turn whose process has died, unless its beat has changed from `beat` or it has ended."""
 
     turn_id: str
     beat: int

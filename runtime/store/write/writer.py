@@ -1,8 +1,8 @@
-"""The one place that writes: queue → batch → transaction → replies.
+"""The writer: queue → batch → transaction → replies.
 
-Callers hand in requests and wait. One task takes all that has gathered, decides it in memory, writes it
-in one transaction, and wakes the callers after COMMIT. While a batch commits the next one gathers, so
-batches grow by themselves under load and a lone write waits for nobody.
+Callers submit requests and wait. One task takes all pending requests, plans them in memory, writes them in
+one transaction, and wakes the callers after COMMIT. The next batch gathers while one commits, so batches grow
+under load, and a single write does not wait.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from runtime.errors import (
 )
 from runtime.metrics import Metrics
 from runtime.retry import growing_pauses
-from runtime.store.changes import SessionChange, encode_notification
+from runtime.store.changes import CommittedChange, encode_notification
 from runtime.store.messages import MANY_MESSAGES
 from runtime.store.records import SessionKey
 from runtime.store.write.batch import PlanInput
@@ -43,31 +43,31 @@ from runtime.store.write.statements import STATEMENTS
 
 logger = logging.getLogger("agent_runtime.writer")
 
-# How often a batch is tried whole: it may be just too large for the time that a statement may take.
+# Attempts to write a batch before it is split: it may be too large for the statement timeout.
 WHOLE_TRIES = 5
-# How long the writer's health waits to see whether a write succeeds again, in seconds.
+# Seconds that the health check waits for a test write.
 TRY_SECONDS = 2.0
-# How often a batch is begun again, at once, because another instance came first.
+# How often a batch is retried at once after a conflict with another instance.
 CONFLICT_TRIES = 10
-# How long after that heads are locked before a batch is planned: it may well come first again. In seconds.
+# After a conflict, lock heads for this many seconds: another conflict is likely.
 LOCK_SECONDS = 1.0
 
 
 class _BatchChangedError(Exception):
-    """A deadline passed before COMMIT: the batch is written anew without that caller's request."""
+    """A deadline passed before COMMIT: the batch is written again without that request."""
 
 
 class Writer:
-    """Stores requests in batches. `clock` gives the time of day, `instance` names this writer (W7).
+    """Stores requests in batches. `clock` gives the time of day; `instance` is the name of this writer (W7).
 
-    `on_commit` is told of each batch after COMMIT and before its callers go on.
+    `on_commit` is called with the changes of a batch after COMMIT, before its callers resume.
     """
 
     def __init__(
         self,
         database: Database,
         loader: Loader,
-        on_commit: Callable[[Sequence[SessionChange]], None],
+        on_commit: Callable[[Sequence[CommittedChange]], None],
         *,
         instance: str,
         limits: WriteLimits,
@@ -76,7 +76,7 @@ class Writer:
     ) -> None:
         self.queue = WriteQueue(limits)
         self.stored = 0
-        # How long the last batch took, in seconds.
+        # The duration of the last batch, in seconds.
         self.last_seconds = 0.0
         self._database = database
         self._loader = loader
@@ -95,36 +95,36 @@ class Writer:
         metrics.flush_lag_seconds.set_function(self.queue.lag)
 
     def submit(self, request: Request) -> Awaitable[Outcome]:
-        """Take a request that somebody waits for: awaited, this returns its outcome after COMMIT.
+        """Queue a request; the awaitable returns its outcome after COMMIT.
 
-        Raises the request's own error (RequestError), or NotStored.
+        Raises a RequestError of the request, or NotStored.
         """
         self._check_open()
         return self.queue.submit(request)
 
     def accept(self, request: Request) -> None:
-        """Take a request that will be stored within the flush interval (W5). Raises NotStored."""
+        """Queue a buffered write, to be stored within the flush interval (W5). Raises NotStored."""
         self._check_open()
         self.queue.accept(request)
 
     async def settle(self, key: SessionKey | None) -> None:
-        """Wait until what was accepted for a session (for any, if None) is stored (W6).
+        """Wait until the buffered writes to a session (to any, if None) are stored (W6).
 
-        Raises DatabaseUnavailable where that takes longer than a write may.
+        Raises DatabaseUnavailable after the write timeout.
         """
         pending = self.queue.find_accepted(key)
         if pending is None:
             return
         if pending.future is None:
             pending.future = asyncio.get_running_loop().create_future()
-            pending.future.add_done_callback(asyncio.Future.exception)  # nobody else looks at it
+            pending.future.add_done_callback(asyncio.Future.exception)  # marks it as retrieved
         self.queue.due.set()
         done, _ = await asyncio.wait([pending.future], timeout=self.queue.limits.write_timeout)
         if not done:
-            raise DatabaseUnavailable("accepted writes still wait for the database; try again later")
+            raise DatabaseUnavailable("accepted writes are still waiting for the database; try again later")
 
     async def check_health(self) -> str:
-        """Whether writes are taken and stored: "ok", or what is wrong."""
+        """Whether writes are accepted and stored: "ok", or what is wrong."""
         if not self._is_open():
             return "stopped"
         limits = self.queue.limits
@@ -135,7 +135,7 @@ class Writer:
         return f"writes fail: {self._trouble}" if self._trouble else "ok"
 
     async def _try(self) -> None:
-        """Find out whether a write would succeed again: who is not ready is sent none."""
+        """Find out by a test write whether writes succeed again: an instance that is not ready gets none."""
         try:
             async with asyncio.timeout(TRY_SECONDS), self._database.transaction() as tx:
                 await tx.fetch("lock_batch", self._instance, self._clock())
@@ -147,7 +147,7 @@ class Writer:
         return not self._closing and not self._task.done()
 
     async def close(self, timeout: float) -> int:
-        """Take no more, store what waits, and return how many writes could not be stored (W11)."""
+        """Refuse new writes and store the pending ones; return how many could not be stored (W11)."""
         self._closing = True
         self.queue.due.set()
         await asyncio.wait([self._task], timeout=timeout)
@@ -165,25 +165,29 @@ class Writer:
 
     def _check_open(self) -> None:
         if not self._is_open():
-            raise ShuttingDown("the server is stopping and takes no more writes")
+            raise ShuttingDown("the server is stopping and accepts no more writes")
 
     async def _run(self) -> None:
         while not self._closing or len(self.queue):
             await self.queue.due.wait()
             self.queue.due.clear()
-            # Those whom the last batch woke get a turn to ask for more before the next one goes.
+            # Let the callers that the last batch woke submit more before the next batch is taken.
             await asyncio.sleep(0)
             if batch := self.queue.take(self._usual_seconds):
                 self._metrics.flush_commands.observe(len(batch))
                 await self._store(batch)
             if self._closing:
                 self.queue.due.set()
-        await self._retire()
+        # The row of this writer is not needed any more: the next start has another name.
+        with contextlib.suppress(DatabaseError):
+            async with self._database.transaction() as tx:
+                await tx.execute_many("delete_writer", [(self._instance,)])
 
     async def _store(self, batch: Sequence[Pending]) -> None:
-        """Try until the batch is stored or refused, or all of its deadlines have passed (W8)."""
+        """Retry until the batch is stored or refused, or all of its deadlines have passed (W8)."""
         pauses, conflicts, failures = growing_pauses(), 0, 0
-        while wanted := self._still_wanted(batch):
+        while wanted := [pending for pending in batch if not pending.abandoned]:
+            self.queue.forget([pending for pending in batch if pending.abandoned])
             try:
                 planned = await self._write(wanted)
             except _BatchChangedError:
@@ -194,7 +198,7 @@ class Writer:
                 failures += 1
                 if failures >= WHOLE_TRIES and len(wanted) > 1:
                     return await self._split(wanted, error)
-                logger.warning("a batch of %d writes waits for the database: %s", len(wanted), error)
+                logger.warning("a batch of %d writes is waiting for the database: %s", len(wanted), error)
                 await asyncio.sleep(next(pauses))
             except Exception as error:
                 conflicts += 1
@@ -207,14 +211,11 @@ class Writer:
                 self._finish(wanted, planned.outcomes)
                 self._on_commit(planned.changes)
                 return None
+        self.queue.forget(batch)
         return None
 
-    def _still_wanted(self, batch: Sequence[Pending]) -> list[Pending]:
-        self.queue.forget([pending for pending in batch if pending.abandoned])
-        return [pending for pending in batch if not pending.abandoned]
-
     async def _split(self, batch: Sequence[Pending], error: Exception) -> None:
-        """Halve a batch that is refused until the bad command stands alone, and refuse that (W8)."""
+        """Halve a refused batch until the bad command is alone, and refuse that one (W8)."""
         if len(batch) == 1 or type(error) is DatabaseError:
             self._finish(batch, [self._refusal(pending, error) for pending in batch])
             return
@@ -232,23 +233,29 @@ class Writer:
         if isinstance(error, DatabaseError):
             self._count_failure(error.code)
             return NotStored(f"not stored: {error}")
-        # A mistake of ours must not stop the writer: it is logged, and this caller alone is told.
+        # A bug must not stop the writer: it is logged, and only this caller gets an error.
         self._count_failure("internal_error")
         logger.error("a %s failed", type(pending.request.command).__name__, exc_info=error)
         return AgentRuntimeError("the write failed inside the server; nothing was stored")
 
     async def _write(self, batch: Sequence[Pending]) -> Plan:
-        """One batch, one transaction (W2)."""
+        """Write a batch in one transaction (W2)."""
         started = time.monotonic()
         self._batch_number += 1
         planned: Plan | None = None
         try:
-            async with self._database.transaction(durable=_is_awaited(batch)) as tx:
+            # A batch of buffered writes that no caller waits for need not survive a power failure (W5).
+            durable = any(pending.future is not None for pending in batch)
+            async with self._database.transaction(durable=durable) as tx:
                 requests = [pending.request for pending in batch]
-                known = await self._loader.load(tx, requests, lock=time.monotonic() < self._lock_until)
-                planned = await _plan(known, requests)
+                stored = await self._loader.load(tx, requests, lock=time.monotonic() < self._lock_until)
+                planned = await _plan(stored, requests)
                 await self._write_rows(tx, planned)
-                _enter_commit(batch)
+                # From here on a passed deadline does not mean "not stored" any more.
+                if any(pending.abandoned for pending in batch):
+                    raise _BatchChangedError
+                for pending in batch:
+                    pending.committing = True
         except CommitUnknown:
             self._count_failure("commit_unknown")
             if planned is None or not await self._is_stored(self._batch_number):
@@ -271,7 +278,7 @@ class Writer:
             await tx.fetch("notify", encode_notification(self._instance, planned.changes))
 
     async def _is_stored(self, number: int) -> bool:
-        """W7: whether a batch is in whose COMMIT got no answer. Asks until the database answers."""
+        """Whether a batch is stored whose COMMIT got no answer (W7). Retries until the database answers."""
         for pause in growing_pauses():
             batch: int | None = None
             try:
@@ -280,18 +287,12 @@ class Writer:
                     batch = row["batch"]
             except Exception as error:
                 self._trouble = str(error)
-                logger.warning("a batch waits to hear whether it was committed: %s", error)
-            # Also where it was read and this transaction failed afterwards: the lock was held, it is true.
+                logger.warning("whether a batch was committed is not known yet: %s", error)
+            # Valid even if this transaction failed after the read: the lock was held.
             if batch is not None:
                 return batch >= number
             await asyncio.sleep(pause)
         raise AssertionError("the pauses never end")
-
-    async def _retire(self) -> None:
-        """Take this writer's row away: the next start has another name."""
-        with contextlib.suppress(DatabaseError):
-            async with self._database.transaction() as tx:
-                await tx.execute_many("delete_writer", [(self._instance,)])
 
     def _finish(self, batch: Sequence[Pending], results: Sequence[Outcome | AgentRuntimeError]) -> None:
         self.queue.forget(batch)
@@ -299,7 +300,9 @@ class Writer:
             if isinstance(result, Outcome):
                 self.stored += 1
             elif pending.deadline is None:
-                _log_refusal(pending.request, result)
+                # No caller gets the error. Only its code is logged: the message may contain stored data.
+                kind = type(pending.request.command).__name__
+                logger.warning("an accepted %s was refused: %s", kind, result.code)
             pending.resolve(result)
 
     def _count_failure(self, reason: str) -> None:
@@ -314,32 +317,13 @@ class Writer:
         self._metrics.transactions.inc(1 if rows else 0)
 
 
-async def _plan(known: PlanInput, requests: Sequence[Request]) -> Plan:
-    """Decide a batch, one of very many messages in a thread: nobody else is held up."""
+async def _plan(stored: PlanInput, requests: Sequence[Request]) -> Plan:
+    """Plan a batch, in a thread if it has very many messages, so that the event loop is not blocked."""
     if sum([len(messages_of(request.command)) for request in requests]) <= MANY_MESSAGES:
-        return plan(known, requests)
-    return await asyncio.to_thread(plan, known, requests)
-
-
-def _is_awaited(batch: Sequence[Pending]) -> bool:
-    """Whether anybody counts on this batch to survive a power cut (W5)."""
-    return any(pending.future is not None for pending in batch)
-
-
-def _enter_commit(batch: Sequence[Pending]) -> None:
-    """From here on a passed deadline no longer means "not stored"; one passed before stops the batch."""
-    if any(pending.abandoned for pending in batch):
-        raise _BatchChangedError
-    for pending in batch:
-        pending.committing = True
+        return plan(stored, requests)
+    return await asyncio.to_thread(plan, stored, requests)
 
 
 def _leave_commit(batch: Sequence[Pending]) -> None:
     for pending in batch:
         pending.committing = False
-
-
-def _log_refusal(request: Request, error: AgentRuntimeError) -> None:
-    """An accepted write that is refused has no caller left to be told."""
-    # Its code alone: the database's words may repeat what was to be stored.
-    logger.warning("an accepted %s was refused: %s", type(request.command).__name__, error.code)

@@ -1,7 +1,7 @@
-"""The rules of the domain, one function a command.
+"""The rules of the domain: one function for each command.
 
-Each works on what the requests before it left, changes that, and returns the outcome. It raises before
-it changes anything: a command that fails leaves everything as it was (W3).
+A rule changes the batch as the requests before it left it, and returns the outcome. It raises an error only
+before its first change: a command that fails changes nothing (W3).
 """
 
 from runtime.store.write.rules import agents, approvals, messages, saves, sessions, turn_starts, turns

@@ -1,4 +1,4 @@
-"""The rules of agents. What holds of all rules stands in __init__.py."""
+"""Rules about agents; see `__init__.py` for what all rules have in common."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _switch_agent(batch: Batch, request: Request, command: commands.SwitchAgent)
 def switch(
     session: PlannedSession, request: Request, agent: str, reason: JsonText | None, metadata: JsonText = "{}"
 ) -> bool:
-    """Hand a session over; False where the agent holds it already."""
+    """Hand a session over to an agent; return False if the agent holds it already."""
     details = session.known_details()
     if agent == details.current_agent:
         return False

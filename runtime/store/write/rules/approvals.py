@@ -1,4 +1,4 @@
-"""The rules of approvals. What holds of all rules stands in __init__.py."""
+"""Rules about approvals; see `__init__.py` for what all rules have in common."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runtime.store.write.commands import Request
 from runtime.store.write.outcomes import ApprovalDeleted, ApprovalWritten, Outcome
 from runtime.store.write.planned_session import PlannedSession
 from runtime.store.write.rules.rule import Rules
-from runtime.store.write.turn_commands import NewApproval, Verdict
+from runtime.store.write.turn_commands import CallVerdict
 
 STATUS = {"approve": "approved", "edit": "edited", "reject": "rejected"}
 
@@ -27,19 +27,19 @@ def _create_approval(batch: Batch, request: Request, command: commands.CreateApp
 
 
 def check_unused(batch: Batch, session: PlannedSession, call_id: str) -> None:
-    """Raise ApprovalExists where the session has an approval for the call."""
+    """Raise ApprovalExists if the session has an approval for the call."""
     if batch.approval(session, call_id) is not None:
         raise ApprovalExists(session.key.session_id, call_id)
 
 
-def new_approval(asked: commands.CreateApproval | NewApproval, at: datetime) -> ApprovalRow:
-    """An approval that waits from now on."""
-    seconds = asked.expires_in
+def new_approval(command: commands.CreateApproval, at: datetime) -> ApprovalRow:
+    """A pending approval."""
+    seconds = command.expires_in
     return ApprovalRow(
-        call_id=asked.call_id,
-        tool_name=asked.tool_name,
-        arguments=asked.arguments,
-        reason=asked.reason,
+        call_id=command.call_id,
+        tool_name=command.tool_name,
+        arguments=command.arguments,
+        reason=command.reason,
         status="pending",
         created_at=at,
         expires_at=None if seconds is None else at + timedelta(seconds=seconds),
@@ -61,7 +61,7 @@ def _put_approval(session: PlannedSession, request: Request, approval: ApprovalR
 
 
 def is_expired(approval: ApprovalRow, at: datetime) -> bool:
-    """Whether the time to decide it has passed."""
+    """Whether the time for a decision has passed."""
     return approval.expires_at is not None and approval.expires_at <= at
 
 
@@ -79,8 +79,10 @@ def _decide_approval(batch: Batch, request: Request, command: commands.DecideApp
     return _put_approval(session, request, decide(approval, command, request.at))
 
 
-def decide(approval: ApprovalRow, verdict: commands.DecideApproval | Verdict, at: datetime) -> ApprovalRow:
-    """The approval, decided: once. The same decision again leaves it as it is.
+def decide(
+    approval: ApprovalRow, verdict: commands.DecideApproval | CallVerdict, at: datetime
+) -> ApprovalRow:
+    """The approval after a decision. A repeat of the same decision changes nothing.
 
     Raises ApprovalDecided, ApprovalExpired.
     """

@@ -1,4 +1,4 @@
-"""The rules of messages. What holds of all rules stands in __init__.py."""
+"""Rules about messages; see `__init__.py` for what all rules have in common."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def replace_history(
     Returns where each message is stored, and how many were taken away.
     """
     kept = _same_beginning(batch, session, messages)
-    removed = session.cut(kept[-1].seq if kept else 0, *_stored_part(session, kept))
+    # Of the kept messages, those stored before this batch.
+    tokens = [row.token_count or 0 for row in kept if row.seq <= session.stored_last]
+    removed = session.cut(kept[-1].seq if kept else 0, len(tokens), sum(tokens))
     receipts = [Receipt(row.seq, row.timestamp) for row in kept]
     return receipts + session.append(messages[len(kept) :], at), removed
 
@@ -66,8 +68,8 @@ def replace_history(
 def _same_beginning(
     batch: Batch, session: PlannedSession, messages: Sequence[NewMessage]
 ) -> list[MessageRow]:
-    """The messages, from the first on, that are already what they shall be."""
-    stored = batch.known.histories.get(session.id, ())
+    """The messages at the beginning of the history that equal those of the new history."""
+    stored = batch.stored.histories.get(session.id, ())
     history = [row for row in stored if row.seq <= session.stored_last] + session.added
     same = 0
     for row, message in zip(history, messages, strict=False):
@@ -78,7 +80,7 @@ def _same_beginning(
 
 
 def is_same(row: MessageRow, message: NewMessage) -> bool:
-    """Whether storing `message` would give the stored message `row`."""
+    """Whether storing `message` would result in `row`."""
     return (
         row.content == message.content
         and row.role == message.role
@@ -90,12 +92,6 @@ def is_same(row: MessageRow, message: NewMessage) -> bool:
         and row.metadata == message.metadata
         and row.extra == message.extra
     )
-
-
-def _stored_part(session: PlannedSession, kept: Sequence[MessageRow]) -> tuple[int, int]:
-    """How many of the kept messages were stored before this batch, and their tokens."""
-    tokens = [row.token_count or 0 for row in kept if row.seq <= session.stored_last]
-    return len(tokens), sum(tokens)
 
 
 def _truncate_messages(batch: Batch, request: Request, command: commands.TruncateMessages) -> Outcome:
@@ -112,12 +108,12 @@ def _truncate_messages(batch: Batch, request: Request, command: commands.Truncat
 
 
 def _stored_before(batch: Batch, session: PlannedSession, after: int) -> tuple[int, int]:
-    """What a cut leaves of the messages stored before this batch: their count and tokens."""
+    """The count and the tokens of the messages stored before this batch that a cut leaves."""
     if session.base is None:
         return 0, 0
-    if (session.id, after) not in batch.known.cuts:
+    if (session.id, after) not in batch.stored.cuts:
         raise CutNotMeasured(session.key.session_id)
-    count, tokens = batch.known.cuts[session.id, after]
+    count, tokens = batch.stored.cuts[session.id, after]
     return session.base.message_count - count, session.base.token_total - tokens
 
 

@@ -127,7 +127,7 @@ def _is_taken(
     """Whether this session has an approval for the call, or another one, stored or made in this batch."""
     if session is not None and batch.approval(session, command.call_id) is not None:
         return True
-    stored = batch.known.approval_places.get(command.call_id, set())
+    stored = batch.stored.approval_places.get(command.call_id, set())
     made = {other for other, planned in batch.sessions.items() if command.call_id in planned.approvals}
     return any(place.owner in command.owners for place in (stored | made) - {key})
 

@@ -1,4 +1,4 @@
-"""The rules of sessions. What holds of all rules stands in __init__.py."""
+"""Rules about sessions; see `__init__.py` for what all rules have in common."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _create_session(batch: Batch, request: Request, command: commands.CreateSess
 
 
 def new_details(request: Request, command: commands.CreateSession) -> Details:
-    """What a session begins with."""
+    """The details of a new session."""
     return Details(
         title=command.title,
         description=command.description,
@@ -78,13 +78,13 @@ def _delete_session(batch: Batch, request: Request, command: commands.DeleteSess
         session.known_details()
         ended: list[Change] = ["turns"] if end_with_session(batch, session, request) else []
         session.deleted_at = request.at
-        # Being deleted is no activity of a session.
+        # A deletion does not count as activity.
         session.raise_version(session.last_activity, "deleted", *ended)
     return SessionDeleted(session_id=request.key.session_id, version=session.version)
 
 
 def _may_clean(session: PlannedSession, command: commands.DeleteSession) -> bool:
-    """Whether the condition that the cleanup saw still holds, now under the lock."""
+    """Whether the condition of the cleanup still holds, now that the head is locked."""
     if command.idle_since is not None:
         return session.deleted_at is None and session.last_activity < command.idle_since
     since = command.deleted_since

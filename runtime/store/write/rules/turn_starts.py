@@ -1,4 +1,4 @@
-"""The rule by which a turn begins. What holds of all rules stands in __init__.py."""
+"""The rule that starts a turn; see `__init__.py` for what all rules have in common."""
 
 from __future__ import annotations
 
@@ -26,52 +26,57 @@ from runtime.store.write.rules.open_calls import OpenCalls, open_calls
 from runtime.store.write.rules.rule import Rules
 from runtime.store.write.rules.sessions import new_details
 from runtime.store.write.rules.turns import end_turn, hand_over, turn_written
-from runtime.store.write.turn_commands import Ending, StartTurn, ToolResult, Verdict
+from runtime.store.write.turn_commands import CallVerdict, Ending, StartTurn, ToolResult
 
 
 def _start_turn(batch: Batch, request: Request, command: StartTurn) -> TurnWritten:
     if batch.find(request.key) is None:
-        return _start(batch, request, command, _new_session(batch, request, command), {}, None)
+        if command.result is not None or command.verdict is not None:
+            raise SessionNotFound(request.key.session_id)
+        check_version(request, 0)
+        created = batch.add(request, new_details(request, CreateSession(request.key)))
+        return _start(batch, request, command, created, {}, None)
     session = batch.get(request)
     last = batch.turn(session)
     if last is not None and last.row.runs:
         raise TurnRunning(request.key.session_id, last.row.turn_id)
     calls = open_calls(batch, session)
-    if command.result is not None:
-        _check_result(batch, session, command.result, calls, request)
     decided = None
+    if command.result is not None:
+        decided = _decided_by(batch, session, command.result, calls, request)
     if command.verdict is not None:
         decided = _decided(batch, session, command.verdict, calls, request)
     return _start(batch, request, command, session, calls, decided)
 
 
-def _new_session(batch: Batch, request: Request, command: StartTurn) -> PlannedSession:
-    if command.result is not None or command.verdict is not None:
-        raise SessionNotFound(request.key.session_id)
-    check_version(request, 0)
-    return batch.add(request, new_details(request, CreateSession(request.key)))
-
-
-def _check_result(
+def _decided_by(
     batch: Batch, session: PlannedSession, result: ToolResult, calls: OpenCalls, request: Request
-) -> None:
-    """Whether the call waits for this result, and for nobody's decision."""
+) -> ApprovalRow | None:
+    """The approval that a result decides; None if its call does not wait for a decision.
+
+    Raises CallNotOpen, ApprovalExpired, and ApprovalPending if a result may not decide.
+    """
     approval = batch.approval(session, result.call_id)
     if result.call_id not in calls or (approval is not None and approval.status == "rejected"):
         raise CallNotOpen(session.key.session_id, result.call_id)
-    if approval is not None and approval.status == "pending":
-        if is_expired(approval, request.at):
-            raise ApprovalExpired(result.call_id)
+    if approval is None or approval.status != "pending":
+        return None
+    if is_expired(approval, request.at):
+        raise ApprovalExpired(result.call_id)
+    if not request.result_decides:
         raise ApprovalPending(result.call_id)
+    if result.failed:
+        return decide(approval, CallVerdict(result.call_id, "reject", None, result.content), request.at)
+    return decide(approval, CallVerdict(result.call_id, "approve"), request.at)
 
 
 def _decided(
-    batch: Batch, session: PlannedSession, verdict: Verdict, calls: OpenCalls, request: Request
+    batch: Batch, session: PlannedSession, verdict: CallVerdict, calls: OpenCalls, request: Request
 ) -> ApprovalRow:
-    """The approval with the verdict. One that was given elsewhere may be carried out here, once.
+    """The approval after the verdict. Raises ApprovalDecided if it is a repeat that has no effect.
 
-    A rejection that the model has not been told of is; a call that was approved was given to whoever
-    approved it, and is not given to a second client.
+    A rejection recorded outside a turn is delivered to the model once. An approved call was returned to the
+    client that approved it, and is not returned to a second one.
     """
     approval = get_approval(batch, session, verdict.call_id)
     decided = decide(approval, verdict, request.at)
@@ -97,10 +102,10 @@ def _start(
         changes.add("approvals")
     was_open = bool(calls)
     session.append(_answers(batch, request, session, calls, command.result), request.at)
-    if command.messages and _give_up(session, calls, request):
+    if command.messages and _expire_waiting(session, calls, request):
         changes.add("approvals")
     session.append(command.messages, request.at)
-    if decided is not None and decided.status != "rejected":
+    if command.verdict is not None and decided is not None and decided.status != "rejected":
         arguments = decided.modified_arguments or decided.arguments
         turn.append_event(
             events.tool_call(decided.call_id, decided.tool_name, arguments, requires_approval=False)
@@ -111,8 +116,8 @@ def _start(
     return structs.replace(turn_written(session, turn), beginning=tuple(turn.pieces))
 
 
-def _give_up(session: PlannedSession, calls: OpenCalls, request: Request) -> bool:
-    """The user speaks instead of deciding: what waits for a decision now has waited long enough."""
+def _expire_waiting(session: PlannedSession, calls: OpenCalls, request: Request) -> bool:
+    """Let the pending approvals of these calls expire: the user wrote a message instead of deciding."""
     waiting = [
         approval
         for call_id in calls
@@ -153,8 +158,10 @@ def _new_turn(batch: Batch, session: PlannedSession, request: Request) -> Planne
 def _answers(
     batch: Batch, request: Request, session: PlannedSession, calls: OpenCalls, result: ToolResult | None
 ) -> list[NewMessage]:
-    """What the open calls are answered with, which are taken from `calls`: the result, and every refusal,
-    also one that came while no turn could tell the model."""
+    """Messages that answer open calls: the result, and a refusal of each call that is not to be run.
+
+    Removes the answered calls from `calls`. A refusal may have been recorded while no turn was running.
+    """
     answers = []
     for call_id, name in list(calls.items()):
         approval = batch.approval(session, call_id)
@@ -170,16 +177,14 @@ def _answers(
 
 
 def _refusal(approval: ApprovalRow, request: Request) -> tuple[str, dict[str, bool]] | None:
-    """What is said of a call that is not to be run: somebody rejected it, or nobody approved it in time."""
+    """The text for a call that is not to be run, because it was rejected or not approved in time."""
     if approval.status == "rejected":
-        return _rejection(decode_optional(approval.feedback)), {"rejected": True}
+        feedback = decode_optional(approval.feedback)
+        text = "The user rejected this call." + (f" Feedback: {feedback}" if feedback else "")
+        return text, {"rejected": True}
     if approval.status == "pending" and is_expired(approval, request.at):
         return "Nobody approved this call in time; it was not run.", {"expired": True}
     return None
-
-
-def _rejection(feedback: str | None) -> str:
-    return "The user rejected this call." + (f" Feedback: {feedback}" if feedback else "")
 
 
 def _tool_message(call_id: str, name: JsonText, content: JsonText, metadata: dict[str, bool]) -> NewMessage:

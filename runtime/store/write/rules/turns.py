@@ -1,4 +1,4 @@
-"""The rules of turns that run. What holds of all rules stands in __init__.py."""
+"""Rules about running turns; see `__init__.py` for what all rules have in common."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DELETED = "the session was deleted while the turn ran; what was said is kept"
 def hand_over(
     session: PlannedSession, turn: PlannedTurn, request: Request, agent: str, reason: JsonText | None
 ) -> bool:
-    """Let another agent go on with a turn; False where the agent has it already."""
+    """Hand a turn and its session over to an agent; return False if the agent holds the session already."""
     from_agent = session.known_details().current_agent
     if not switch(session, request, agent, reason):
         return False
@@ -50,7 +50,7 @@ def _advance_turn(batch: Batch, request: Request, command: commands.AdvanceTurn)
 
 
 def _is_stored(row: TurnRow, command: commands.AdvanceTurn) -> bool:
-    """Whether this is the repeat of a step that is in: nobody else may move this turn on."""
+    """Whether the command repeats a stored step: only its instance advances the turn."""
     status = "running" if command.ending is None else command.ending.status
     return row.beat == command.after + 1 and row.status == status
 
@@ -62,7 +62,7 @@ def _advance(
     turn.renew()
     turn.append_text(command.texts)
     session.append(command.messages, request.at)
-    # At the time at which the turn ends, by which its agent is found (`find_calling_agent`).
+    # Not before the turn's start: the calling agent is found by this time (`find_calling_agent`).
     asked_at = max(request.at, turn.row.started_at)
     for approval in command.approvals:
         session.approvals[approval.call_id] = new_approval(approval, asked_at)
@@ -83,7 +83,7 @@ def _advance(
 
 
 def end_turn(turn: PlannedTurn, request: Request, ending: Ending) -> None:
-    """End a turn, and tell those who follow it."""
+    """End a turn, with an event for its followers."""
     turn.append_event(
         events.done(ending.status)
         if ending.error is None
@@ -112,8 +112,11 @@ def _interrupt_turn(batch: Batch, request: Request, command: commands.InterruptT
 
 
 def end_with_session(batch: Batch, session: PlannedSession, request: Request) -> bool:
-    """End the turn that runs in a session that is being deleted, if one does: restored, the session takes a
-    new one at once, whatever the instance that ran it has heard by then."""
+    """End the running turn of a session that is being deleted; return whether there is one.
+
+    After a restore the session can start a new turn at once, even if the instance that runs the old one has
+    not been notified.
+    """
     turn = batch.turn(session)
     if turn is None or not turn.row.runs:
         return False
@@ -131,11 +134,11 @@ def _last_turn(batch: Batch, session: PlannedSession, turn_id: str) -> PlannedTu
 def _interrupt(
     batch: Batch, session: PlannedSession, turn: PlannedTurn, request: Request, reason: str
 ) -> None:
-    """End a turn that is not to go on, and keep what it had said."""
+    """End a turn that cannot be continued, and keep its text as a message."""
     turn.interrupted = True
-    if said := turn.unfinished(batch.known.unfinished.get(session.id, "")):
+    if text := turn.unfinished(batch.stored.unfinished.get(session.id, "")):
         metadata = {"turn_id": turn.row.turn_id, "agent": turn.row.agent, "interrupted": True}
-        content = f'"{said}"'
+        content = f'"{text}"'
         session.append([NewMessage("assistant", content, metadata=encode_text(metadata))], request.at)
         turn.append_event(events.assistant_message(content))
     end_turn(turn, request, Ending("interrupted", encode_text(reason), "turn_interrupted"))

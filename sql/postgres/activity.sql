@@ -1,0 +1,49 @@
+-- What happened lately in sessions: for the metrics and the audit log of the earlier service's clients.
+
+-- name: list_recent_sessions(owner, limit)
+-- The sessions of an owner with the latest activity.
+SELECT id, session_id
+  FROM sessions
+ WHERE owner = $1 AND deleted_at IS NULL
+ ORDER BY last_activity DESC, id DESC
+ LIMIT $2;
+
+-- name: list_recent_turns(session_db_ids, limit)
+-- The turns of the sessions [id, …] that ended last.
+SELECT t.session_db_id, t.n, t.turn_id, t.status, t.agent, t.started_at, t.ended_at, t.error,
+       t.input_tokens, t.output_tokens
+  FROM json_array_elements_text($1::json) AS k (id)
+  JOIN turns AS t ON t.session_db_id = k.id::bigint
+ WHERE t.ended_at IS NOT NULL
+ ORDER BY t.ended_at DESC, t.session_db_id DESC, t.n DESC
+ LIMIT $2;
+
+-- name: list_recent_switches(session_db_ids, limit)
+-- The latest handovers of the sessions [id, …].
+SELECT w.session_db_id, w.n, w.from_agent, w.to_agent, w.switched_at
+  FROM json_array_elements_text($1::json) AS k (id)
+  JOIN agent_switches AS w ON w.session_db_id = k.id::bigint
+ WHERE w.from_agent <> ''
+ ORDER BY w.switched_at DESC, w.session_db_id DESC, w.n DESC
+ LIMIT $2;
+
+-- name: list_recent_approvals(session_db_ids, limit)
+-- The latest approvals of the sessions [id, …].
+SELECT a.session_db_id, a.call_id, a.tool_name, a.status, a.created_at, a.decided_at
+  FROM json_array_elements_text($1::json) AS k (id)
+  JOIN pending_approvals AS a ON a.session_db_id = k.id::bigint
+ ORDER BY a.created_at DESC, a.session_db_id DESC, a.call_id DESC
+ LIMIT $2;
+
+-- name: list_recent_tool_messages(session_db_ids, count, limit)
+-- Of the last `count` messages of each of the sessions [id, …] those that call tools or are a tool's result. The
+-- metadata of a failed result is what the runtime writes.
+SELECT m.session_db_id, m.seq, m.role, m.timestamp, m.name,
+       (m.metadata::text = '{"failed":true}')::integer AS failed
+  FROM json_array_elements_text($1::json) AS k (id)
+  JOIN sessions AS s ON s.id = k.id::bigint
+  JOIN messages AS m ON m.session_db_id = s.id AND m.seq > s.last_seq - $2
+ WHERE (m.role = 'tool' OR m.tool_calls IS NOT NULL)
+   AND NOT (m.seq > s.cut_after AND m.seq <= s.cut_through)
+ ORDER BY m.timestamp DESC, m.session_db_id DESC, m.seq DESC
+ LIMIT $3;
