@@ -222,10 +222,7 @@ class AgentContext(Struct, frozen=True, rename={"encoded_metadata": "metadata"})
 
 
 class AgentSwitch(Struct, frozen=True, rename={"encoded_metadata": "metadata"}):
-    """One handover. `id` is its number within the session, from 1.
-
-    The entry of a first agent, which only an import or a saved context has, is 0 or less and has no origin.
-    """
+    """One handover. `id` is its number within the session, from 1; `from_agent` is None for the first agent."""
 
     id: int
     from_agent: str | None

@@ -102,7 +102,8 @@ class Head(Struct, frozen=True):
 class Details(Struct, frozen=True):
     """The columns of a session that its head leaves out, and its agent context.
 
-    Metadata that is None was not loaded because it is large.
+    Metadata that is None was not loaded because it is large. `last_switch` is the number of the last handover.
+    It may be above their count: the first agent of an imported session is listed and not counted.
     """
 
     title: JsonText | None
@@ -116,10 +117,11 @@ class Details(Struct, frozen=True):
     context_metadata: JsonText | None
     context_created_at: datetime
     context_updated_at: datetime
+    last_switch: int
 
 
 class SwitchRow(NamedTuple):
-    """A handover as stored: the `n`-th of its session. `from_agent` is empty for the first agent."""
+    """A handover as stored: the `n`-th of its session. An empty `from_agent` stands for no agent."""
 
     n: int
     from_agent: str

@@ -67,7 +67,7 @@ def _save_context(batch: Batch, request: Request, command: commands.SaveContext)
         context_created_at=command.created_at if first else session.known_details().context_created_at,
         context_updated_at=request.at,
     )
-    _replace_switches(session, command.switches, command.switch_count)
+    _replace_switches(session, command.switches)
     session.is_bare = False
     session.raise_version(session.last_activity, "agent", "context")
     return _saved(session)
@@ -79,12 +79,13 @@ def _lacks_context(session: PlannedSession) -> bool:
     return session.is_bare and details.switch_count == 0 and details.context_metadata == "{}"
 
 
-def _replace_switches(session: PlannedSession, switches: Sequence[SavedSwitch], count: int) -> None:
-    """Make these the handovers. The last one has the number `count`: the next one follows it."""
+def _replace_switches(session: PlannedSession, switches: Sequence[SavedSwitch]) -> None:
+    """Make these the handovers, whatever their count is said to be."""
     session.are_switches_replaced = True
+    session.change_details(last_switch=len(switches))
     session.switches = [
         SwitchRow(n, each.from_agent or "", each.to_agent, each.switched_at, each.reason, each.metadata)
-        for n, each in enumerate(switches, count - len(switches) + 1)
+        for n, each in enumerate(switches, 1)
     ]
 
 
@@ -97,7 +98,7 @@ def _remove_context(batch: Batch, request: Request, command: commands.RemoveCont
     session.change_details(
         current_agent=DEFAULT_AGENT, switch_count=0, context_metadata="{}", context_updated_at=request.at
     )
-    _replace_switches(session, (), 0)
+    _replace_switches(session, ())
     session.is_bare = True
     session.raise_version(session.last_activity, "agent", "context")
     return _saved(session)
