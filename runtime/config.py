@@ -203,6 +203,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         return cls(**{known[name]: _parse(name, text, types[known[name]]) for name, text in given.items()})
 
 
+DEFAULTS = Settings()
+
+
 def foreign_variables(environ: Mapping[str, str]) -> list[str]:
     """The variables that are set for the earlier service and mean something that is not done here."""
     found = [name for name in sorted(environ) if name.upper() in FOREIGN and environ[name]]

@@ -1,4 +1,4 @@
-"""Log lines for people, or one JSON object a line for machines."""
+"""Log lines as text, or as one JSON object each."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from typing import Literal
 
 LOGGER = "agent_runtime"
+# What every record has: any other attribute of a record came with `extra`.
+STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
-# What a client sent may stand in a message: it must not be able to begin a line of its own.
+# A message may hold what a client sent, which must not be able to begin a line of its own.
 CONTROL_CHARACTERS = {
     **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))},
     **{9: "\t", 10: "\\n", 0x2028: "\\u2028", 0x2029: "\\u2029"},
@@ -17,7 +19,7 @@ CONTROL_CHARACTERS = {
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-11-21T12:00:00.000Z INFO agent_runtime.app: …`; a traceback follows on lines of its own."""
+    """`2026-11-21T12:00:00.000Z INFO agent_runtime.app: …`; a traceback follows on its own lines."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -30,7 +32,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object: time, level, logger, message, and exception where there is one."""
+    """One JSON object: time, level, logger, message, the fields of `extra`, and the exception of an error."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -38,10 +40,11 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
+            **{name: value for name, value in record.__dict__.items() if name not in STANDARD_FIELDS},
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
+        return json.dumps(line, default=str)
 
 
 def _time_of(record: logging.LogRecord) -> str:
@@ -51,10 +54,10 @@ def _time_of(record: logging.LogRecord) -> str:
 
 
 def configure_logging(level: str, log_format: Literal["text", "json"] = "text") -> None:
-    """Send our log lines from this level on to stderr, and those of libraries from WARNING on."""
+    """Log to stderr: our lines from this level on, those of libraries from WARNING on."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger(LOGGER).setLevel(level)
-    # It warns of each attempt to reconnect, with a traceback; what that means is logged by us.
+    # asyncpg logs a traceback for each attempt to reconnect; we log what it means.
     logging.getLogger("asyncpg").setLevel(logging.ERROR)

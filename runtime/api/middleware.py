@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from prometheus_client import Histogram
 
+from runtime.api.authorization import IDENTITY
 from runtime.api.problems import problem
 from runtime.api.responses import stamp
 from runtime.api.routes import REQUEST_ID
@@ -62,13 +63,25 @@ def _put_around(
         elapsed = perf_counter() - began
         observe(request, response.status, elapsed)
         if access_log:
-            line = "%s %s %d %.1f ms %s"
-            # Without the query: some clients send their token in it.
-            path = request.rel_url.raw_path
-            logger.info(line, request.method, path, response.status, elapsed * 1000, request_id)
+            _log(request, response.status, elapsed * 1000, request_id)
         return response
 
     return answer
+
+
+def _log(request: web.Request, status: int, milliseconds: float, request_id: str) -> None:
+    # Without the query: some clients send their token in it.
+    path, resource = request.rel_url.raw_path, request.match_info.route.resource
+    fields = {
+        "method": request.method,
+        "path": path,
+        "route": "unmatched" if resource is None else resource.canonical,
+        "status": status,
+        "milliseconds": round(milliseconds, 1),
+        "request_id": request_id,
+        "owner": request[IDENTITY].owner if IDENTITY in request else None,
+    }
+    logger.info("%s %s %d %.1f ms %s", request.method, path, status, milliseconds, request_id, extra=fields)
 
 
 def _observer(seconds: Histogram) -> Callable[[web.Request, int, float], None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from runtime.config import DEFAULTS
 from runtime.db.database import Database, MigrateMode, PoolLimits
 from runtime.db.migrate import prepare_schema
 from runtime.db.url import DatabaseUrl
@@ -16,12 +17,12 @@ logger = logging.getLogger("agent_runtime.db")
 async def open_database(
     url: str,
     *,
-    migrate: MigrateMode = "auto",
-    pool_min: int = 2,
-    pool_max: int = 10,
-    pool_timeout: float = 5.0,
-    command_timeout: float = 30.0,
-    slow_query_ms: float = 100.0,
+    migrate: MigrateMode = DEFAULTS.migrate,
+    pool_min: int = DEFAULTS.pool_min,
+    pool_max: int = DEFAULTS.pool_max,
+    pool_timeout: float = DEFAULTS.pool_timeout,
+    command_timeout: float = DEFAULTS.command_timeout,
+    slow_query_ms: float = DEFAULTS.slow_query_ms,
     beside_owner: bool = False,
 ) -> Database:
     """Open the database at `url`, migrated or, with `check`, found to need no migration.

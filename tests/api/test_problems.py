@@ -31,6 +31,7 @@ STATUS = {
     "approval_decided": 409,
     "approval_pending": 409,
     "turn_not_found": 404,
+    "metrics_not_found": 404,
     "turn_running": 409,
     "turn_lost": 409,
     "call_not_open": 409,

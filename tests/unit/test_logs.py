@@ -69,3 +69,11 @@ def test_the_level_is_ours_and_libraries_speak_from_warning_on(capsys: pytest.Ca
     text = capsys.readouterr().err
     assert "quiet" not in text
     assert "theirs, heard" in text
+
+
+def test_json_has_the_fields_of_a_record_as_members(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO", "json")
+    logger.info("GET %s", "/sessions", extra={"status": 200, "owner": None, "value": object})
+    line = json.loads(capsys.readouterr().err)
+    assert line.keys() == {"time", "level", "logger", "message", "status", "owner", "value"}
+    assert (line["message"], line["status"], line["owner"]) == ("GET /sessions", 200, None)

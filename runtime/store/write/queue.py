@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from runtime.config import DEFAULTS
 from runtime.errors import AgentRuntimeError, DeadlinePassed, Overloaded, Unconfirmed
 from runtime.store.records import SessionKey
 from runtime.store.write.commands import Request
@@ -23,9 +24,9 @@ MAX_PENDING_COMMANDS = 50_000
 class WriteLimits(Struct, frozen=True):
     """The bound of the queue in bytes, and times in seconds."""
 
-    max_pending_bytes: int = 64 * 1024 * 1024
-    write_timeout: float = 10.0
-    flush_interval: float = 5.0
+    max_pending_bytes: int = DEFAULTS.max_pending_bytes
+    write_timeout: float = DEFAULTS.write_timeout
+    flush_interval: float = DEFAULTS.flush_interval
 
 
 class Pending:
