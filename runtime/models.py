@@ -222,7 +222,7 @@ class AgentContext(Struct, frozen=True, rename={"encoded_metadata": "metadata"})
 
 
 class AgentSwitch(Struct, frozen=True, rename={"encoded_metadata": "metadata"}):
-    """One handover. `id` is its number within the session, from 1; `from_agent` is None for the first agent."""
+    """One handover. `id` is its number within the session, from 1. The first agent has no `from_agent`."""
 
     id: int
     from_agent: str | None

@@ -102,8 +102,8 @@ class Head(Struct, frozen=True):
 class Details(Struct, frozen=True):
     """The columns of a session that its head leaves out, and its agent context.
 
-    Metadata that is None was not loaded because it is large. `last_switch` is the number of the last handover.
-    It may be above their count: the first agent of an imported session is listed and not counted.
+    Metadata that is None was not loaded because it is large. `last_switch` is the number of the last
+    handover. It may be above their count: the first agent of a session may be listed, and is not counted.
     """
 
     title: JsonText | None
