@@ -12,7 +12,9 @@ from runtime.compat.database import Database
 PATIENCE = 60.0
 
 SAVE = """
-import datetime, sys, threading
+import datetime, logging, sys, threading
+# A busy machine is warned of; errors are shown.
+logging.disable(logging.WARNING)
 from runtime.compat.database import Database
 from runtime.compat.session_manager import SessionManager
 from runtime.compat.agent_context import AgentContextManager, AgentType
