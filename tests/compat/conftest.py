@@ -24,7 +24,14 @@ def _as_in_a_new_process() -> Iterator[None]:
 
 @pytest.fixture
 def db(database_url: str) -> Iterator[Database]:
-    opened = Database(database_url)
-    yield opened
+    yield Database(database_url)
     # Before the database is dropped.
-    opened.close()
+    close_all()
+
+
+@pytest.fixture
+def chosen(database_url: str) -> Iterator[str]:
+    """A database that `init_database` has chosen, and that is not open yet."""
+    database_service.init_database(database_url)
+    yield database_url
+    close_all()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from fastapi import FastAPI
 from runtime.compat.agent_context import AgentType
 from runtime.compat.agent_context_async import init_agent_context_manager
 from runtime.compat.database import Database
-from runtime.compat.database_async import init_database
 from runtime.compat.dependencies import (
     AgentContextManagerDep,
     DBService,
@@ -55,13 +53,6 @@ async def ask(method: str, path: str) -> Any:
     await app(head, receive, send)
     assert sent[0]["status"] == 200
     return json.loads(b"".join(message.get("body", b"") for message in sent))
-
-
-@pytest.fixture
-def chosen(database_url: str) -> Iterator[str]:
-    init_database(database_url)
-    yield database_url
-    Database(database_url).close()
 
 
 async def test_an_application_gets_the_managers_and_the_database(chosen: str):

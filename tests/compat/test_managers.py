@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +19,7 @@ from runtime.compat.agent_context import (
 )
 from runtime.compat.agent_context_async import AsyncAgentContextManager, init_agent_context_manager
 from runtime.compat.database import Database, IntegrityError
-from runtime.compat.database_async import close_db, get_database_service, get_db, init_database, init_db
+from runtime.compat.database_async import close_db, get_database_service, get_db, init_db
 from runtime.compat.session_manager import (
     Message,
     SessionManager,
@@ -51,8 +50,7 @@ def contexts(db: Database) -> AgentContextManager:
 def reopened(db: Database) -> Database:
     """The same database, as the next process finds it."""
     db.close()
-    db.__init__(db.db_url)  # type: ignore[misc] - so that the fixture closes it
-    return db
+    return Database(db.db_url)
 
 
 # Sessions
@@ -220,7 +218,7 @@ def test_what_cannot_be_stored_keeps_nothing_else_from_being_stored(
     with pytest.raises(TypeError):
         contexts.get_or_create("bad").add_metadata("asked_at", NOON)
     SessionManager(db).create("s").messages.append({"role": "robot"})
-    reopened(db)
+    db = reopened(db)
     assert (db.load_agent_context("good") or {})["metadata"] == {"good": True}
     assert (db.load_agent_context("bad") or {})["metadata"] == {}
     assert "not JSON serializable" in caplog.text
@@ -278,14 +276,6 @@ def test_an_agent_of_another_name_is_a_type_too(contexts: AgentContextManager, d
 
 
 # The later generation
-
-
-@pytest.fixture
-def chosen(database_url: str) -> Iterator[str]:
-    """A database that is chosen, and not open yet."""
-    init_database(database_url)
-    yield database_url
-    Database(database_url).close()
 
 
 async def test_before_a_database_is_chosen_everything_says_so():
