@@ -68,7 +68,10 @@ class Authenticator:
         Raises Unauthorized, Forbidden, and IssuerUnavailable or DatabaseUnavailable where nobody can tell.
         """
         if (key := _only(headers, "X-Internal-Auth")) is not None:
-            return self._prove_internal(key)
+            right = hmac.compare_digest(key.encode(errors="surrogateescape"), self._internal_key)
+            if not self._internal_key or not right:
+                raise Unauthorized("the key in X-Internal-Auth is wrong")
+            return Identity(client="internal")
         if (authorization := _only(headers, "Authorization")) is not None:
             return await self._prove(authorization)
         if not self.open:
@@ -94,12 +97,6 @@ class Authenticator:
         if identity.expires_at is not None:
             return self._clock() < identity.expires_at
         return self.open or identity is not ANYBODY
-
-    def _prove_internal(self, key: str) -> Identity:
-        right = hmac.compare_digest(key.encode(errors="surrogateescape"), self._internal_key)
-        if not self._internal_key or not right:
-            raise Unauthorized("the key in X-Internal-Auth is wrong")
-        return Identity(client="internal")
 
     async def _prove(self, authorization: str) -> Identity:
         scheme, _, text = authorization.partition(" ")

@@ -73,7 +73,8 @@ class Issuer:
 
     async def _find_key(self, kid: object) -> jwt.PyJWK:
         key = self._choose(kid)
-        if key is None or not self._is_fresh():
+        is_fresh = self._fetched_at is not None and self._clock() - self._fetched_at < FRESH_SECONDS
+        if key is None or not is_fresh:
             await self._refresh(None if key is None else GRACE_SECONDS)
             key = self._choose(kid)
         if self._fetched_at is None:
@@ -87,9 +88,6 @@ class Issuer:
         if kid is None and len(self._keys) == 1:
             return next(iter(self._keys.values()))
         return self._keys.get(kid) if isinstance(kid, str) else None
-
-    def _is_fresh(self) -> bool:
-        return self._fetched_at is not None and self._clock() - self._fetched_at < FRESH_SECONDS
 
     async def _refresh(self, patience: float | None) -> None:
         """Ask for the keys, unless that was done a moment ago, and wait for the answer so many seconds.

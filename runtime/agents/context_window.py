@@ -94,7 +94,8 @@ async def read_decisions(
 ) -> Decisions:
     """What became of the calls in a log that waited for a person, with the edited arguments of the newest,
     as many as fit into so many bytes."""
-    ids = [id for message in reversed(log) for id in _ids_of(message.get("tool_calls"))]
+    calls = (call for message in reversed(log) for call in message.get("tool_calls") or ())
+    ids = [call["id"] for call in calls if isinstance(call, dict) and isinstance(call.get("id"), str)]
     if not ids:
         return Decisions()
     found = await store.turns.list_decisions(session_id, list(dict.fromkeys(ids)), owner=owner)
@@ -110,8 +111,3 @@ async def read_decisions(
         edited={(id, each.tool_name): texts.get(id, TOO_LONG) for id, each in edited.items()},
         expired=frozenset((each.call_id, each.tool_name) for each in found if each.status == "expired"),
     )
-
-
-def _ids_of(calls: Any) -> list[str]:
-    ids = (call.get("id") for call in calls or () if isinstance(call, dict))
-    return [id for id in ids if isinstance(id, str)]

@@ -102,7 +102,9 @@ class Engine:
                 return await self._turns.start_turn(session_id, messages=content, **options)
             case SwitchAgentMessage(agent, content):
                 said = content or ()
-                self._check_agent(agent)
+                if agent not in self.registry.agents:
+                    known = ", ".join(self.registry.agents)
+                    raise InvalidInput("$.message.agent_type", f"Expected one of {known}")
                 return await self._turns.start_turn(session_id, messages=said, agent=agent, **options)
         if session_id is None:
             raise InvalidInput("$.session_id", "must be given: the call is one of a session")
@@ -118,11 +120,6 @@ class Engine:
                     message.call_id, message.decision, message.modified_arguments, message.feedback
                 )
                 return await self._turns.start_turn(session_id, verdict=decided, **options)
-
-    def _check_agent(self, agent: str) -> None:
-        if agent not in self.registry.agents:
-            known = ", ".join(self.registry.agents)
-            raise InvalidInput("$.message.agent_type", f"Expected one of {known}")
 
     async def _check_decision(self, session_id: str, message: DecisionMessage, owner: str) -> None:
         arguments, path = message.modified_arguments, "$.message.modified_arguments"

@@ -1,4 +1,4 @@
-"""What follows from a model's answer: what is stored of it, who is told, and whether the turn goes on."""
+"""Turns a model answer into rows, events and the next action."""
 
 from __future__ import annotations
 
@@ -55,7 +55,14 @@ class Step:
         message: dict[str, Any] = {"role": "assistant", "content": answer.text}
         if answer.calls:
             message["content"] = answer.text or None
-            message["tool_calls"] = [_chat_call(call) for call in answer.calls]
+            message["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for call in answer.calls
+            ]
         if answer.output_tokens:
             message["token_count"] = answer.output_tokens
         message["metadata"] = {"turn_id": self.turn_id, "agent": self.agent}
@@ -89,29 +96,23 @@ class Step:
         return events
 
 
-def _chat_call(call: ToolCall) -> dict[str, Any]:
-    function = {"name": call.name, "arguments": call.arguments}
-    return {"id": call.id, "type": "function", "function": function}
-
-
 def judge(registry: Registry, agent: str, turn_id: str, answer: Answer) -> Step:
-    """Sort the calls of an answer: a handover is carried out here, what an agent may call goes to the
-    client, and every other call is answered to the model with what is wrong with it."""
+    """Sort the calls of an answer.
+
+    A handover is done here, a call that the agent may make goes to the client, and any other call gets the
+    reason as its result.
+    """
     step = Step(answer, turn_id, agent)
     for call in answer.calls:
         try:
             arguments = check_call(registry, agent, call)
-            if call.name == SWITCH_AGENT:
-                _hand_over(step, call, arguments)
-            else:
+            if call.name != SWITCH_AGENT:
                 step.handed.append((call, arguments))
+                continue
+            if step.switch_to is not None:
+                raise InvalidToolCall(ONE_AT_A_TIME)
+            step.switch_to, step.reason = arguments["agent"], arguments["reason"]
+            step.results.append((call, HANDED_OVER.format(agent=step.switch_to), False))
         except InvalidToolCall as refusal:
             step.results.append((call, f"Error: {refusal}", True))
     return step
-
-
-def _hand_over(step: Step, call: ToolCall, arguments: dict[str, Any]) -> None:
-    if step.switch_to is not None:
-        raise InvalidToolCall(ONE_AT_A_TIME)
-    step.switch_to, step.reason = arguments["agent"], arguments["reason"]
-    step.results.append((call, HANDED_OVER.format(agent=step.switch_to), False))

@@ -67,11 +67,8 @@ def _find_tool(registry: Registry, agent_type: str, name: str) -> Tool:
         if name in registry.tools
         else f"There is no tool {_shorten(repr(name))}."
     )
-    raise InvalidToolCall(f"{wrong} {_what_may_be_called(tools)}")
-
-
-def _what_may_be_called(tools: dict[str, Tool]) -> str:
-    return f"You may call: {', '.join(tools)}." if tools else "You may call no tools."
+    right = f"You may call: {', '.join(tools)}." if tools else "You may call no tools."
+    raise InvalidToolCall(f"{wrong} {right}")
 
 
 def _parse(text: str) -> Any:

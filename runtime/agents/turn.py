@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 from msgspec import structs
@@ -121,7 +122,11 @@ class TurnRun:
         answer = await self._ask(agent_type, self._registry.agents[agent_type])
         step = judge(self._registry, agent_type, self._turn.turn_id, await self._with_own_ids(answer))
         if step.switch_to is not None:
-            self._count_handover()
+            self._handovers += 1
+            if self._handovers > self._registry.limits.handovers:
+                raise TooManyHandovers(
+                    f"the turn was handed over {self._handovers - 1} times, and may not be more often"
+                )
         written = await self._recorder.record(**step.fields(self._registry, self._key))
         self._turn = written.turn
         return step, written
@@ -167,20 +172,14 @@ class TurnRun:
         return append_text
 
     async def _with_own_ids(self, answer: Answer) -> Answer:
-        """The answer with a new id for each call whose id stands for an earlier one that was approved: an
-        approval is known by its call."""
-        return structs.replace(answer, calls=tuple([await self._with_own_id(call) for call in answer.calls]))
-
-    async def _with_own_id(self, call: ToolCall) -> ToolCall:
+        """The answer with a new id for each call whose id an earlier approval has."""
         session_id, owner = self._key.session_id, self._key.owner
-        taken = await self._retry(lambda: self._store.find_approval(session_id, call.id, owner=owner))
-        return call if taken is None else structs.replace(call, id=self._make_id())
-
-    def _count_handover(self) -> None:
-        self._handovers += 1
-        most = self._registry.limits.handovers
-        if self._handovers > most:
-            raise TooManyHandovers(f"the turn was handed over {most} times, and may not be more often")
+        calls: list[ToolCall] = []
+        for call in answer.calls:
+            find = partial(self._store.find_approval, session_id, call.id, owner=owner)
+            taken = await self._retry(find)
+            calls.append(call if taken is None else structs.replace(call, id=self._make_id()))
+        return structs.replace(answer, calls=tuple(calls))
 
     async def _end(self) -> Turn | None:
         """What became of the turn; where it did not come to its own end, that is stored here."""

@@ -30,8 +30,7 @@ async def read_body(request: web.Request, wanted: type[T], *, required: bool) ->
         if required:
             raise HttpError(400, "invalid_json", "the body is empty; it must be JSON")
         return None
-    _check_content_type(request)
-    _check_not_encoded(request)
+    _check_media_type(request)
     return await request.app[PARSER].parse(body, wanted)
 
 
@@ -78,15 +77,11 @@ def _too_large(limit: int) -> HttpError:
     return HttpError(413, "body_too_large", f"the body has more than {limit} bytes")
 
 
-def _check_content_type(request: web.Request) -> None:
-    if request.headers.get("Content-Type", "").lower() in JSON_TYPES:
-        return
-    charset = (request.charset or "utf-8").lower()
-    if request.content_type != "application/json" or charset not in ("utf-8", "utf8"):
-        raise HttpError(415, "unsupported_media_type", "the body must be application/json in UTF-8")
-
-
-def _check_not_encoded(request: web.Request) -> None:
+def _check_media_type(request: web.Request) -> None:
+    if request.headers.get("Content-Type", "").lower() not in JSON_TYPES:
+        charset = (request.charset or "utf-8").lower()
+        if request.content_type != "application/json" or charset not in ("utf-8", "utf8"):
+            raise HttpError(415, "unsupported_media_type", "the body must be application/json in UTF-8")
     # A few kilobytes could unpack to gigabytes (RFC 9110, 15.5.16).
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise HttpError(415, "unsupported_media_type", "the body must not have a Content-Encoding")

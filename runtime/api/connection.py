@@ -80,7 +80,9 @@ class Connection(ConnectionInternals):
         elif in_head and data:
             self._head_size += len(data)
             if self._head_size > MAX_HEAD:
-                self._refuse_head()
+                self._stop_expecting()
+                detail = f"the head of a request may have {MAX_HEAD} bytes"
+                self.refuse(431, HttpError(431, "headers_too_large", detail))
             elif self._headers_due is None:
                 self._expect_headers()
 
@@ -109,11 +111,6 @@ class Connection(ConnectionInternals):
         stamp(reply, request_id)
         reply.force_close()
         return reply
-
-    def _refuse_head(self) -> None:
-        error = HttpError(431, "headers_too_large", f"the head of a request may have {MAX_HEAD} bytes")
-        self._stop_expecting()
-        self.refuse(431, error)
 
     def _expect_headers(self) -> None:
         self._headers_due = self.loop.call_later(

@@ -17,7 +17,7 @@ from runtime.api.request import must_exist, preferred_durability, write_options
 from runtime.api.responses import AcceptedReply, accepted, reply
 from runtime.api.routes import Call, Route
 from runtime.errors import InvalidInput
-from runtime.models import Durability, Limit, MessagePage, PageNumber, Role, Seq
+from runtime.models import Durability, Limit, PageNumber, Role, Seq
 from runtime.store.messages import (
     MANY_MESSAGES,
     MessageBatch,
@@ -197,7 +197,12 @@ async def list_messages(call: Call[PageQuery, None]) -> web.StreamResponse:
         limit=query.limit,
         **options,
     )
-    return reply(_as_page(page, back=query.before is not None or query.last is not None), page.version)
+    stored = (page.session_id, page.encoded, page.last_seq, page.version)
+    if query.before is not None or query.last is not None:
+        body = Page(*stored, next_before=page.first_seq if page.more else None)
+    else:
+        body = Page(*stored, next_after=page.end_seq if page.more else None)
+    return reply(body, page.version)
 
 
 def _describe_numbered(page: NumberedPage) -> Page:
@@ -211,13 +216,6 @@ def _check_one_way(query: PageQuery) -> None:
     given = [name for name in ("after", "before", "last", numbered) if getattr(query, name) is not None]
     if len(given) > 1:
         raise InvalidInput(f"?{given[1]}", f"cannot be used together with `{given[0]}`")
-
-
-def _as_page(page: MessagePage, *, back: bool) -> Page:
-    stored = (page.session_id, page.encoded, page.last_seq, page.version)
-    if back:
-        return Page(*stored, next_before=page.first_seq if page.more else None)
-    return Page(*stored, next_after=page.end_seq if page.more else None)
 
 
 async def replace_messages(call: Call[None, MessageList]) -> web.Response:

@@ -108,16 +108,12 @@ def _portable(node: Any) -> Any:
 
 
 def _components(routes: tuple[Route, ...]) -> dict[str, Any]:
-    types = [*REFERENCED, *(kind for route in routes for kind in _types(route))]
-    _, components = schemas_of(types)
+    bodies = [kind for route in routes for kind in _bodies(route)]
+    replies = [kind for route in routes for kind in route.replies.values() if kind is not None]
+    _, components = schemas_of([*REFERENCED, *bodies, *replies])
     for kind, condition in CONDITIONS.items():
         components[kind.__name__].update(condition)
     return components
-
-
-def _types(route: Route) -> Iterator[Any]:
-    yield from _bodies(route)
-    yield from (kind for kind in route.replies.values() if kind is not None)
 
 
 def _bodies(route: Route) -> tuple[Any, ...]:

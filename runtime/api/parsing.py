@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, NoReturn, Protocol, Self, TypeVar
+from typing import Any, NoReturn, Protocol, Self, TypeVar, cast
 
 import msgspec
 
@@ -57,11 +57,9 @@ def parse_body(body: bytes, wanted: type[T]) -> T:
 @cache
 def _decoder(wanted: Any) -> msgspec.json.Decoder[Any]:
     # Raw keeps the text of a number: nothing is rounded, and nothing is slow, as msgspec is with 1e308.
-    return msgspec.json.Decoder(wanted, dec_hook=_parse_part, float_hook=msgspec.Raw)
-
-
-def _parse_part(kind: type[Part], value: Any) -> Part:
-    return kind.parse(value)
+    return msgspec.json.Decoder(
+        wanted, dec_hook=lambda kind, value: cast(type[Part], kind).parse(value), float_hook=msgspec.Raw
+    )
 
 
 def _check_is_json(body: bytes) -> None:
@@ -72,9 +70,9 @@ def _check_is_json(body: bytes) -> None:
 def _refuse(body: bytes, error: Exception) -> NoReturn:
     """Raise what is wrong with a body that could not be decoded."""
     if isinstance(error, msgspec.ValidationError):
-        place = _find(body, _is_out_of_range) or "$"
+        place = _find(body, lambda value: isinstance(value, _TooLong)) or "$"
         raise InvalidInput(place, f"has an integer of more than {MAX_DIGITS} digits") from None
-    if path := _find(body, _is_surrogate):
+    if path := _find(body, lambda value: isinstance(value, str) and SURROGATE.search(value) is not None):
         raise InvalidInput(path, "has a lone surrogate, which is not text and cannot be stored") from None
     raise HttpError(400, "invalid_json", f"the body is not JSON: {error}") from None
 
@@ -87,23 +85,14 @@ def _find(body: bytes, is_wrong: Callable[[Any], bool]) -> str | None:
     """Where a body that Python takes for JSON has the first value, or name, that is wrong."""
     try:
         value = json.loads(
-            body.decode(), parse_constant=_refuse_constant, parse_float=str, parse_int=_parse_int
+            body.decode(),
+            parse_constant=_refuse_constant,
+            parse_float=str,
+            parse_int=lambda text: _TooLong() if len(text) > MAX_DIGITS else 0,
         )
         return next(_places(value, "$", is_wrong), None)
     except (ValueError, RecursionError):
         return None
-
-
-def _parse_int(text: str) -> Any:
-    return _TooLong() if len(text) > MAX_DIGITS else 0
-
-
-def _is_surrogate(value: Any) -> bool:
-    return isinstance(value, str) and SURROGATE.search(value) is not None
-
-
-def _is_out_of_range(value: Any) -> bool:
-    return isinstance(value, _TooLong)
 
 
 def _refuse_constant(name: str) -> NoReturn:

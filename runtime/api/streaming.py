@@ -45,7 +45,8 @@ async def stream(
     stamp(response, request[REQUEST_ID])
     try:
         await response.prepare(request)
-        _end_with_connection(request)
+        assert isinstance(request.protocol, Connection)
+        request.protocol.streams = True
         if request.method != "HEAD":
             with request.app[METRICS].sse_streams.track_inprogress():
                 if first:
@@ -58,11 +59,6 @@ async def stream(
         # The reply has begun, so it cannot become a problem: the reader comes back with its last id.
         logger.warning("request %s: the stream ends: %s", request[REQUEST_ID], error)
     return response
-
-
-def _end_with_connection(request: web.Request) -> None:
-    assert isinstance(request.protocol, Connection)
-    request.protocol.streams = True
 
 
 async def _send(

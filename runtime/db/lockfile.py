@@ -72,7 +72,8 @@ class LockFile:
             _check_not_owned(database)
             descriptors.append(_open_database(database))
             _lock_database(descriptors[1], database, note)
-            note = note._replace(owner=f"process {os.getpid()} on host {socket.gethostname()} since {_now()}")
+            since = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            note = note._replace(owner=f"process {os.getpid()} on host {socket.gethostname()} since {since}")
             _write(descriptors[0], note)
         except BaseException:
             for descriptor in descriptors:
@@ -196,10 +197,6 @@ def _write(descriptor: int, note: Note) -> None:
         os.ftruncate(descriptor, len(text))
     except OSError as error:
         raise StartupError(f"DB_URL: cannot write the lock file: {error.strerror}") from error
-
-
-def _now() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _boot() -> str:

@@ -37,12 +37,8 @@ _encode = msgspec.json.Encoder().encode
 _NULL = float("nan")
 
 
-def _read_time(raw: bytes) -> datetime:
-    return datetime.fromisoformat(raw.decode())
-
-
 # By the name that the migrations declare; Python's own converters are deprecated.
-sqlite3.register_converter("timestamptz", _read_time)
+sqlite3.register_converter("timestamptz", lambda raw: datetime.fromisoformat(raw.decode()))
 
 
 def bind(parameters: Sequence[object]) -> list[object]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
@@ -129,12 +128,8 @@ def _find_bad_pages(path: Path, all_of_them: bool) -> list[str]:
     except sqlite3.Error as error:
         # Any other error comes again, and is told, when the file is opened.
         return [str(error)] if error.sqlite_errorcode & 0xFF in DAMAGED else []
-    return _lines(row[0] for row in rows) if all_of_them else []
-
-
-def _lines(found: Iterable[str]) -> list[str]:
-    """SQLite puts a heading above some of what it finds."""
-    lines = (line for text in found for line in text.splitlines())
+    lines = (line for row in rows if all_of_them for line in row[0].splitlines())
+    # SQLite puts a heading above some of its findings.
     return [line for line in lines if line != "ok" and not line.startswith("***")]
 
 

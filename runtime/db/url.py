@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -9,6 +10,9 @@ from urllib.parse import unquote, urlsplit
 from runtime.config import redact_url
 from runtime.db.database import Dialect
 from runtime.errors import SettingsError
+
+# What other libraries take, after `sqlite://`, for a database in memory.
+_IN_MEMORY = re.compile(r"^/?$|:memory:|mode=memory")
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class DatabaseUrl:
             raise SettingsError(f"DB_URL: {url!r} is not a URL; for a file write 'sqlite:///{url}'")
         scheme, colon, rest = url.partition("://")
         scheme = scheme.lower().partition("+")[0]
-        if url == ":memory:" or (scheme == "sqlite" and _is_in_memory(rest)):
+        if url == ":memory:" or (scheme == "sqlite" and _IN_MEMORY.search(rest)):
             raise SettingsError(
                 f"DB_URL: {url!r} is in memory, where no acknowledged write survives a crash; "
                 "for a test name a file in a temporary directory, as in sqlite:////tmp/test.db"
@@ -48,11 +52,6 @@ class DatabaseUrl:
         return f"sqlite:///{self.address}" if self.dialect == "sqlite" else redact_url(self.address)
 
     __repr__ = __str__
-
-
-def _is_in_memory(rest: str) -> bool:
-    """Whether other libraries take this, after `sqlite://`, for a database in memory."""
-    return rest in ("", "/") or ":memory:" in rest or "mode=memory" in rest
 
 
 def _sqlite_path(url: str, rest: str) -> str:

@@ -22,7 +22,7 @@ from runtime.agents.stream_assembler import (
     Chunk,
     Fragments,
     FunctionFragment,
-    _Call,
+    _CallSoFar,
     decode_chunk,
 )
 from runtime.errors import ModelGarbled
@@ -137,7 +137,7 @@ TEXTS = st.one_of(VALUES.map(json.dumps), st.text('ab{}[]"\\ ,:1', max_size=12))
 
 @given(st.lists(TEXTS, max_size=3).map("".join), st.sampled_from(["", " ", "}", "{}"]), st.data())
 def test_arguments_are_whole_when_they_are_a_json_object(text: str, behind: str, data: st.DataObject):
-    call, taken, rest = _Call(), "", text + behind
+    call, taken, rest = _CallSoFar(), "", text + behind
     while rest:
         length = data.draw(st.integers(1, len(rest)))
         taken, rest = taken + rest[:length], rest[length:]

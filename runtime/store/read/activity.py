@@ -109,14 +109,12 @@ class ActivityReader:
                 for id, call_id, tool_name, *rest in approvals
             ],
             tool_messages=[
-                ToolMessage(names[id], seq, role == "tool", _name(name), bool(failed), at)
+                ToolMessage(
+                    names[id], seq, role == "tool", str(decode_optional(name) or ""), bool(failed), at
+                )
                 for id, seq, role, at, name, failed in tools
             ],
         )
-
-
-def _name(text: str | None) -> str:
-    return str(decode_optional(text) or "")
 
 
 def sessions_of(turns: Sequence[EndedTurn]) -> list[str]:
