@@ -222,10 +222,10 @@ class AgentContext(Struct, frozen=True, rename={"encoded_metadata": "metadata"})
 
 
 class AgentSwitch(Struct, frozen=True, rename={"encoded_metadata": "metadata"}):
-    """One handover. `id` is its number within the session, from 1."""
+    """One handover. `id` is its number within the session, from 1. The first agent has no `from_agent`."""
 
     id: int
-    from_agent: str
+    from_agent: str | None
     to_agent: str
     switched_at: datetime
     reason: str | None

@@ -102,7 +102,8 @@ class Head(Struct, frozen=True):
 class Details(Struct, frozen=True):
     """The columns of a session that its head leaves out, and its agent context.
 
-    Metadata that is None was not loaded because it is large.
+    Metadata that is None was not loaded because it is large. `last_switch` is the number of the last
+    handover. It may be above their count: the first agent of a session may be listed, and is not counted.
     """
 
     title: JsonText | None
@@ -116,10 +117,11 @@ class Details(Struct, frozen=True):
     context_metadata: JsonText | None
     context_created_at: datetime
     context_updated_at: datetime
+    last_switch: int
 
 
 class SwitchRow(NamedTuple):
-    """A handover as stored: the `n`-th of its session."""
+    """A handover as stored: the `n`-th of its session. An empty `from_agent` stands for no agent."""
 
     n: int
     from_agent: str
@@ -276,7 +278,7 @@ def switch_from(row: Row) -> AgentSwitch:
     """A row of `list_agent_switches`."""
     return AgentSwitch(
         id=row["n"],
-        from_agent=row["from_agent"],
+        from_agent=row["from_agent"] or None,
         to_agent=row["to_agent"],
         switched_at=row["switched_at"],
         reason=decode_optional(row["reason"]),

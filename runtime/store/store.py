@@ -49,6 +49,7 @@ from runtime.store.read.activity import ActivityReader
 from runtime.store.read.message_pages import MessagesCut, NumberedPage, page_of
 from runtime.store.read.reader import HistoryReading
 from runtime.store.records import SessionKey
+from runtime.store.saved_states import SavedStates
 from runtime.store.submission import BufferedOptions, WriteOptions, session_key
 from runtime.store.tokens import Tokens
 from runtime.store.turn_store import TurnStore
@@ -79,7 +80,8 @@ from runtime.store.write.turn_commands import StopTurn
 
 
 class Store:
-    """Stores conversations; opened by `open_store`. The turn engine uses `turns`, access control `tokens`.
+    """Stores conversations; opened by `open_store`. The turn engine uses `turns`, access control `tokens`,
+    programs that save whole states `saved`.
 
     A write returns after COMMIT (W5) unless it is buffered. It raises InvalidInput for wrong input, another
     RequestError if it cannot be carried out, and NotStored if it may be retried. A read first waits for the
@@ -93,6 +95,7 @@ class Store:
         self.turns = TurnStore(core)
         self.activity = ActivityReader(core.database, core.reader)
         self.tokens = Tokens(core.database, core.clock)
+        self.saved = SavedStates(core)
 
     async def create_session(
         self,

@@ -15,3 +15,7 @@ UPDATE agent_contexts
 SELECT current_agent, created_at, updated_at, switch_count, metadata
   FROM agent_contexts
  WHERE session_db_id = $1;
+
+-- name: update_context_creation(session_db_id, created_at)
+-- Only where a context is saved with the time at which it was made.
+UPDATE agent_contexts SET created_at = $2 WHERE session_db_id = $1;

@@ -135,3 +135,13 @@ SELECT call_id, coalesce(size, pg_column_size(tool_name) + pg_column_size(argume
 -- name: erase_approvals(session_db_id, call_id)
 -- Those up to this one.
 DELETE FROM pending_approvals WHERE session_db_id = $1 AND call_id <= $2;
+
+-- name: list_approval_places(call_ids)
+-- The sessions, deleted ones too, that have an approval for one of the calls [call_id, …]: one that waits first, then
+-- the oldest.
+SELECT a.call_id, s.owner, s.session_id
+  FROM json_array_elements_text($1::json) AS k (call_id)
+  JOIN pending_approvals AS a ON a.call_id = k.call_id
+  JOIN sessions AS s ON s.id = a.session_db_id
+ WHERE s.owner IS NOT NULL
+ ORDER BY a.status <> 'pending', a.created_at;

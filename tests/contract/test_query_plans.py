@@ -82,6 +82,7 @@ VALUES: dict[str, Any] = {
     "fingerprint": "f",
     "payload": "p",
     "session_db_ids": "[1, 4711]",
+    "call_ids": '["call 4711", "call 1"]',
     "ends": "[[1, 9223372036854775807, 0, 0], [4711, 10, 3, 5]]",
     "keys": '[["owner 11", "session 4711"], ["", "session 4712"]]',
 }

@@ -83,6 +83,7 @@ def test_both_dialects_end_in_the_same_catalogue(sqlite_url: str, postgres_url: 
         "turns",
         "turn_events",
         "tokens",
+        "bare_sessions",
     }
 
 

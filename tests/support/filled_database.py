@@ -28,6 +28,7 @@ INSERTS = {
         "SELECT n, 'coder', {time}, {time}, 3, {empty} FROM n",
         SESSIONS,
     ),
+    "bare_sessions": ("session_db_id", "SELECT n * 10 FROM n", SESSIONS // 10),
     "messages": (
         "session_db_id, seq, role, content, timestamp",
         f"SELECT 1 + (n - 1) / {MESSAGES}, 1 + (n - 1) % {MESSAGES},"

@@ -111,6 +111,10 @@ class Tables:
                     found[keys[id]][table].append(tuple(rest))
         return found
 
+    def bare_sessions(self) -> set[int]:
+        """The ids of the sessions without an agent context of their own."""
+        return {row["session_db_id"] for row in self._select("bare_sessions")}
+
     def count_rows(self) -> dict[str, int]:
         """How many rows each table has, also of what is gone."""
         return {

@@ -62,6 +62,8 @@ class PlanInput:
     `cut_at_once`: how many messages a cut may erase in this transaction.
     `small_sessions`: sessions that are erased in this transaction if they are deleted for good.
     `portions`: rows to erase that earlier batches left.
+    `bare_sessions`: sessions that have no agent context of their own.
+    `approval_places`: the sessions that have an approval for a call.
     """
 
     heads: dict[SessionKey, Head] = field(default_factory=dict)
@@ -77,6 +79,8 @@ class PlanInput:
     cut_at_once: dict[int, int] = field(default_factory=dict)
     small_sessions: set[int] = field(default_factory=set)
     portions: list[Portion] = field(default_factory=list)
+    bare_sessions: set[int] = field(default_factory=set)
+    approval_places: dict[str, set[SessionKey]] = field(default_factory=dict)
 
     def open_end(self, session_db_id: int) -> list[TailMessage | MessageRow]:
         """The stored messages that may be the last of a session, oldest first.
@@ -113,6 +117,7 @@ class Batch:
         if session is None and key not in self.erased and (head := self.stored.heads.get(key)) is not None:
             session = PlannedSession(head, self.stored.details.get(head.id), base=head)
             session.cut_at_once = self.stored.cut_at_once.get(head.id, 0)
+            session.is_bare = session.was_bare = head.id in self.stored.bare_sessions
             self.sessions[key] = session
         return session
 

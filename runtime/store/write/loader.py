@@ -25,6 +25,14 @@ from runtime.store.write.erasing import AtOnce
 from runtime.store.write.erasing_loader import load_portions, load_small_sessions
 from runtime.store.write.rules.messages import is_same
 from runtime.store.write.rules.open_calls import calls_in
+from runtime.store.write.save_commands import (
+    RemoveContext,
+    SaveApproval,
+    SaveContext,
+    SaveSession,
+    SetApprovalStatus,
+)
+from runtime.store.write.save_loader import load_saved
 from runtime.store.write.turn_commands import AdvanceTurn, StartTurn
 from runtime.store.write.turn_loader import load_turns
 
@@ -34,12 +42,20 @@ _NEED_DETAILS = (
     commands.RestoreSession,
     commands.SwitchAgent,
     commands.UpdateContext,
+    SaveSession,
+    SaveContext,
+    RemoveContext,
     StartTurn,
 )
 # Messages of a history that are read at a time: at first and after a portion of PORTION_LENGTH characters,
 # and at most.
 FIRST_PORTION, PORTION_LENGTH, LARGEST_PORTION = 10, 1_000_000, 2000
-_NAME_AN_APPROVAL = (commands.CreateApproval, commands.DecideApproval, commands.DeleteApproval)
+_NAME_AN_APPROVAL = (
+    commands.CreateApproval,
+    commands.DecideApproval,
+    commands.DeleteApproval,
+    SetApprovalStatus,
+)
 
 
 class Loader:
@@ -72,6 +88,7 @@ class Loader:
             await _Cuts(tx, stored, self._at_once).load(others)
             await load_small_sessions(tx, others, stored, self._at_once)
             await load_portions(tx, others, stored)
+            await load_saved(tx, others, stored)
             await _load_new_ids(tx, others, stored)
         return stored
 
@@ -112,6 +129,8 @@ def _needs_details(command: commands.Command) -> bool:
         return not command.hard
     if isinstance(command, AdvanceTurn):
         return command.agent is not None
+    if isinstance(command, SaveApproval):
+        return command.create
     return isinstance(command, _NEED_DETAILS)
 
 
@@ -252,7 +271,7 @@ async def _load_new_ids(tx: Transaction, requests: Sequence[Request], stored: Pl
         request
         for request in requests
         if isinstance(request.command, commands.CreateSession | StartTurn)
-        or (isinstance(request.command, commands.ReplaceMessages) and request.command.create)
+        or (isinstance(request.command, commands.ReplaceMessages | SaveApproval) and request.command.create)
     ]
     erasing = any(isinstance(r.command, commands.DeleteSession) and r.command.hard for r in requests)
     if any(erasing or request.key not in stored.heads for request in makers):

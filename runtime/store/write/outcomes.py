@@ -103,6 +103,12 @@ class ApprovalDeleted(Outcome, frozen=True):
     """The approval is deleted."""
 
 
+class Saved(Outcome, frozen=True):
+    """A state is saved as it was given; `changed` is false where nothing had to be."""
+
+    changed: bool = True
+
+
 class Forgotten(Outcome, frozen=True):
     """Some of the old rows are deleted."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Raw, structs
 
-from runtime.models import LEFT_OUT, AgentContext, Session
+from runtime.models import LEFT_OUT, MAX_SEQ, AgentContext, Session
 from runtime.store.changes import Change
 from runtime.store.messages import NewMessage
 from runtime.store.records import (
@@ -49,6 +49,9 @@ class PlannedSession:
         self.cut_at_once = 0
         self.added: list[MessageRow] = []
         self.switches: list[SwitchRow] = []
+        # Whether the stored switches go, and whether the session has no agent context of its own.
+        self.are_switches_replaced = False
+        self.is_bare = self.was_bare = False
         self.approvals: dict[str, ApprovalRow] = {}
         self.stored_approvals: dict[str, ApprovalRow] = {}
         self.deleted_approvals: set[str] = set()
@@ -208,6 +211,7 @@ class PlannedSession:
             self._write_changes(rows, self.base)
         if self.base is not None:
             self._write_cut(rows, self.base)
+        self._write_bareness(rows)
         rows["insert_message"] += [(self.id, *row, row.size) for row in self.added]
         rows["insert_agent_switch"] += [
             (self.id, *switch, bytes_of(switch.reason, switch.metadata)) for switch in self.switches
@@ -215,6 +219,12 @@ class PlannedSession:
         self._write_approvals(rows)
         for turn in self.turns:
             turn.write(rows)
+
+    def _write_bareness(self, rows: Rows) -> None:
+        if self.are_switches_replaced and self.base is not None:
+            rows["erase_agent_switches"].append((self.id, MAX_SEQ))
+        if self.is_bare != self.was_bare:
+            rows["insert_bare_session" if self.is_bare else "delete_bare_session"].append((self.id,))
 
     def _write_new(self, rows: Rows) -> None:
         details, head = self.known_details(), self.head()
@@ -262,6 +272,9 @@ class PlannedSession:
         context = _context_columns(details)
         if context != _context_columns(self.stored_details):
             rows["update_agent_context"].append((self.id, *context))
+        stored = self.stored_details
+        if stored is not None and details.context_created_at != stored.context_created_at:
+            rows["update_context_creation"].append((self.id, details.context_created_at))
 
     def _size(self, details: Details) -> int:
         """The bytes of the details. A first message added later makes it wrong by less than a kilobyte."""

@@ -4,7 +4,7 @@ A rule changes the batch as the requests before it left it, and returns the outc
 before its first change: a command that fails changes nothing (W3).
 """
 
-from runtime.store.write.rules import agents, approvals, messages, sessions, turn_starts, turns
+from runtime.store.write.rules import agents, approvals, messages, saves, sessions, turn_starts, turns
 from runtime.store.write.rules.rule import Rules
 
 RULES: Rules = {
@@ -12,6 +12,7 @@ RULES: Rules = {
     **messages.RULES,
     **agents.RULES,
     **approvals.RULES,
+    **saves.RULES,
     **turn_starts.RULES,
     **turns.RULES,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from runtime.errors import CutNotMeasured
 from runtime.store.messages import NewMessage
@@ -36,21 +37,32 @@ def _replace_messages(batch: Batch, request: Request, command: commands.ReplaceM
         session = batch.add(request, new_details(request, commands.CreateSession(request.key)))
     else:
         session = batch.get(request)
-    kept = _same_beginning(batch, session, command.messages)
-    # Of the kept messages, those stored before this batch.
-    tokens = [row.token_count or 0 for row in kept if row.seq <= session.stored_last]
-    removed = session.cut(kept[-1].seq if kept else 0, len(tokens), sum(tokens))
-    receipts = [Receipt(row.seq, row.timestamp) for row in kept]
-    added = session.append(command.messages[len(kept) :], request.at)
-    if created or removed or added:
+    before = session.last_seq
+    receipts, removed = replace_history(batch, session, command.messages, request.at)
+    if created or removed or session.last_seq > before:
         session.raise_version(request.at, *(("messages",) if removed else ()))
     return Replaced(
         session_id=request.key.session_id,
         version=session.version,
-        messages=receipts + added,
+        messages=receipts,
         last_seq=session.last_seq,
         message_count=session.message_count,
     )
+
+
+def replace_history(
+    batch: Batch, session: PlannedSession, messages: Sequence[NewMessage], at: datetime
+) -> tuple[list[Receipt], int]:
+    """Make these the messages of a session, and keep a beginning that is the same.
+
+    Returns where each message is stored, and how many were taken away.
+    """
+    kept = _same_beginning(batch, session, messages)
+    # Of the kept messages, those stored before this batch.
+    tokens = [row.token_count or 0 for row in kept if row.seq <= session.stored_last]
+    removed = session.cut(kept[-1].seq if kept else 0, len(tokens), sum(tokens))
+    receipts = [Receipt(row.seq, row.timestamp) for row in kept]
+    return receipts + session.append(messages[len(kept) :], at), removed
 
 
 def _same_beginning(
