@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_args
 from runtime.cli.database import opened
 from runtime.config import Settings
 from runtime.errors import RequestError, TokenNotShown
-from runtime.models import Scope, Token, utc_now
+from runtime.models import Scope, utc_now
 
 if TYPE_CHECKING:
     from runtime.store.tokens import Tokens
@@ -104,8 +104,12 @@ async def create_token(tokens: Tokens, options: argparse.Namespace) -> None:
 
 async def list_tokens(tokens: Tokens, _: argparse.Namespace) -> None:
     """Print every token, the oldest first."""
-    now = utc_now()
-    rows = [COLUMNS, *(_row(token, now) for token in await tokens.list_all())]
+    now, rows = utc_now(), [COLUMNS]
+    for token in await tokens.list_all():
+        state = "revoked" if token.revoked_at else "valid" if token.is_valid(now) else "expired"
+        expires = _time(token.expires_at) if token.expires_at else "never"
+        created = _time(token.created_at)
+        rows.append((token.id, token.name, token.owner, token.scope, created, expires, state))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
@@ -116,12 +120,6 @@ async def revoke_token(tokens: Tokens, options: argparse.Namespace) -> None:
     token = await tokens.revoke(options.token)
     before = f" already, at {_time(token.revoked_at)}" if token.revoked_at else ""
     print(f"revoked{before}: token {token.id}, {token.name!r}")
-
-
-def _row(token: Token, now: datetime) -> tuple[str, ...]:
-    state = "revoked" if token.revoked_at else "valid" if token.is_valid(now) else "expired"
-    expires = _time(token.expires_at) if token.expires_at else "never"
-    return (token.id, token.name, token.owner, token.scope, _time(token.created_at), expires, state)
 
 
 def _time(at: datetime | None) -> str:

@@ -39,6 +39,7 @@ def test_few_short_helpers_are_used_once() -> None:
         (path, node.name)
         for path, node in FUNCTIONS
         if node.name.startswith("_") and not node.name.startswith("__")
-        if lines(node) <= SHORT_LINES and WORDS[node.name] == 2
+        # The private names of compat are those of the earlier service.
+        if lines(node) <= SHORT_LINES and WORDS[node.name] == 2 and not path.startswith("compat/")
     ]
     assert len(short) <= MOST_SHORT_HELPERS, short

@@ -35,8 +35,8 @@ from runtime.store.write.save_commands import (
     SaveSession,
     SetApprovalStatus,
 )
-from tests.chance import NOON
-from tests.unit.tables import Tables
+from tests.support.memory_tables import Tables
+from tests.support.random_values import NOON
 
 pytestmark = pytest.mark.usefixtures("uncounted")
 

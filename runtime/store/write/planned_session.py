@@ -211,7 +211,10 @@ class PlannedSession:
             self._write_changes(rows, self.base)
         if self.base is not None:
             self._write_cut(rows, self.base)
-        self._write_bareness(rows)
+        if self.are_switches_replaced and self.base is not None:
+            rows["erase_agent_switches"].append((self.id, MAX_SEQ))
+        if self.is_bare != self.was_bare:
+            rows["insert_bare_session" if self.is_bare else "delete_bare_session"].append((self.id,))
         rows["insert_message"] += [(self.id, *row, row.size) for row in self.added]
         rows["insert_agent_switch"] += [
             (self.id, *switch, bytes_of(switch.reason, switch.metadata)) for switch in self.switches
@@ -219,12 +222,6 @@ class PlannedSession:
         self._write_approvals(rows)
         for turn in self.turns:
             turn.write(rows)
-
-    def _write_bareness(self, rows: Rows) -> None:
-        if self.are_switches_replaced and self.base is not None:
-            rows["erase_agent_switches"].append((self.id, MAX_SEQ))
-        if self.is_bare != self.was_bare:
-            rows["insert_bare_session" if self.is_bare else "delete_bare_session"].append((self.id,))
 
     def _write_new(self, rows: Rows) -> None:
         details, head = self.known_details(), self.head()
