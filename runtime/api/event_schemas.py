@@ -9,6 +9,12 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from runtime.models import ChangedEvent, Message
 
 
+class SessionInfo(Struct, frozen=True):
+    """The id of a session that was created for a turn."""
+
+    session_id: str
+
+
 class TurnBegun(Struct, frozen=True):
     """The first event of a turn."""
 
@@ -103,6 +109,12 @@ class ChangeSent(Struct, frozen=True, kw_only=True, tag_field="event", tag="chan
     data: Annotated[str, _json_of(ChangedEvent)]
 
 
+class SessionInfoSent(Struct, frozen=True, tag_field="event", tag="session_info"):
+    """The session that was created for a turn. It comes before the events of the turn, without an id."""
+
+    data: Annotated[str, _json_of(SessionInfo)]
+
+
 class TurnSent(Struct, frozen=True, tag_field="event", tag="turn"):
     id: str
     data: Annotated[str, _json_of(TurnBegun)]
@@ -129,12 +141,22 @@ class GapSent(Struct, frozen=True, tag_field="event", tag="gap"):
 
 
 SessionStream = MessageSent | ChangeSent
-TurnStream = TurnSent | SpeechSent | EndSent | ErrorSent | GapSent
+TurnStream = SessionInfoSent | TurnSent | SpeechSent | EndSent | ErrorSent | GapSent
 
 # Named by the text of a stream, and so found by no route.
 EVENT_DATA = (
     *(Message, ChangedEvent),
-    *(TurnBegun, TextPiece, Said, ToolCallMade, AgentSwitched, TurnEnded, TurnBroken, EventsMissing),
+    *(
+        SessionInfo,
+        TurnBegun,
+        TextPiece,
+        Said,
+        ToolCallMade,
+        AgentSwitched,
+        TurnEnded,
+        TurnBroken,
+        EventsMissing,
+    ),
 )
 
 # What `Last-Event-ID` may be; empty says nothing.

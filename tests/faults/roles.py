@@ -55,7 +55,10 @@ async def write(course: Course, chance: Random, number: int) -> None:
         headers["Idempotency-Key"] = write.key
     while True:
         target = chance.choice(course.targets)
+        # While a repeat is in flight, it may be stored: also if its client is cancelled and never hears of it.
+        fate, write.fate, write.ended = write.fate, "unknown", math.inf
         answer = await course.asker.ask(target, "POST", path, body, headers)
+        write.fate = fate
         note_answer(course, write, answer)
         if not write.key or answer.is_final:
             break
