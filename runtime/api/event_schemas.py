@@ -141,7 +141,8 @@ class GapSent(Struct, frozen=True, tag_field="event", tag="gap"):
 
 
 SessionStream = MessageSent | ChangeSent
-TurnStream = SessionInfoSent | TurnSent | SpeechSent | EndSent | ErrorSent | GapSent
+TurnStream = TurnSent | SpeechSent | EndSent | ErrorSent | GapSent
+NewTurnStream = SessionInfoSent | TurnSent | SpeechSent | EndSent | ErrorSent | GapSent
 
 # Named by the text of a stream, and so found by no route.
 EVENT_DATA = (

@@ -88,6 +88,8 @@ def _headers(route: Route, status: int) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "Idempotent-Replayed", REPLAYED
     if route.buffers:
         yield "Preference-Applied", PREFERENCE
+    if route.media_type == EVENT_STREAM and route.writes:
+        yield "X-Turn-ID", _header("The id of the turn.", {"type": "string", "format": "uuid"})
     if status == 503:
         yield from LATER.items()
 

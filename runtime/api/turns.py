@@ -8,7 +8,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from runtime.agents.turn_messages import TurnMessage
-from runtime.api.event_schemas import TurnStream
+from runtime.api.event_schemas import NewTurnStream, TurnStream
 from runtime.api.request import last_turn_event_id, must_exist, write_options
 from runtime.api.responses import reply, session_headers
 from runtime.api.routes import DIALECT, ENGINE, EVENT_STREAM, Call, Route
@@ -109,7 +109,7 @@ ROUTES = (
         "POST",
         "/agent/message/stream",
         start_turn,
-        {200: TurnStream},
+        {200: NewTurnStream},
         errors=(
             SessionNotFound,
             TurnRunning,

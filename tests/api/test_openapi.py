@@ -169,7 +169,7 @@ def test_events_are_described() -> None:
 
     assert kinds("get", "/sessions/{session_id}/events") == {"message", "changed"}
     turn = {"turn", "message", "done", "error", "gap"}
-    assert kinds("post", "/agent/message/stream") == turn
+    assert kinds("post", "/agent/message/stream") == turn | {"session_info"}
     assert kinds("get", "/sessions/{session_id}/turns/{turn_id}/events") == turn
 
 

@@ -55,7 +55,7 @@ async def write(course: Course, chance: Random, number: int) -> None:
         headers["Idempotency-Key"] = write.key
     while True:
         target = chance.choice(course.targets)
-        # While a repeat is in flight, it may be stored: also if its client is cancelled and never hears of it.
+        # A repeat in flight may be stored, also if its client is cancelled before the answer.
         fate, write.fate, write.ended = write.fate, "unknown", math.inf
         answer = await course.asker.ask(target, "POST", path, body, headers)
         write.fate = fate
