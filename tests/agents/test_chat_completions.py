@@ -34,7 +34,7 @@ from tests.support.model_server import (
 )
 
 
-async def test_a_question_is_asked_as_chat_completions_take_it():
+async def test_a_question_is_asked_as_chat_completions_take_it() -> None:
     question = Question(
         [{"role": "user", "content": "grün 😀 \0"}],
         [{"type": "function", "function": {"name": "f"}}],
@@ -72,7 +72,7 @@ async def test_a_question_is_asked_as_chat_completions_take_it():
 )
 async def test_parameters_may_replace_the_options_of_the_stream_but_not_what_is_asked(
     parameters: Json, sent: Json
-):
+) -> None:
     async with model_server([says("hi")]) as server, asking(server.url) as client:
         await client.ask(Question(QUESTION.messages, [], parameters=parameters))
         body = server.requests[0].body
@@ -89,7 +89,7 @@ async def test_parameters_may_replace_the_options_of_the_stream_but_not_what_is_
         ("/v1/chat/completions/?api-version=1", "/v1/chat/completions?api-version=1"),
     ],
 )
-async def test_the_path_is_added_before_the_query_and_only_once(path: str, asked: str):
+async def test_the_path_is_added_before_the_query_and_only_once(path: str, asked: str) -> None:
     seen = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -103,7 +103,7 @@ async def test_the_path_is_added_before_the_query_and_only_once(path: str, asked
     assert seen == [asked]
 
 
-async def test_the_usual_model_is_asked_without_tools_and_without_key():
+async def test_the_usual_model_is_asked_without_tools_and_without_key() -> None:
     async with model_server([says("hi")]) as server:
         model = ChatCompletions(server.url, "", "usual", connect_timeout=9, timeout=9, retries=0)
         await model.ask(QUESTION, lambda _: None)
@@ -114,7 +114,7 @@ async def test_the_usual_model_is_asked_without_tools_and_without_key():
     assert "Authorization" not in headers
 
 
-async def test_text_is_said_as_it_comes():
+async def test_text_is_said_as_it_comes() -> None:
     gate = asyncio.Semaphore(0)
     async with model_server([says("Hel", "lo", gate=gate)]) as server, asking(server.url) as client:
         asked = asyncio.create_task(client.ask())
@@ -127,12 +127,12 @@ async def test_text_is_said_as_it_comes():
         assert await asked == Answer("Hello", input_tokens=12, output_tokens=5)
 
 
-async def test_calls_come_in_fragments_with_text_before():
+async def test_calls_come_in_fragments_with_text_before() -> None:
     expected = Answer("I look. ", CALLS, "tool_calls", 12, 5)
     assert await answer_to(calls(*CALLS, before=["I ", "look. "])) == expected
 
 
-async def test_an_answer_cut_at_every_byte_is_the_same():
+async def test_an_answer_cut_at_every_byte_is_the_same() -> None:
     stream = b"".join([b": ping\r\n\r\n", *text("Grün ", "😀", "!"), *fragments(*CALLS), *end("tool_calls")])
     expected = Answer("Grün 😀!", CALLS, "tool_calls", 12, 5)
     # The network may join pieces again; test_fragments.py has each cut for certain.
@@ -158,25 +158,25 @@ async def test_an_answer_cut_at_every_byte_is_the_same():
         (chunk({"content": "x"}), None),
     ],
 )
-async def test_an_answer_ends_with_done_or_with_a_finish_reason(stream: bytes, expected: str | None):
+async def test_an_answer_ends_with_done_or_with_a_finish_reason(stream: bytes, expected: str | None) -> None:
     if expected is None:
         assert "broke off" in await message(ModelGarbled, raw(stream))
     else:
         assert await answer_to(raw(stream)) == Answer(expected)
 
 
-async def test_an_answer_with_its_finish_reason_is_whole_though_the_connection_breaks():
+async def test_an_answer_with_its_finish_reason_is_whole_though_the_connection_breaks() -> None:
     reply = Reply([chunk({"content": "x"}, "stop")], cut=True)
     assert await answer_to(reply) == Answer("x")
 
 
-async def test_an_answer_with_its_finish_reason_is_whole_though_the_server_then_falls_silent():
+async def test_an_answer_with_its_finish_reason_is_whole_though_the_server_then_falls_silent() -> None:
     reply = Reply([chunk({"content": "x"}, "stop")], hold=asyncio.Event())
     async with model_server([reply]) as server, asking(server.url, timeout=0.05) as client:
         assert await client.ask() == Answer("x")
 
 
-async def test_the_rest_after_done_is_not_waited_for():
+async def test_the_rest_after_done_is_not_waited_for() -> None:
     reply = Reply([b"".join([*text("x"), DONE])], hold=asyncio.Event())
     async with model_server([reply]) as server, asking(server.url) as client:
         assert await client.ask() == Answer("x")

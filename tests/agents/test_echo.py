@@ -26,14 +26,14 @@ async def ask(*messages: Json) -> tuple[Answer, list[str], list[float]]:
     return answer, said, pauses
 
 
-async def test_it_says_what_it_is_and_which_setting_names_a_model():
+async def test_it_says_what_it_is_and_which_setting_names_a_model() -> None:
     answer, _, _ = await ask({"role": "user", "content": "hello"})
     assert answer == Answer(f"{INTRODUCTION} You said: hello")
     assert "built-in echo model" in INTRODUCTION
     assert "AGENT_RUNTIME__LLM_URL" in INTRODUCTION
 
 
-async def test_it_speaks_word_by_word_with_a_pause_before_each():
+async def test_it_speaks_word_by_word_with_a_pause_before_each() -> None:
     answer, said, pauses = await ask({"role": "user", "content": " two\n\nlines  here "})
     assert "".join(said) == answer.text == f"{INTRODUCTION} You said:  two\n\nlines  here "
     assert said[-2:] == ["lines  ", "here "]
@@ -53,12 +53,12 @@ async def test_it_speaks_word_by_word_with_a_pause_before_each():
         (["odd", 7, {"text": 7}], "You said nothing yet."),
     ],
 )
-async def test_any_content_can_be_repeated(content: Json, echo: str):
+async def test_any_content_can_be_repeated(content: Json, echo: str) -> None:
     answer, _, _ = await ask({"role": "user", "content": content})
     assert answer.text == f"{INTRODUCTION} {echo}"
 
 
-async def test_the_last_user_message_counts():
+async def test_the_last_user_message_counts() -> None:
     answer, _, _ = await ask(
         {"role": "user", "content": "first"},
         {"role": "user", "content": "second"},
@@ -67,11 +67,11 @@ async def test_the_last_user_message_counts():
     assert answer.text.endswith("You said: second")
 
 
-async def test_without_any_message_it_says_so():
+async def test_without_any_message_it_says_so() -> None:
     assert (await ask())[0].text == f"{INTRODUCTION} You said nothing yet."
 
 
-async def test_results_of_tools_at_the_end_are_repeated():
+async def test_results_of_tools_at_the_end_are_repeated() -> None:
     answer, _, _ = await ask(
         {"role": "user", "content": "read"},
         {"role": "tool", "content": "old"},

@@ -58,17 +58,17 @@ def gather(chunks: Sequence[Chunk]) -> Fragments:
         decode_chunk(json.dumps({"choices": [{}] * (MAX_PIECES + 1)})),
     ],
 )
-def test_an_event_has_a_bounded_number_of_pieces(chunk: Chunk):
+def test_an_event_has_a_bounded_number_of_pieces(chunk: Chunk) -> None:
     with pytest.raises(ModelGarbled, match=f"an event of more than {MAX_PIECES} pieces"):
         gather([chunk])
 
 
-def test_all_calls_may_come_in_one_event():
+def test_all_calls_may_come_in_one_event() -> None:
     made = [{**piece(name="f", arguments="{}"), "index": n} for n in range(MAX_CALLS)]
     assert len(gather([calling(*made)]).answer().calls) == MAX_CALLS
 
 
-def test_the_name_of_a_tool_is_bounded():
+def test_the_name_of_a_tool_is_bounded() -> None:
     with pytest.raises(ModelGarbled, match=f"a tool with more than {MAX_NAME} characters"):
         gather([calling(piece(name=f"{n:10}")) for n in range(MAX_NAME // 10 + 1)])
 
@@ -86,7 +86,7 @@ EMPTY = {
 
 
 @pytest.mark.parametrize("name", EMPTY)
-def test_pieces_that_add_nothing_are_bounded_and_take_no_memory(name: str):
+def test_pieces_that_add_nothing_are_bounded_and_take_no_memory(name: str) -> None:
     gathered = gather([calling(piece(name="f", arguments="{"))])
     tracemalloc.start()
     take(gathered, EMPTY[name], 20_000)
@@ -112,7 +112,7 @@ CUT_CALLS = {
 
 
 @pytest.mark.parametrize("name", CUT_CALLS)
-def test_the_time_grows_with_the_number_of_pieces_and_not_with_its_square(name: str):
+def test_the_time_grows_with_the_number_of_pieces_and_not_with_its_square(name: str) -> None:
     first, other = (calling(fragment) for fragment in CUT_CALLS[name])
     few, many = (min(seconds_for([first] + [other] * count) for _ in range(3)) for count in (2_000, 20_000))
     # A hundredfold would be its square.
@@ -136,7 +136,7 @@ TEXTS = st.one_of(VALUES.map(json.dumps), st.text('ab{}[]"\\ ,:1', max_size=12))
 
 
 @given(st.lists(TEXTS, max_size=3).map("".join), st.sampled_from(["", " ", "}", "{}"]), st.data())
-def test_arguments_are_whole_when_they_are_a_json_object(text: str, behind: str, data: st.DataObject):
+def test_arguments_are_whole_when_they_are_a_json_object(text: str, behind: str, data: st.DataObject) -> None:
     call, taken, rest = _CallSoFar(), "", text + behind
     while rest:
         length = data.draw(st.integers(1, len(rest)))
@@ -156,7 +156,7 @@ def is_object(text: str) -> bool:
 
 @pytest.mark.parametrize("number", ["1e308", "-0.0", "9007199254740993", "1" * 30])
 @pytest.mark.parametrize("times", [1, LONG_CHUNK])
-def test_a_long_chunk_is_read_as_a_short_one(number: str, times: int):
+def test_a_long_chunk_is_read_as_a_short_one(number: str, times: int) -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "thinking", "n": 7}]
     content = json.dumps(parts * times).replace("7", number)
     chunk = f'{{"choices":[{{"delta":{{"content":{content},"tool_calls":[{{"index":0}}]}}}}]}}'
@@ -166,6 +166,6 @@ def test_a_long_chunk_is_read_as_a_short_one(number: str, times: int):
 @pytest.mark.parametrize(
     "wrong", ["[" * LONG_CHUNK, "7" * 2 * LONG_CHUNK, '{"choices":7}' + " " * LONG_CHUNK]
 )
-def test_a_long_chunk_that_is_none_is_refused(wrong: str):
+def test_a_long_chunk_that_is_none_is_refused(wrong: str) -> None:
     with pytest.raises(ModelGarbled, match="what is not a chunk of an answer"):
         decode_chunk(wrong)

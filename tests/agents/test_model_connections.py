@@ -38,7 +38,7 @@ from tests.support.model_server import (
 )
 
 
-async def test_cancelling_breaks_the_connection_at_once():
+async def test_cancelling_breaks_the_connection_at_once() -> None:
     async with (
         model_server([silence(asyncio.Event(), "x"), says("y")]) as server,
         asking(server.url) as client,
@@ -52,7 +52,7 @@ async def test_cancelling_breaks_the_connection_at_once():
         assert (await client.ask()).text == "y"
 
 
-async def test_many_questions_are_asked_at_a_time():
+async def test_many_questions_are_asked_at_a_time() -> None:
     gate = asyncio.Event()
     many = 200
     async with model_server(lambda _: silence(gate, "x")) as server, asking(server.url) as client:
@@ -63,7 +63,7 @@ async def test_many_questions_are_asked_at_a_time():
     assert [type(failure).__mro__[1] for failure in failures] == [ModelGarbled] * many
 
 
-async def test_a_connection_that_is_read_to_its_end_is_used_again():
+async def test_a_connection_that_is_read_to_its_end_is_used_again() -> None:
     ports = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -83,14 +83,14 @@ async def test_a_connection_that_is_read_to_its_end_is_used_again():
     assert len(ports) == 1
 
 
-async def test_a_large_question_is_sent_whole():
+async def test_a_large_question_is_sent_whole() -> None:
     long = "x" * 5_000_000
     async with model_server([status(503), says("hi")]) as server, asking(server.url, retries=1) as client:
         await client.ask(Question([{"role": "user", "content": long}], []))
         assert [asked.body["messages"][0]["content"] for asked in server.requests] == [long, long]
 
 
-async def test_retries_are_logged_without_contents(caplog: pytest.LogCaptureFixture):
+async def test_retries_are_logged_without_contents(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "agent_runtime.model"):
         await answer_to(status(429, "secret words", retry_after="7"), cut_after(), says("hi"))
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
@@ -99,7 +99,7 @@ async def test_retries_are_logged_without_contents(caplog: pytest.LogCaptureFixt
     ]
 
 
-async def test_no_cookies_are_kept():
+async def test_no_cookies_are_kept() -> None:
     cookie = Reply([DONE], headers={"Content-Type": "text/event-stream", "Set-Cookie": "a=b"})
     async with model_server([cookie, says("hi")]) as server, asking(server.url) as client:
         await client.ask()
@@ -118,7 +118,7 @@ async def test_no_cookies_are_kept():
         (b"<!DOCTYPE html>\n\n<html>\n\n", "broke off"),
     ],
 )
-async def test_a_garbled_stream_is_told(stream: bytes, words: str):
+async def test_a_garbled_stream_is_told(stream: bytes, words: str) -> None:
     assert words in await message(ModelGarbled, raw(stream))
 
 
@@ -137,7 +137,7 @@ async def replying(data: bytes, retries: int = 0) -> tuple[Answer | ModelError, 
             return error, client.pauses
 
 
-async def test_a_server_that_closes_without_a_word_is_tried_again_and_then_told():
+async def test_a_server_that_closes_without_a_word_is_tried_again_and_then_told() -> None:
     error, pauses = await replying(b"", retries=2)
     assert isinstance(error, ModelUnavailable)
     assert str(error) == (
@@ -146,13 +146,13 @@ async def test_a_server_that_closes_without_a_word_is_tried_again_and_then_told(
     assert pauses == [0.5, 1.0]
 
 
-async def test_a_server_that_does_not_speak_http_is_told_at_once():
+async def test_a_server_that_does_not_speak_http_is_told_at_once() -> None:
     error, pauses = await replying(b"SSH-2.0-OpenSSH_9.9\r\n", retries=2)
     assert isinstance(error, ModelGarbled)
     assert pauses == []
 
 
-async def test_a_server_that_never_reads_is_given_up():
+async def test_a_server_that_never_reads_is_given_up() -> None:
     left = asyncio.Event()
 
     async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -169,7 +169,7 @@ async def test_a_server_that_never_reads_is_given_up():
         await model.close()
 
 
-async def test_a_refused_connection_is_tried_again_and_then_told():
+async def test_a_refused_connection_is_tried_again_and_then_told() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -179,17 +179,17 @@ async def test_a_refused_connection_is_tried_again_and_then_told():
             assert client.pauses == [0.5, 1.0]
 
 
-async def test_a_host_that_is_not_known_is_told():
+async def test_a_host_that_is_not_known_is_told() -> None:
     async with asking("http://nowhere.invalid") as client:
         assert "the name of its host is not known" in await client.fail(ModelUnavailable)
 
 
-async def test_a_server_without_tls_behind_https_is_told():
+async def test_a_server_without_tls_behind_https_is_told() -> None:
     async with model_server([]) as server, asking(server.url.replace("http", "https")) as client:
         assert "no secure connection" in await client.fail(ModelUnavailable)
 
 
-async def test_a_connection_that_is_not_accepted_in_time_is_told():
+async def test_a_connection_that_is_not_accepted_in_time_is_told() -> None:
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -243,7 +243,7 @@ FUZZED = settings(max_examples=150, deadline=None, suppress_health_check=[Health
 
 @FUZZED
 @given(st.lists(STREAM_PARTS | st.binary(max_size=20), max_size=12).map(b"".join))
-def test_of_any_stream_comes_an_answer_or_a_model_error(stream: bytes):
+def test_of_any_stream_comes_an_answer_or_a_model_error(stream: bytes) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
     found, _ = asyncio.run(replying(head + stream))
     assert isinstance(found, Answer | ModelError)
@@ -251,6 +251,6 @@ def test_of_any_stream_comes_an_answer_or_a_model_error(stream: bytes):
 
 @FUZZED
 @given(st.lists(HTTP_PARTS | STREAM_PARTS | st.binary(max_size=20), max_size=12).map(b"".join))
-def test_of_any_bytes_comes_an_answer_or_a_model_error(data: bytes):
+def test_of_any_bytes_comes_an_answer_or_a_model_error(data: bytes) -> None:
     found, _ = asyncio.run(replying(data))
     assert isinstance(found, Answer | ModelError)

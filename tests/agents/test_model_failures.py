@@ -26,7 +26,7 @@ from tests.support.model_server import (
 )
 
 
-async def test_a_busy_server_is_asked_again_when_it_says():
+async def test_a_busy_server_is_asked_again_when_it_says() -> None:
     replies = [status(429, retry_after="7"), status(503, retry_after="0.5"), says("hi")]
     async with model_server(replies) as server, asking(server.url, retries=3) as client:
         assert (await client.ask()).text == "hi"
@@ -44,7 +44,9 @@ async def test_a_busy_server_is_asked_again_when_it_says():
         ("", 0.5),
     ],
 )
-async def test_a_date_is_counted_from_the_servers_own_and_nonsense_is_passed_over(after: str, pause: float):
+async def test_a_date_is_counted_from_the_servers_own_and_nonsense_is_passed_over(
+    after: str, pause: float
+) -> None:
     refusal = status(429, retry_after=after, Date="Wed, 21 Oct 2026 07:28:00 GMT")
     async with model_server([refusal, says("hi")]) as server, asking(server.url, retries=1) as client:
         await client.ask()
@@ -52,13 +54,13 @@ async def test_a_date_is_counted_from_the_servers_own_and_nonsense_is_passed_ove
 
 
 @pytest.mark.parametrize("after", ["61", "9" * 400])
-async def test_a_server_that_asks_for_too_long_a_pause_is_given_up_at_once(after: str):
+async def test_a_server_that_asks_for_too_long_a_pause_is_given_up_at_once(after: str) -> None:
     said = await message(ModelUnavailable, status(429, "quota", retry_after=after), retries=3)
     assert "429 Too Many Requests: quota" in said
     assert "not to be asked again for" in said
 
 
-async def test_pauses_double_up_to_the_longest_and_are_drawn_from_their_whole_length():
+async def test_pauses_double_up_to_the_longest_and_are_drawn_from_their_whole_length() -> None:
     replies = [status(500)] * 9
     async with model_server(replies) as server, asking(server.url, retries=8, draw=0.5) as client:
         await client.fail(ModelUnavailable)
@@ -66,14 +68,14 @@ async def test_pauses_double_up_to_the_longest_and_are_drawn_from_their_whole_le
 
 
 @pytest.mark.parametrize("number", [408, 409, 425, 429, 500, 502, 503, 504, 529])
-async def test_refusals_that_pass_are_tried_again_and_then_told(number: int):
+async def test_refusals_that_pass_are_tried_again_and_then_told(number: int) -> None:
     said = await message(ModelUnavailable, status(number, "not\nnow"), status(number, "not\nnow"), retries=1)
     assert f"answered {number}" in said
     assert said.endswith(": not now")
 
 
 @pytest.mark.parametrize("number", [301, 307, 400, 401, 403, 404, 413, 422])
-async def test_other_refusals_are_told_at_once(number: int):
+async def test_other_refusals_are_told_at_once(number: int) -> None:
     said = await message(ModelRefused, status(number, "no", Location="/elsewhere"), retries=3)
     assert f"answered {number}" in said
 
@@ -94,13 +96,13 @@ async def test_other_refusals_are_told_at_once(number: int):
         (b"", "400 Bad Request"),
     ],
 )
-async def test_the_servers_words_are_told_in_one_line(body: bytes, words: str):
+async def test_the_servers_words_are_told_in_one_line(body: bytes, words: str) -> None:
     said = await message(ModelRefused, Reply([body], 400, {"Content-Type": "text/plain"}))
     assert said.startswith("the language model's server answered 400 Bad Request")
     assert said.endswith(words)
 
 
-async def test_an_html_page_is_called_one():
+async def test_an_html_page_is_called_one() -> None:
     assert await message(ModelUnavailable, html(502)) == (
         "the language model's server answered 502 Bad Gateway: an HTML page"
     )
@@ -108,16 +110,16 @@ async def test_an_html_page_is_called_one():
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/html; charset=utf-8", "x", ""])
-async def test_another_content_type_than_a_stream_is_named(kind: str):
+async def test_another_content_type_than_a_stream_is_named(kind: str) -> None:
     said = await message(ModelGarbled, raw(b"{}", content_type=kind), retries=3)
     assert f"sent {kind} instead of a stream" in said or not kind
 
 
-async def test_a_status_without_content_is_no_stream():
+async def test_a_status_without_content_is_no_stream() -> None:
     assert "instead of a stream" in await message(ModelGarbled, Reply([], 204, {}))
 
 
-async def test_an_error_in_the_stream_is_tried_again_before_the_first_token():
+async def test_an_error_in_the_stream_is_tried_again_before_the_first_token() -> None:
     error = event({"error": {"message": "overloaded", "code": 529}})
     assert (await answer_to(raw(chunk({"role": "assistant"}), error), says("hi"))).text == "hi"
     said = await message(ModelUnavailable, raw(error), raw(error), retries=1)
@@ -134,32 +136,32 @@ async def test_an_error_in_the_stream_is_tried_again_before_the_first_token():
         (event({"choices": [{"finish_reason": "error"}], "error": "boom"}), "failed: boom"),
     ],
 )
-async def test_a_failure_is_told_in_whatever_form_it_comes(failure: bytes, words: str):
+async def test_a_failure_is_told_in_whatever_form_it_comes(failure: bytes, words: str) -> None:
     assert (await answer_to(raw(failure, DONE), says("hi"))).text == "hi"
     assert await message(ModelUnavailable, raw(failure, DONE)) == f"the language model {words}"
 
 
-async def test_objects_that_are_no_chunks_are_skipped_and_are_no_answer():
+async def test_objects_that_are_no_chunks_are_skipped_and_are_no_answer() -> None:
     ping = event({"type": "ping"})
     assert await answer_to(raw(ping, chunk({"content": "x"}), ping, DONE)) == Answer("x")
     assert "broke off" in await message(ModelGarbled, raw(ping, ping))
 
 
 @pytest.mark.parametrize("begun", [text("x"), fragments(*CALLS)])
-async def test_nothing_is_tried_again_after_the_first_token(begun: list[bytes]):
+async def test_nothing_is_tried_again_after_the_first_token(begun: list[bytes]) -> None:
     error = event({"choices": [], "error": "overloaded"})
     assert "overloaded" in await message(ModelUnavailable, raw(*begun, error), retries=3)
     assert "broke off" in await message(ModelGarbled, Reply(begun, cut=True), retries=3)
     assert "broke off" in await message(ModelGarbled, raw(*begun), retries=3)
 
 
-async def test_a_connection_that_breaks_before_the_first_token_is_tried_again():
+async def test_a_connection_that_breaks_before_the_first_token_is_tried_again() -> None:
     broken = [cut_after(), Reply([chunk({"role": "assistant"})], cut=True), raw(b": nothing\n\n")]
     assert (await answer_to(*broken, says("hi"))).text == "hi"
     assert "broke off" in await message(ModelGarbled, cut_after(), cut_after(), retries=1)
 
 
-async def test_silence_before_the_first_token_is_tried_again_and_then_told():
+async def test_silence_before_the_first_token_is_tried_again_and_then_told() -> None:
     replies = [silence(asyncio.Event()), silence(asyncio.Event())]
     async with model_server(replies) as server, asking(server.url, timeout=0.05, retries=1) as client:
         assert await client.fail(ModelTimeout) == "the language model said nothing for 0.05 seconds"
@@ -167,7 +169,7 @@ async def test_silence_before_the_first_token_is_tried_again_and_then_told():
         assert client.pauses == [0.5]
 
 
-async def test_silence_after_the_first_token_is_told_at_once():
+async def test_silence_after_the_first_token_is_told_at_once() -> None:
     replies = [silence(asyncio.Event(), "x")]
     async with model_server(replies) as server, asking(server.url, timeout=0.05, retries=3) as client:
         await client.fail(ModelTimeout)

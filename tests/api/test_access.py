@@ -53,21 +53,21 @@ async def check_refused(response: ClientResponse) -> None:
     assert "art_" not in body["detail"]
 
 
-async def test_a_token_lets_in(client: Client):
+async def test_a_token_lets_in(client: Client) -> None:
     await check(await client.get("/sessions", headers=bearer(await token(client))))
 
 
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER", "bEaReR", "Bearer  ", "Bearer   "])
-async def test_the_scheme_is_read_in_any_case(client: Client, scheme: str):
+async def test_the_scheme_is_read_in_any_case(client: Client, scheme: str) -> None:
     headers = {"Authorization": f"{scheme} {await token(client)}"}
     await check(await client.get("/sessions", headers=headers))
 
 
-async def test_nobody_is_let_in_without(client: Client):
+async def test_nobody_is_let_in_without(client: Client) -> None:
     await check_refused(await client.get("/sessions"))
 
 
-async def test_wrong_authorization(client: Client):
+async def test_wrong_authorization(client: Client) -> None:
     good = await token(client)
     last = "0" if good[-1] != "0" else "1"
     for wrong in (
@@ -93,18 +93,18 @@ async def raw(client: Client, *lines: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("garbage", [b"\xff\xfe", b"art_\xff_\xfe", b"\xed\xa0\x80", b"\xc3", b"\x80" * 1000])
-async def test_bytes_that_are_no_text(client: Client, garbage: bytes):
+async def test_bytes_that_are_no_text(client: Client, garbage: bytes) -> None:
     for line in (b"Authorization: Bearer " + garbage, b"X-Internal-Auth: " + garbage):
         assert (await raw(client, line)).startswith(b"HTTP/1.1 401 ")
 
 
-async def test_a_very_long_token(client: Client):
+async def test_a_very_long_token(client: Client) -> None:
     answer = await raw(client, b"Authorization: Bearer " + b"x" * 20_000)
     assert answer[8:].startswith(b" 431 ")
     assert b"application/problem+json" in answer
 
 
-async def test_of_two_authorizations_none_counts(client: Client):
+async def test_of_two_authorizations_none_counts(client: Client) -> None:
     texts = [await token(client, owner) for owner in ("alice", "bob")]
     first, second = (f"Authorization: Bearer {text}".encode() for text in texts)
     for lines in ((first, second), (first, b"Authorization: Bearer x"), (first, first)):
@@ -112,20 +112,20 @@ async def test_of_two_authorizations_none_counts(client: Client):
             assert (await raw(client, *order)).startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 401 "))
 
 
-async def test_of_two_internal_keys_none_counts(client: Client):
+async def test_of_two_internal_keys_none_counts(client: Client) -> None:
     right, wrong = f"X-Internal-Auth: {KEY}".encode(), b"X-Internal-Auth: x"
     for order in ((right, wrong), (wrong, right), (right, right)):
         assert (await raw(client, *order)).startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 401 "))
 
 
-async def test_the_internal_key(client: Client):
+async def test_the_internal_key(client: Client) -> None:
     await check(await client.get("/sessions", headers={"X-Internal-Auth": KEY}))
     await check(await client.post("/maintenance/cleanup", headers={"X-Internal-Auth": KEY}))
     for wrong in ("", "x", KEY[:-1], KEY + "x", KEY.upper(), "ü"):
         await check_refused(await client.get("/sessions", headers={"X-Internal-Auth": wrong}))
 
 
-async def test_one_wrong_proof_is_not_made_good_by_another(client: Client):
+async def test_one_wrong_proof_is_not_made_good_by_another(client: Client) -> None:
     good = bearer(await token(client))
     await check_refused(await client.get("/sessions", headers={**good, "X-Internal-Auth": "x"}))
     # Both are right: it is the internal one that asks.
@@ -135,12 +135,12 @@ async def test_one_wrong_proof_is_not_made_good_by_another(client: Client):
 
 
 @pytest.mark.parametrize("key", ["", "x", "None"])
-async def test_without_an_internal_key_none_is_right(database_url: str, key: str):
+async def test_without_an_internal_key_none_is_right(database_url: str, key: str) -> None:
     async with serving(database_url) as client:
         await check_refused(await client.get("/sessions", headers={"X-Internal-Auth": key}))
 
 
-async def test_the_public_routes_are_those_of_health(client: Client):
+async def test_the_public_routes_are_those_of_health(client: Client) -> None:
     assert {route.path for route in ROUTES if route.scope is None} == {"/health", "/health/ready"}
     for path in ("/health", "/health/ready"):
         await check(await client.get(path))
@@ -148,7 +148,7 @@ async def test_the_public_routes_are_those_of_health(client: Client):
         await check(await client.get(path, headers=bearer("x")))
 
 
-async def test_every_route_demands_its_scope(client: Client):
+async def test_every_route_demands_its_scope(client: Client) -> None:
     tokens = {held: bearer(await token(client, scope=held)) for held in SCOPES}
     for route in ROUTES:
         for method in (route.method, "HEAD") if route.method == "GET" else (route.method,):
@@ -172,14 +172,14 @@ async def check_scope(
                 assert f'error="insufficient_scope", scope="{scope}"' in challenge
 
 
-async def test_a_refusal_names_the_scope(client: Client):
+async def test_a_refusal_names_the_scope(client: Client) -> None:
     headers = bearer(await token(client, scope="read"))
     body = await check_problem(await client.post("/sessions", headers=headers), 403, "forbidden")
     assert "write" in body["detail"]
     assert "read" in body["detail"]
 
 
-async def test_a_refused_request_changes_nothing(client: Client):
+async def test_a_refused_request_changes_nothing(client: Client) -> None:
     for headers in ({}, bearer("x"), bearer(await token(client, scope="read"))):
         response = await client.post("/sessions", json={"session_id": "s"}, headers=headers)
         assert response.status in (401, 403)
@@ -187,14 +187,14 @@ async def test_a_refused_request_changes_nothing(client: Client):
     assert (await check(await client.get("/sessions", headers=headers)))["sessions"] == []
 
 
-async def test_a_revoked_token_is_refused_at_once(client: Client):
+async def test_a_revoked_token_is_refused_at_once(client: Client) -> None:
     text = await token(client)
     await check(await client.get("/sessions", headers=bearer(text)))
     await store_of(client).tokens.revoke(text)
     await check_refused(await client.get("/sessions", headers=bearer(text)))
 
 
-async def test_without_a_database_it_is_503(client: Client):
+async def test_without_a_database_it_is_503(client: Client) -> None:
     text = await token(client)
     await store_of(client)._core.database.close()
     for sent in (text, "art_0a_1b"):
@@ -214,7 +214,7 @@ async def followed(client: Client, text: str, path: str) -> AsyncIterator[Client
         yield stream
 
 
-async def test_a_session_stream_ends_before_it_shows_more(client: Client):
+async def test_a_session_stream_ends_before_it_shows_more(client: Client) -> None:
     text = await token(client)
     store = store_of(client)
     await store.create_session("s", owner="alice", messages=[USER])
@@ -226,7 +226,7 @@ async def test_a_session_stream_ends_before_it_shows_more(client: Client):
             assert b"secret" not in await stream.read()
 
 
-async def test_a_quiet_stream_ends_as_well(client: Client):
+async def test_a_quiet_stream_ends_as_well(client: Client) -> None:
     text = await token(client)
     await store_of(client).create_session("s", owner="alice")
     async with followed(client, text, "/sessions/s/events") as stream:
@@ -235,7 +235,7 @@ async def test_a_quiet_stream_ends_as_well(client: Client):
             assert set(await stream.read()) <= set(b":\n")
 
 
-async def test_a_stream_ends_when_its_token_expires(client: Client):
+async def test_a_stream_ends_when_its_token_expires(client: Client) -> None:
     store = store_of(client)
     _, text = await store.tokens.create("test", owner="alice", lifetime=timedelta(seconds=2))
     await store.create_session("s", owner="alice")
@@ -244,7 +244,7 @@ async def test_a_stream_ends_when_its_token_expires(client: Client):
     await check_refused(await client.get("/sessions", headers=bearer(text)))
 
 
-async def test_a_turn_stream_ends_before_it_shows_more(database_url: str):
+async def test_a_turn_stream_ends_before_it_shows_more(database_url: str) -> None:
     gate = asyncio.Semaphore(1)
     async with (
         model_server([says("Once ", "secret ", gate=gate)]) as model,
@@ -270,18 +270,18 @@ async def test_a_turn_stream_ends_before_it_shows_more(database_url: str):
 # A server that is open
 
 
-async def test_an_open_server_takes_whoever_asks(database_url: str):
+async def test_an_open_server_takes_whoever_asks(database_url: str) -> None:
     async with serving(database_url) as client:
         await make(client)
         await check(await client.post("/maintenance/cleanup"))
 
 
-async def test_an_open_server_refuses_what_is_wrong(database_url: str):
+async def test_an_open_server_refuses_what_is_wrong(database_url: str) -> None:
     async with serving(database_url) as client:
         await check_refused(await client.get("/sessions", headers=bearer("art_0a_1b")))
 
 
-async def test_an_open_server_does_not_hear_pages_of_other_sites(database_url: str):
+async def test_an_open_server_does_not_hear_pages_of_other_sites(database_url: str) -> None:
     async with serving(database_url) as client:
         response = await client.post("/sessions", headers={"Sec-Fetch-Site": "cross-site"})
         await check_problem(response, 403, "forbidden")
@@ -305,7 +305,7 @@ async def test_an_open_server_does_not_hear_pages_of_other_sites(database_url: s
         *("[2001:db8::1]:8001", "[::ffff:192.0.2.7]", "localhost:8001:1", "127.0.0.1@evil.example"),
     ],
 )
-async def test_an_open_server_does_not_hear_names_that_were_rebound(sqlite_url: str, host: str):
+async def test_an_open_server_does_not_hear_names_that_were_rebound(sqlite_url: str, host: str) -> None:
     """A page of evil.example, whose name now means 127.0.0.1, is of the same site to the browser."""
     async with serving(sqlite_url) as client:
         await check_problem(await client.get("/sessions", headers={"Host": host}), 403, "forbidden")
@@ -328,7 +328,7 @@ async def test_an_open_server_does_not_hear_names_that_were_rebound(sqlite_url: 
         "192.0.2.7",
     ],
 )
-async def test_an_open_server_is_asked_by_its_own_names(sqlite_url: str, host: str):
+async def test_an_open_server_is_asked_by_its_own_names(sqlite_url: str, host: str) -> None:
     async with serving(sqlite_url, allowed_hosts="agents, agents.example , 192.0.2.7") as client:
         await check(await client.get("/sessions", headers={"Host": host}))
         for other in ("wpad", "evil.agents", "agents.example.evil.example"):
@@ -339,7 +339,7 @@ async def test_an_open_server_is_asked_by_its_own_names(sqlite_url: str, host: s
 
 async def test_an_open_server_is_asked_by_the_name_that_it_listens_on(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     async def means_this_machine(host: str) -> bool:
         return host == "workstation"
 
@@ -348,7 +348,7 @@ async def test_an_open_server_is_asked_by_the_name_that_it_listens_on(
         await check(await client.get("/sessions", headers={"Host": "workstation:8001"}))
 
 
-async def test_a_closed_server_may_have_any_name(client: Client):
+async def test_a_closed_server_may_have_any_name(client: Client) -> None:
     headers = {**bearer(await token(client)), "Host": "agents.example", "Sec-Fetch-Site": "cross-site"}
     await check(await client.get("/sessions", headers=headers))
 
@@ -359,7 +359,9 @@ async def closed(client: Client) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_an_open_server_closes_with_the_first_token(database_url: str, monkeypatch: pytest.MonkeyPatch):
+async def test_an_open_server_closes_with_the_first_token(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("runtime.access.authentication.LOOK_SECONDS", 0.01)
     async with serving(database_url, pace=QUICK) as client:
         await make(client)
@@ -380,7 +382,7 @@ async def test_an_open_server_closes_with_the_first_token(database_url: str, mon
 
 async def test_the_open_gate_looks_on_when_the_database_fails(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr("runtime.access.authentication.LOOK_SECONDS", 0.01)
     async with serving(sqlite_url) as client:
         tokens = store_of(client).tokens
@@ -414,7 +416,7 @@ async def jwt_client(database_url: str, issuer: JwtIssuer) -> AsyncIterator[Clie
         yield client
 
 
-async def test_subjects_do_not_see_each_other(jwt_client: Client, issuer: JwtIssuer):
+async def test_subjects_do_not_see_each_other(jwt_client: Client, issuer: JwtIssuer) -> None:
     alice, bob = (bearer(issuer.sign(claims(sub), "EdDSA")) for sub in ("alice", "bob"))
     await check(await jwt_client.post("/sessions", json={"session_id": "s"}, headers=alice), 201)
     await check_problem(await jwt_client.get("/sessions/s", headers=bob), 404, "session_not_found")
@@ -422,7 +424,7 @@ async def test_subjects_do_not_see_each_other(jwt_client: Client, issuer: JwtIss
     await check(await jwt_client.get("/sessions/s", headers=alice))
 
 
-async def test_jwt_scopes(jwt_client: Client, issuer: JwtIssuer):
+async def test_jwt_scopes(jwt_client: Client, issuer: JwtIssuer) -> None:
     def scoped(scope: str | None) -> dict[str, str]:
         return bearer(issuer.sign(claims(scope=scope), "ES256"))
 
@@ -439,7 +441,7 @@ async def test_jwt_scopes(jwt_client: Client, issuer: JwtIssuer):
         assert (await jwt_client.post("/maintenance/cleanup", headers=headers)).status == cleans
 
 
-async def test_bad_jwts_over_http(jwt_client: Client, issuer: JwtIssuer):
+async def test_bad_jwts_over_http(jwt_client: Client, issuer: JwtIssuer) -> None:
     good = issuer.sign(claims())
     bodiless = good.rpartition(".")[0] + "."
     for wrong in (
@@ -453,14 +455,14 @@ async def test_bad_jwts_over_http(jwt_client: Client, issuer: JwtIssuer):
     await check(await jwt_client.get("/sessions", headers=bearer(good)))
 
 
-async def test_tokens_of_ours_count_beside_jwts(jwt_client: Client):
+async def test_tokens_of_ours_count_beside_jwts(jwt_client: Client) -> None:
     text = await token(jwt_client, owner="alice")
     await check(await jwt_client.get("/sessions", headers=bearer(text)))
     await store_of(jwt_client).tokens.revoke(text)
     await check_refused(await jwt_client.get("/sessions", headers=bearer(text)))
 
 
-async def test_without_keys_it_is_503(jwt_client: Client, issuer: JwtIssuer):
+async def test_without_keys_it_is_503(jwt_client: Client, issuer: JwtIssuer) -> None:
     issuer.status = 404
     response = await jwt_client.get("/sessions", headers=bearer(issuer.sign(claims())))
     await check_problem(response, 503, "issuer_unavailable")
@@ -470,7 +472,7 @@ async def test_without_keys_it_is_503(jwt_client: Client, issuer: JwtIssuer):
     await check(await jwt_client.get("/sessions", headers=bearer(await token(jwt_client))))
 
 
-async def test_a_stream_ends_when_its_jwt_expires(jwt_client: Client, issuer: JwtIssuer):
+async def test_a_stream_ends_when_its_jwt_expires(jwt_client: Client, issuer: JwtIssuer) -> None:
     text = issuer.sign(claims(exp=claims()["iat"] + 1))
     await store_of(jwt_client).create_session("s", owner="alice")
     async with jwt_client.get("/sessions/s/events", headers=bearer(text)) as stream:
@@ -480,7 +482,7 @@ async def test_a_stream_ends_when_its_jwt_expires(jwt_client: Client, issuer: Jw
 
 
 @pytest.mark.parametrize("given", ["auth_jwks_url", "auth_issuer", "auth_audience"])
-def test_a_part_of_the_issuer_is_refused(given: str):
+def test_a_part_of_the_issuer_is_refused(given: str) -> None:
     values = {"auth_jwks_url": "https://issuer.example/keys", "auth_issuer": "i", "auth_audience": "a"}
     with pytest.raises(SettingsError) as refused:
         Settings(**{given: values[given]})

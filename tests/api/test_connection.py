@@ -53,13 +53,13 @@ async def read_problem(reader: StreamReader, status: int, code: str) -> str:
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET", GET[:-2], b"\r\n"])
-async def test_a_head_that_does_not_come_is_not_waited_for(hasty: Client, begun: bytes):
+async def test_a_head_that_does_not_come_is_not_waited_for(hasty: Client, begun: bytes) -> None:
     async with connected(hasty) as (reader, writer):
         writer.write(begun)
         assert await reader.read() == b""
 
 
-async def test_a_second_head_that_does_not_come_is_not_waited_for_either(hasty: Client):
+async def test_a_second_head_that_does_not_come_is_not_waited_for_either(hasty: Client) -> None:
     async with connected(hasty) as (reader, writer):
         writer.write(GET)
         assert (await read_reply(reader))[0] == 200
@@ -67,7 +67,7 @@ async def test_a_second_head_that_does_not_come_is_not_waited_for_either(hasty: 
         assert await reader.read() == b""
 
 
-async def test_a_head_that_trickles_is_not_waited_for(hasty: Client):
+async def test_a_head_that_trickles_is_not_waited_for(hasty: Client) -> None:
     async with connected(hasty) as (reader, writer):
         over = asyncio.create_task(reader.read())
         for byte in GET[:-2] * 2:
@@ -78,7 +78,7 @@ async def test_a_head_that_trickles_is_not_waited_for(hasty: Client):
         assert await over == b""
 
 
-async def test_a_connection_between_two_requests_may_be_idle(hasty: Client):
+async def test_a_connection_between_two_requests_may_be_idle(hasty: Client) -> None:
     """A body that comes in a packet of its own, as many clients send it, is not taken for the next head."""
     with lazy_socket() as sender:
         connection = await connect(hasty, sender)
@@ -94,7 +94,7 @@ async def test_a_connection_between_two_requests_may_be_idle(hasty: Client):
                 await until(lambda: connection.transport is None)
 
 
-async def test_a_head_is_bounded_as_a_whole(hasty: Client):
+async def test_a_head_is_bounded_as_a_whole(hasty: Client) -> None:
     """Not only its lines: a hundred of them may come slowly, on thousands of connections."""
     async with connected(hasty) as (reader, writer):
         writer.write(GET[:-2])
@@ -105,7 +105,9 @@ async def test_a_head_is_bounded_as_a_whole(hasty: Client):
         assert await reader.read() == b""
 
 
-async def test_what_is_not_http_is_answered_as_a_problem(hasty: Client, caplog: pytest.LogCaptureFixture):
+async def test_what_is_not_http_is_answered_as_a_problem(
+    hasty: Client, caplog: pytest.LogCaptureFixture
+) -> None:
     async with connected(hasty) as (reader, writer):
         writer.write(b"HELO example.org\r\n\r\n" + GET)
         await read_problem(reader, 400, "malformed_request")
@@ -114,13 +116,13 @@ async def test_what_is_not_http_is_answered_as_a_problem(hasty: Client, caplog: 
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-async def test_an_expectation_of_a_path_that_is_not_there(hasty: Client):
+async def test_an_expectation_of_a_path_that_is_not_there(hasty: Client) -> None:
     async with connected(hasty) as (reader, writer):
         writer.write(b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nExpect: a miracle\r\n\r\n")
         await read_problem(reader, 417, "http_417")
 
 
-async def test_a_body_that_is_not_wanted_is_not_read_for_ever(hasty: Client):
+async def test_a_body_that_is_not_wanted_is_not_read_for_ever(hasty: Client) -> None:
     async with connected(hasty) as (reader, writer):
         began = time.monotonic()
         writer.write(POST + b"Content-Length: 99999999\r\n\r\n{")
@@ -129,7 +131,7 @@ async def test_a_body_that_is_not_wanted_is_not_read_for_ever(hasty: Client):
         assert time.monotonic() - began < 10 * HEAD
 
 
-async def test_a_little_that_is_never_taken_is_cut_off_too(sqlite_url: str):
+async def test_a_little_that_is_never_taken_is_cut_off_too(sqlite_url: str) -> None:
     """Less than asyncio calls much, on a connection that is to be closed behind it."""
     async with serving(sqlite_url, pace=StreamTimeouts(patience=PATIENCE)) as client:
         await make(client)
@@ -150,7 +152,7 @@ async def test_a_little_that_is_never_taken_is_cut_off_too(sqlite_url: str):
             await until(lambda: connection not in connections(client))
 
 
-async def test_a_lone_request_begins_at_once():
+async def test_a_lone_request_begins_at_once() -> None:
     begun = asyncio.create_task(Throttle(1).begin())
     await asyncio.sleep(0)
     assert begun.done()
@@ -173,14 +175,14 @@ async def begin_all(some: Throttle, count: int) -> list[int]:
     return begun
 
 
-async def test_a_crowd_begins_in_order_a_few_in_each_turn():
+async def test_a_crowd_begins_in_order_a_few_in_each_turn() -> None:
     begun = await begin_all(Throttle(LONG), 3 * throttle.PER_TURN + 1)
     steps = [after - before for before, after in zip([0, *begun], begun, strict=False)]
     assert max(steps) <= throttle.PER_TURN
     assert begun[-1] == 3 * throttle.PER_TURN + 1
 
 
-async def test_a_crowd_again_and_again_is_not_forgotten():
+async def test_a_crowd_again_and_again_is_not_forgotten() -> None:
     """No wake-up is lost where one crowd is gone and the next comes."""
     some = Throttle(LONG)
     async with asyncio.timeout(LONG):
@@ -188,7 +190,7 @@ async def test_a_crowd_again_and_again_is_not_forgotten():
             assert (await begin_all(some, count))[-1] == count
 
 
-async def test_those_who_go_away_keep_nobody_waiting():
+async def test_those_who_go_away_keep_nobody_waiting() -> None:
     some = Throttle(LONG)
     waiting = [asyncio.create_task(some.begin()) for _ in range(4 * throttle.PER_TURN)]
     await asyncio.sleep(0)
@@ -200,7 +202,7 @@ async def test_those_who_go_away_keep_nobody_waiting():
         await last
 
 
-async def test_who_has_waited_too_long_is_told_to_come_back():
+async def test_who_has_waited_too_long_is_told_to_come_back() -> None:
     some = Throttle(0)
     crowd = [asyncio.create_task(some.begin()) for _ in range(throttle.PER_TURN + 1)]
     await asyncio.wait(crowd)
@@ -208,7 +210,7 @@ async def test_who_has_waited_too_long_is_told_to_come_back():
     assert isinstance(crowd[-1].exception(), Overloaded)
 
 
-async def test_a_full_line_refuses_at_once(monkeypatch: pytest.MonkeyPatch):
+async def test_a_full_line_refuses_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throttle, "MOST_WAITING", 3)
     some = Throttle(LONG)
     begun = [asyncio.create_task(some.begin()) for _ in range(throttle.PER_TURN + 5)]
@@ -217,7 +219,7 @@ async def test_a_full_line_refuses_at_once(monkeypatch: pytest.MonkeyPatch):
     assert results[:-2] == [None] * (throttle.PER_TURN + 3)
 
 
-async def test_what_comes_behind_a_head_that_is_too_long_is_not_kept(hasty: Client):
+async def test_what_comes_behind_a_head_that_is_too_long_is_not_kept(hasty: Client) -> None:
     with lazy_socket() as sender:
         connection = await connect(hasty, sender)
         await make(hasty, "quiet")
@@ -232,7 +234,7 @@ async def test_what_comes_behind_a_head_that_is_too_long_is_not_kept(hasty: Clie
         assert len(connection._messages) == 1
 
 
-async def test_a_stream_ends_with_its_connection(hasty: Client):
+async def test_a_stream_ends_with_its_connection(hasty: Client) -> None:
     await make(hasty, "quiet")
     with lazy_socket() as sender:
         connection = await connect(hasty, sender)
@@ -245,7 +247,7 @@ async def test_a_stream_ends_with_its_connection(hasty: Client):
 
 async def test_who_leaves_in_the_middle_of_a_large_reply_is_no_error(
     sqlite_url: str, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     async with serving(sqlite_url, max_body_bytes=2**25) as client:
         await make(client)
         for _ in range(20):

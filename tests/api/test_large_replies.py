@@ -33,7 +33,7 @@ async def long(database_url: str) -> AsyncIterator[Client]:
         yield client
 
 
-async def test_a_long_history_comes_whole_and_in_chunks(long: Client):
+async def test_a_long_history_comes_whole_and_in_chunks(long: Client) -> None:
     reply = await long.get("/history/s")
     assert reply.headers["Transfer-Encoding"] == "chunked"
     assert reply.headers["ETag"] == '"5"'
@@ -46,7 +46,7 @@ async def test_a_long_history_comes_whole_and_in_chunks(long: Client):
     assert body["messages"] == [MESSAGE] * COUNT
 
 
-async def test_a_numbered_page_is_whole_however_large(long: Client):
+async def test_a_numbered_page_is_whole_however_large(long: Client) -> None:
     body = await check(await long.get(LONG_PAGE))
     assert [message["seq"] for message in body["messages"]] == list(range(1, COUNT + 1))
     assert body["next_after"] is None
@@ -55,7 +55,7 @@ async def test_a_numbered_page_is_whole_however_large(long: Client):
     assert body["next_after"] == 300
 
 
-async def test_a_page_ends_early_and_says_where_to_go_on(long: Client):
+async def test_a_page_ends_early_and_says_where_to_go_on(long: Client) -> None:
     found, after = 0, 0
     while after is not None:
         body = await check(await long.get(f"/sessions/s/messages?after={after}&limit=1000"))
@@ -64,14 +64,14 @@ async def test_a_page_ends_early_and_says_where_to_go_on(long: Client):
     assert found == COUNT
 
 
-async def test_a_head_reads_no_more_than_the_beginning(long: Client):
+async def test_a_head_reads_no_more_than_the_beginning(long: Client) -> None:
     reply = await long.head("/sessions/s/history")
     assert (reply.status, reply.headers["ETag"], await reply.read()) == (200, '"5"', b"")
 
 
 @pytest.mark.parametrize("path", ["/sessions/s/history", LONG_PAGE])
 @pytest.mark.parametrize("how", ["cut", "erased"])
-async def test_a_reply_whose_messages_are_taken_away_breaks_off(long: Client, path: str, how: str):
+async def test_a_reply_whose_messages_are_taken_away_breaks_off(long: Client, path: str, how: str) -> None:
     with hearing("agent_runtime.http", "broken off") as broken_off:
         reply = await long.get(path)
         await reply.content.readexactly(SIZE)
@@ -84,7 +84,7 @@ async def test_a_reply_whose_messages_are_taken_away_breaks_off(long: Client, pa
         await broken_off.wait()
 
 
-async def test_readers_of_long_histories_have_little_in_hand(long: Client):
+async def test_readers_of_long_histories_have_little_in_hand(long: Client) -> None:
     with lazy_socket() as end:
         connection = await connect(long, end)
         line = connection._line
@@ -106,7 +106,7 @@ def kept_reply(url: str) -> str:
     return str(reply)
 
 
-async def test_a_repeat_finds_large_metadata_where_it_is_stored(database_url: str):
+async def test_a_repeat_finds_large_metadata_where_it_is_stored(database_url: str) -> None:
     async with serving(database_url, max_body_bytes=200_000) as client:
         await make(client, metadata=LARGE)
         first = await client.patch("/sessions/s", json={"title": "one"}, headers=KEY)
@@ -128,7 +128,7 @@ async def test_a_repeat_finds_large_metadata_where_it_is_stored(database_url: st
         await check_problem(gone, 404, "session_not_found")
 
 
-async def test_a_repeat_of_what_is_small_answers_as_the_first_did(client: Client):
+async def test_a_repeat_of_what_is_small_answers_as_the_first_did(client: Client) -> None:
     await make(client, metadata={"k": "x" * 1000})
     session = await check(await client.patch("/sessions/s", json={"title": "one"}, headers=KEY))
     await check(await client.patch("/sessions/s", json={"title": "two"}))
@@ -136,7 +136,7 @@ async def test_a_repeat_of_what_is_small_answers_as_the_first_did(client: Client
 
 
 @pytest.mark.parametrize("what", ["create", "context", "approval", "decision"])
-async def test_repeats_of_large_writes(database_url: str, what: str):
+async def test_repeats_of_large_writes(database_url: str, what: str) -> None:
     async with serving(database_url, max_body_bytes=400_000) as client:
         paths = {
             "create": ("POST", "/sessions", {"session_id": "new", "metadata": LARGE}),
@@ -163,7 +163,7 @@ async def test_repeats_of_large_writes(database_url: str, what: str):
             assert len(kept_reply(database_url)) < 1000
 
 
-async def test_large_metadata_stays_as_it_is_where_nobody_changes_it(database_url: str):
+async def test_large_metadata_stays_as_it_is_where_nobody_changes_it(database_url: str) -> None:
     async with serving(database_url, max_body_bytes=200_000) as client:
         await make(client, metadata=LARGE)
         await check(await client.patch("/sessions/s/context", json={"metadata": LARGE}))
@@ -176,7 +176,7 @@ async def test_large_metadata_stays_as_it_is_where_nobody_changes_it(database_ur
         assert changed["metadata"] == {"k": 1}
 
 
-async def test_approvals_come_in_pages(client: Client):
+async def test_approvals_come_in_pages(client: Client) -> None:
     await make(client)
     for name in "cab":
         body = {"call_id": name, "tool_name": "t", "arguments": {}}
@@ -194,7 +194,7 @@ async def test_approvals_come_in_pages(client: Client):
         )
 
 
-async def test_a_stream_that_holds_more_than_its_client_may_ends(database_url: str):
+async def test_a_stream_that_holds_more_than_its_client_may_ends(database_url: str) -> None:
     async with serving(database_url, max_body_bytes=10_000_000, client_bytes=1_500_000) as client:
         await make(client)
         store = client.app[STORE]

@@ -90,7 +90,7 @@ async def in_flight(
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_requests_in_flight(database_url: str):
+async def test_requests_in_flight(database_url: str) -> None:
     async with limited(database_url, client_requests=2) as client, AsyncExitStack() as stack:
         bodies = [Body(), Body()]
         sent = [await stack.enter_async_context(in_flight(client, body)) for body in bodies]
@@ -104,7 +104,7 @@ async def test_requests_in_flight(database_url: str):
         await check(await client.get("/sessions", headers=KEY))
 
 
-async def test_bytes_in_flight(sqlite_url: str):
+async def test_bytes_in_flight(sqlite_url: str) -> None:
     async with limited(sqlite_url, client_bytes=1000) as client:
         large = Body(b'{"title": "' + b"x" * 900, b'"}')
         async with in_flight(client, large) as sent:
@@ -117,7 +117,7 @@ async def test_bytes_in_flight(sqlite_url: str):
         await check(await client.post("/sessions", json={"title": "y" * 5000}, headers=KEY), 201)
 
 
-async def test_streams(database_url: str):
+async def test_streams(database_url: str) -> None:
     async with (
         limited(database_url, client_streams=2, client_requests=3) as client,
         AsyncExitStack() as stack,
@@ -135,7 +135,7 @@ async def test_streams(database_url: str):
             assert stream.status == 200
 
 
-async def test_a_stream_of_a_turn_holds_no_bytes_of_its_request(sqlite_url: str):
+async def test_a_stream_of_a_turn_holds_no_bytes_of_its_request(sqlite_url: str) -> None:
     hold = asyncio.Event()
     async with (
         model_server([silence(hold, "Hm")]) as model,
@@ -148,7 +148,7 @@ async def test_a_stream_of_a_turn_holds_no_bytes_of_its_request(sqlite_url: str)
         hold.set()
 
 
-async def test_a_turn_that_is_refused_its_stream_is_not_begun(sqlite_url: str):
+async def test_a_turn_that_is_refused_its_stream_is_not_begun(sqlite_url: str) -> None:
     """429 promises that the same may be asked again: nothing may have been done."""
     async with (
         limited(sqlite_url, client_streams=1) as client,
@@ -160,13 +160,13 @@ async def test_a_turn_that_is_refused_its_stream_is_not_begun(sqlite_url: str):
         assert (await client.app[STORE].get_session("s")).message_count == 0
 
 
-async def test_a_head_of_a_stream_gives_all_back(sqlite_url: str):
+async def test_a_head_of_a_stream_gives_all_back(sqlite_url: str) -> None:
     async with limited(sqlite_url) as client:
         assert (await client.head("/sessions/s/events", headers=KEY)).status == 200
         await nothing_held(client)
 
 
-async def test_a_token_is_counted_from_all_its_addresses(sqlite_url: str):
+async def test_a_token_is_counted_from_all_its_addresses(sqlite_url: str) -> None:
     async with limited(sqlite_url, client_requests=1) as client:
         token, text = await client.app[STORE].tokens.create("test")
         async with in_flight(client, Body(), bearer(text)):
@@ -188,14 +188,14 @@ async def from_address(address: str, client: Client) -> AsyncIterator[aiohttp.Cl
         yield http
 
 
-async def test_all_is_given_back_by_whoever_leaves_in_mid_body(sqlite_url: str):
+async def test_all_is_given_back_by_whoever_leaves_in_mid_body(sqlite_url: str) -> None:
     async with limited(sqlite_url) as client:
         async with in_flight(client, Body()):
             await until_held(client, "bytes", 17)
         await nothing_held(client)
 
 
-async def test_all_is_given_back_when_the_body_is_late(sqlite_url: str):
+async def test_all_is_given_back_when_the_body_is_late(sqlite_url: str) -> None:
     async with limited(sqlite_url, read_timeout=0.1) as client:
         async with in_flight(client, Body()) as sent:
             await until_held(client, "bytes", 17)
@@ -204,7 +204,7 @@ async def test_all_is_given_back_when_the_body_is_late(sqlite_url: str):
         await nothing_held(client)
 
 
-async def test_all_is_given_back_by_handlers_that_are_cancelled(sqlite_url: str):
+async def test_all_is_given_back_by_handlers_that_are_cancelled(sqlite_url: str) -> None:
     async with limited(sqlite_url) as client, in_flight(client, Body()):
         await until_held(client, "bytes", 17)
         # As when the server is stopped and they do not end in time.
@@ -214,7 +214,7 @@ async def test_all_is_given_back_by_handlers_that_are_cancelled(sqlite_url: str)
 
 
 @pytest.mark.parametrize("count", [150])
-async def test_a_storm_leaves_nothing_behind(database_url: str, count: int):
+async def test_a_storm_leaves_nothing_behind(database_url: str, count: int) -> None:
     limits = {"client_requests": 20, "client_streams": 5, "client_bytes": 20_000, "read_timeout": 0.5}
     chance = random.Random(4)
     async with limited(database_url, max_body_bytes=10_000, **limits) as client:

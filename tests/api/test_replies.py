@@ -110,7 +110,7 @@ def check_body(reply: Reply, status: int, kind: str | None) -> None:
 
 
 @pytest.mark.parametrize("what", ASKED)
-async def test_a_usual_reply_says_all_once_and_nothing_of_its_connection(client: Client, what: str):
+async def test_a_usual_reply_says_all_once_and_nothing_of_its_connection(client: Client, what: str) -> None:
     method, path, body, status, kind = ASKED[what]
     reply, stays = await ask(client, method, request(method, path, body))
     assert re.fullmatch(rf"HTTP/1\.1 {status} [A-Z][A-Za-z -]*", reply.status_line)
@@ -125,7 +125,7 @@ REPEATED = sorted(ASKED.keys() - {"made", "deleted", "metrics"})
 
 
 @pytest.mark.parametrize("what", REPEATED)
-async def test_the_last_reply_on_a_connection_differs_in_nothing_else(client: Client, what: str):
+async def test_the_last_reply_on_a_connection_differs_in_nothing_else(client: Client, what: str) -> None:
     """What aiohttp writes where a connection ends, and what we write ourselves where it stays."""
     method, path, body, *_ = ASKED[what]
     usual, _ = await ask(client, method, request(method, path, body))
@@ -146,7 +146,9 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("what", ["health", "a page", "made", "deleted", "no such session"])
-async def test_each_way_to_ask_for_a_connection_is_answered_as_asked(client: Client, way: str, what: str):
+async def test_each_way_to_ask_for_a_connection_is_answered_as_asked(
+    client: Client, way: str, what: str
+) -> None:
     version, headers, begins, said, stays_open = WAYS[way]
     method, path, body, status, kind = ASKED[what]
     reply, stays = await ask(client, method, request(method, path, body, *headers, version=version))
@@ -158,7 +160,7 @@ async def test_each_way_to_ask_for_a_connection_is_answered_as_asked(client: Cli
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("what", ["health", "a page", "no such session"])
-async def test_head_is_answered_as_get_without_the_body(client: Client, what: str, version: str):
+async def test_head_is_answered_as_get_without_the_body(client: Client, what: str, version: str) -> None:
     path, kind = ASKED[what][1], ASKED[what][4]
     head, stays = await ask(client, "HEAD", request("HEAD", path, version=version))
     check_headers(head)
@@ -170,7 +172,7 @@ async def test_head_is_answered_as_get_without_the_body(client: Client, what: st
     assert head.all("Content-Length") == get.all("Content-Length") == [str(len(get.body))]
 
 
-async def test_two_requests_in_one_packet_are_answered_in_order(client: Client):
+async def test_two_requests_in_one_packet_are_answered_in_order(client: Client) -> None:
     async with connected(client) as (reader, writer):
         page, made = ASKED["a page"], ASKED["made"]
         writer.write(
@@ -186,7 +188,7 @@ async def test_two_requests_in_one_packet_are_answered_in_order(client: Client):
     assert contents == ["hello", "ü🙂\x00"]
 
 
-async def test_headers_of_a_write_stand_there_once(client: Client):
+async def test_headers_of_a_write_stand_there_once(client: Client) -> None:
     ask_once = request("POST", "/sessions", CREATE % "é/x", "Idempotency-Key: k", "X-Request-ID: mine")
     first, _ = await ask(client, "POST", ask_once)
     again, _ = await ask(client, "POST", ask_once)
@@ -200,7 +202,7 @@ async def test_headers_of_a_write_stand_there_once(client: Client):
 @pytest.mark.parametrize(
     "data", [b"HELLO\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\nbad\r\n\r\n"]
 )
-async def test_what_cannot_be_parsed_is_answered_as_the_last(client: Client, data: bytes):
+async def test_what_cannot_be_parsed_is_answered_as_the_last(client: Client, data: bytes) -> None:
     reply, stays = await ask(client, "GET", data)
     # Nobody knows what the client speaks: in HTTP/1.0 a connection ends where nothing is said of it.
     assert reply.status_line == "HTTP/1.0 400 Bad Request"

@@ -100,7 +100,7 @@ def looks(times: int) -> Iterator[float]:
 
 
 @pytest.mark.parametrize("path", [HISTORY, STREAM])
-async def test_who_takes_nothing_is_cut_off_when_patience_is_over(client: Client, path: str):
+async def test_who_takes_nothing_is_cut_off_when_patience_is_over(client: Client, path: str) -> None:
     async with asking(client, path) as reader:
         for seconds in looks(LOOKS):
             reader.look(seconds)
@@ -110,7 +110,7 @@ async def test_who_takes_nothing_is_cut_off_when_patience_is_over(client: Client
 
 
 @pytest.mark.parametrize("path", [HISTORY, STREAM])
-async def test_who_takes_a_little_in_time_and_then_nothing_is_cut_off(client: Client, path: str):
+async def test_who_takes_a_little_in_time_and_then_nothing_is_cut_off(client: Client, path: str) -> None:
     async with asking(client, path) as reader:
         for _ in range(3):
             for seconds in looks(LOOKS):
@@ -123,7 +123,7 @@ async def test_who_takes_a_little_in_time_and_then_nothing_is_cut_off(client: Cl
 
 
 @pytest.mark.parametrize("path", [HISTORY, STREAM])
-async def test_who_takes_a_little_between_any_two_looks_gets_it_all(client: Client, path: str):
+async def test_who_takes_a_little_between_any_two_looks_gets_it_all(client: Client, path: str) -> None:
     async with asking(client, path) as reader:
         for turn in count():
             await reader.take(HELD)
@@ -133,7 +133,7 @@ async def test_who_takes_a_little_between_any_two_looks_gets_it_all(client: Clie
                 break
 
 
-async def test_who_has_taken_all_may_wait_as_long_as_it_likes(client: Client):
+async def test_who_has_taken_all_may_wait_as_long_as_it_likes(client: Client) -> None:
     async with asking(client, HISTORY) as reader:
         while reader.left:
             await reader.take(HELD)

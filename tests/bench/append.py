@@ -127,7 +127,7 @@ async def transactions(store: Store, metrics: Metrics, durability: str) -> float
 
     async def call() -> None:
         for session_id in sessions:
-            await store.append_messages(session_id, [MESSAGE], durability=durability)
+            await store.append_messages(session_id, [MESSAGE], durability=durability)  # type: ignore[call-overload]
 
     await asyncio.gather(*(call() for _ in range(MANY)))
     await asyncio.gather(*(store.list_messages(session_id, last=1) for session_id in SESSIONS))

@@ -14,7 +14,7 @@ from tests.compat.saving import NOON, now, save_context, talk
 # Contexts
 
 
-def test_saving_a_context_again_replaces_it_but_for_the_time_of_its_making(db: Database):
+def test_saving_a_context_again_replaces_it_but_for_the_time_of_its_making(db: Database) -> None:
     db.save_session("s", talk(1), NOON)
     save_context(db, "s")
     save_context(
@@ -41,7 +41,7 @@ def test_saving_a_context_again_replaces_it_but_for_the_time_of_its_making(db: D
 @pytest.mark.parametrize(("entries", "count"), [(2, 1), (2, 2), (3, 0), (0, 5)])
 async def test_the_store_hands_a_saved_session_over_whatever_its_count(
     db: Database, entries: int, count: int
-):
+) -> None:
     db.save_session("s", talk(1), NOON)
     history = [{"from": "ask", "to": "debug", "timestamp": NOON.isoformat()}] * entries
     save_context(db, "s", agent_history=history, switch_count=count)
@@ -56,7 +56,7 @@ async def test_the_store_hands_a_saved_session_over_whatever_its_count(
 
 def test_a_context_of_an_unknown_session_is_logged_and_not_saved(
     db: Database, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     save_context(db, "nobody")
     assert "'nobody' does not exist" in caplog.text
     assert db.list_all_contexts() == db.list_all_sessions() == []
@@ -66,7 +66,7 @@ def test_a_context_of_an_unknown_session_is_logged_and_not_saved(
     assert "'s' is deleted" in caplog.text
 
 
-def test_metadata_that_is_no_json_is_a_type_error(db: Database):
+def test_metadata_that_is_no_json_is_a_type_error(db: Database) -> None:
     db.save_session("s", talk(1), NOON)
     with pytest.raises(TypeError):
         save_context(db, "s", metadata={"asked_at": NOON})
@@ -74,14 +74,14 @@ def test_metadata_that_is_no_json_is_a_type_error(db: Database):
 
 
 @pytest.mark.parametrize("changed", [{"current_agent": ""}, {"agent_history": [{"from": "ask", "to": None}]}])
-def test_an_agent_without_a_name_is_an_integrity_error(db: Database, changed: dict[str, Any]):
+def test_an_agent_without_a_name_is_an_integrity_error(db: Database, changed: dict[str, Any]) -> None:
     db.save_session("s", talk(1), NOON)
     with pytest.raises(IntegrityError):
         save_context(db, "s", **changed)
     assert db.load_agent_context("s") is None
 
 
-def test_contexts_are_deleted_and_listed(db: Database):
+def test_contexts_are_deleted_and_listed(db: Database) -> None:
     for session_id in ("with", "without", "deleted"):
         db.save_session(session_id, talk(1), NOON)
     save_context(db, "with")
@@ -101,7 +101,7 @@ def test_contexts_are_deleted_and_listed(db: Database):
 
 def test_a_session_of_the_server_has_a_context_and_one_that_was_only_saved_gets_it_when_it_changes(
     db: Database,
-):
+) -> None:
     async def use_server(store: Store) -> None:
         await store.create_session("made")
         await store.switch_agent("saved", "coder", reason="asked")
@@ -116,7 +116,7 @@ def test_a_session_of_the_server_has_a_context_and_one_that_was_only_saved_gets_
 # Approvals
 
 
-def test_approvals_are_found_by_their_call_alone(db: Database):
+def test_approvals_are_found_by_their_call_alone(db: Database) -> None:
     db.save_session("s", talk(1), NOON)
     db.save_pending_approval("s", "call_1", "write_file", {"path": "a"}, "because")
     db.save_pending_approval("s", "call_2", "execute_command", {"command": "ls"})
@@ -134,7 +134,7 @@ def test_approvals_are_found_by_their_call_alone(db: Database):
     assert db.get_pending_approvals("s") == []
 
 
-def test_a_call_that_is_known_in_any_session_stays_as_it_is(db: Database):
+def test_a_call_that_is_known_in_any_session_stays_as_it_is(db: Database) -> None:
     db.save_session("s", talk(1), NOON)
     db.save_pending_approval("s", "c", "write_file", {"first": True})
     db.save_pending_approval("other", "c", "delete_file", {})
@@ -146,7 +146,7 @@ def test_a_call_that_is_known_in_any_session_stays_as_it_is(db: Database):
     assert db.get_pending_approvals("s") == [], "a decided one too"
 
 
-def test_the_session_of_an_approval_need_not_exist_and_is_not_made(db: Database):
+def test_the_session_of_an_approval_need_not_exist_and_is_not_made(db: Database) -> None:
     db.save_pending_approval("later", "c", "write_file", {})
     assert db.list_all_sessions(include_deleted=True) == []
     assert db.load_session("later") is None
@@ -160,7 +160,9 @@ def test_the_session_of_an_approval_need_not_exist_and_is_not_made(db: Database)
     assert db.list_all_sessions() == ["later"]
 
 
-def test_a_clean_up_of_the_server_spares_approvals_without_a_session_as_long_as_new_ones_come(db: Database):
+def test_a_clean_up_of_the_server_spares_approvals_without_a_session_as_long_as_new_ones_come(
+    db: Database,
+) -> None:
     db.save_pending_approval("nowhere", "old", "write_file", {})
     db.thread.run(lambda store: store.cleanup(max_age_hours=0, hard_delete_after_days=30))
     db.save_pending_approval("nowhere", "new", "write_file", {})
@@ -171,7 +173,7 @@ def test_a_clean_up_of_the_server_spares_approvals_without_a_session_as_long_as_
 @pytest.mark.parametrize(
     ("given", "stored"), [("approved", "approved"), ("rejected", "rejected"), ("cancelled", "rejected")]
 )
-def test_a_status_is_stored_also_over_another_one(db: Database, given: str, stored: str):
+def test_a_status_is_stored_also_over_another_one(db: Database, given: str, stored: str) -> None:
     db.save_session("s", talk(1), NOON)
     db.save_pending_approval("s", "c", "write_file", {})
     db.update_approval_status("c", "rejected" if given == "approved" else "approved")
@@ -184,7 +186,7 @@ def test_a_status_is_stored_also_over_another_one(db: Database, given: str, stor
         db.update_approval_status("c", "lost")
 
 
-def test_approvals_of_a_soft_deleted_session_are_there_still(db: Database):
+def test_approvals_of_a_soft_deleted_session_are_there_still(db: Database) -> None:
     db.save_session("s", talk(1), NOON)
     db.save_pending_approval("s", "c", "write_file", {})
     db.delete_session("s")

@@ -20,7 +20,7 @@ from tests.migrations.catalogue import query
 # The script `test_database_improvements.py`
 
 
-def test_a_session_is_saved_loaded_and_listed(db: Database):
+def test_a_session_is_saved_loaded_and_listed(db: Database) -> None:
     messages = [{"role": "system", "content": "You are a helpful assistant"}, *talk(2)]
     assert db.save_session("test_session_001", messages, NOON) is None
     loaded = db.load_session("test_session_001")
@@ -32,7 +32,7 @@ def test_a_session_is_saved_loaded_and_listed(db: Database):
     assert db.list_all_sessions() == ["test_session_001"]
 
 
-def test_messages_come_in_pages_oldest_first(db: Database):
+def test_messages_come_in_pages_oldest_first(db: Database) -> None:
     db.save_session("s", talk(100), NOON)
     pages = [db.get_messages_paginated("s", page=page, page_size=20) for page in range(1, 7)]
     assert [message for page in pages for message in page] == talk(100)
@@ -44,7 +44,7 @@ def test_messages_come_in_pages_oldest_first(db: Database):
     assert db.get_messages_paginated("nobody") == []
 
 
-def test_statistics_of_a_session(db: Database):
+def test_statistics_of_a_session(db: Database) -> None:
     db.save_session("s", talk(3), NOON)
     stats = db.get_session_stats("s")
     assert stats is not None
@@ -57,7 +57,7 @@ def test_statistics_of_a_session(db: Database):
     assert db.get_session_stats("nobody") is None
 
 
-def test_a_context_of_two_entries_and_a_count_of_one(db: Database):
+def test_a_context_of_two_entries_and_a_count_of_one(db: Database) -> None:
     db.save_session("s", talk(2), NOON)
     assert db.load_agent_context("s") is None
     save_context(db, "s")
@@ -84,7 +84,7 @@ def test_a_context_of_two_entries_and_a_count_of_one(db: Database):
     assert db.get_agent_switch_history("nobody") == []
 
 
-def test_a_soft_deleted_session_is_listed_with_the_deleted_ones_only(db: Database):
+def test_a_soft_deleted_session_is_listed_with_the_deleted_ones_only(db: Database) -> None:
     db.save_session("s", talk(1), NOON)
     assert db.delete_session("s", soft=True) is True
     assert db.list_all_sessions(include_deleted=False) == []
@@ -96,7 +96,7 @@ def test_a_soft_deleted_session_is_listed_with_the_deleted_ones_only(db: Databas
     assert db.delete_session("nobody") is False
 
 
-def test_sessions_are_cleaned_up_by_the_time_that_was_given(db: Database):
+def test_sessions_are_cleaned_up_by_the_time_that_was_given(db: Database) -> None:
     db.save_session("old", talk(1), now() - timedelta(hours=25))
     db.save_session("new", talk(1), now() - timedelta(hours=23))
     # Neither is activity.
@@ -113,7 +113,7 @@ def test_sessions_are_cleaned_up_by_the_time_that_was_given(db: Database):
     assert [each["call_id"] for each in db.get_pending_approvals("old")] == ["c"]
 
 
-def test_tool_calls_and_their_results_come_back(db: Database):
+def test_tool_calls_and_their_results_come_back(db: Database) -> None:
     messages = [
         {"role": "user", "content": "Test"},
         {"role": "assistant", "content": "Response", "tool_calls": [CALL]},
@@ -127,13 +127,13 @@ def test_tool_calls_and_their_results_come_back(db: Database):
 
 
 @pytest.mark.parametrize("name", ["engine", "SessionLocal", "get_session", "session_scope"])
-def test_what_needs_sqlalchemy_says_what_to_use_instead(db: Database, name: str):
+def test_what_needs_sqlalchemy_says_what_to_use_instead(db: Database, name: str) -> None:
     with pytest.raises(NotSupported, match=rf"^{name} needs SQLAlchemy, which is not used here; use "):
         getattr(db, name)()
 
 
 @pytest.mark.parametrize("module", [database, database_async])
-def test_what_was_sqlalchemy_cannot_be_imported_without_being_told_what_to_use(module: ModuleType):
+def test_what_was_sqlalchemy_cannot_be_imported_without_being_told_what_to_use(module: ModuleType) -> None:
     for name in ("engine", "SessionLocal", "Base", "async_session_maker"):
         with pytest.raises(NotSupported, match=rf"^{name} needs SQLAlchemy, which is not used here; use "):
             getattr(module, name)
@@ -141,13 +141,13 @@ def test_what_was_sqlalchemy_cannot_be_imported_without_being_told_what_to_use(m
         _ = module.nothing
 
 
-def test_times_with_a_zone_are_the_same_times(db: Database):
+def test_times_with_a_zone_are_the_same_times(db: Database) -> None:
     east = datetime(2026, 1, 7, 15, tzinfo=UTC).astimezone(tz=None)
     db.save_session("s", talk(1), east)
     assert (db.load_session("s") or {})["last_activity"] == datetime(2026, 1, 7, 15)
 
 
-def test_databases_of_the_same_url_share_one_store(db: Database):
+def test_databases_of_the_same_url_share_one_store(db: Database) -> None:
     db.save_session("s", talk(1), NOON)
     again = Database(db.db_url)
     assert again.list_all_sessions() == ["s"]
@@ -159,14 +159,14 @@ def test_databases_of_the_same_url_share_one_store(db: Database):
 
 def test_the_shared_database_is_the_file_in_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.chdir(tmp_path)
     get_database().save_session("s", talk(1), NOON)
     assert get_db() is get_database()
     assert query(f"sqlite:///{tmp_path}/data/agent_runtime.db", "SELECT session_id FROM sessions") == [("s",)]
 
 
-def test_threads_hammer_one_database(db: Database):
+def test_threads_hammer_one_database(db: Database) -> None:
     threads, rounds = 8, 15
     started = threading.Barrier(threads)
 
@@ -191,7 +191,7 @@ def test_threads_hammer_one_database(db: Database):
     assert calls == sorted(f"call {count}" for count in range(1, rounds + 1)), "each in one session"
 
 
-def test_what_has_begun_is_finished_when_another_thread_closes(db: Database):
+def test_what_has_begun_is_finished_when_another_thread_closes(db: Database) -> None:
     threads = 6
     begun = threading.Barrier(threads + 1)
     saved: set[str] = set()
@@ -214,12 +214,12 @@ def test_what_has_begun_is_finished_when_another_thread_closes(db: Database):
 
 
 @pytest.mark.parametrize("url", ["sqlite:///:memory:", "agents.db", Path("agents.db")])
-def test_what_is_no_url_is_refused_with_what_would_be_right(url: str):
+def test_what_is_no_url_is_refused_with_what_would_be_right(url: str) -> None:
     with pytest.raises(SettingsError, match="sqlite:///"):
         Database(url)
 
 
-async def test_it_works_where_an_event_loop_runs(db: Database):
+async def test_it_works_where_an_event_loop_runs(db: Database) -> None:
     db.save_session("s", talk(1), NOON)
     db.save_pending_approval("s", "c", "write_file", {})
     assert (db.load_session("s") or {})["messages"] == talk(1)

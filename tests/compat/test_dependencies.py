@@ -55,7 +55,7 @@ async def ask(method: str, path: str) -> Any:
     return json.loads(b"".join(message.get("body", b"") for message in sent))
 
 
-async def test_an_application_gets_the_managers_and_the_database(chosen: str):
+async def test_an_application_gets_the_managers_and_the_database(chosen: str) -> None:
     await init_session_manager()
     await init_agent_context_manager()
     assert await ask("POST", "/sessions/s") == "made"
@@ -67,14 +67,14 @@ async def test_an_application_gets_the_managers_and_the_database(chosen: str):
     assert (Database(chosen).load_agent_context("s") or {})["current_agent"] == "coder"
 
 
-async def test_a_manager_that_is_not_initialized_is_a_runtime_error():
+async def test_a_manager_that_is_not_initialized_is_a_runtime_error() -> None:
     with pytest.raises(RuntimeError, match=r"^SessionManager not initialized$"):
         await get_session_manager_dep()
     with pytest.raises(RuntimeError, match=r"^AgentContextManager not initialized$"):
         await get_agent_context_manager_dep()
 
 
-def test_without_fastapi_the_error_names_the_extra():
+def test_without_fastapi_the_error_names_the_extra() -> None:
     program = "import sys\nsys.modules['fastapi'] = None\nimport runtime.compat.dependencies"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "ImportError: runtime.compat.dependencies needs FastAPI: pip install 'agent-runtime[compat]'" in (

@@ -56,7 +56,7 @@ def reopened(db: Database) -> Database:
 # Sessions
 
 
-def test_a_new_manager_is_empty(sessions: SessionManager):
+def test_a_new_manager_is_empty(sessions: SessionManager) -> None:
     assert sessions._sessions == {}
     assert sessions._lock is not None
     assert sessions.all_sessions() == []
@@ -66,7 +66,7 @@ def test_a_new_manager_is_empty(sessions: SessionManager):
     assert sessions.delete("nobody") is None
 
 
-def test_a_session_is_made_once(sessions: SessionManager):
+def test_a_session_is_made_once(sessions: SessionManager) -> None:
     state = sessions.create("s", "You are helpful")
     assert isinstance(state, SessionState)
     assert (state.session_id, state.messages) == ("s", [Message("system", "You are helpful")])
@@ -79,7 +79,7 @@ def test_a_session_is_made_once(sessions: SessionManager):
     assert {each.session_id for each in sessions.all_sessions()} == {"s", "t"}
 
 
-def test_messages_are_added_and_stored_at_once(sessions: SessionManager, db: Database):
+def test_messages_are_added_and_stored_at_once(sessions: SessionManager, db: Database) -> None:
     state = sessions.create("s", "You are helpful")
     before = state.last_activity
     sessions.append_message("s", "user", "Hello")
@@ -107,7 +107,7 @@ def test_messages_are_added_and_stored_at_once(sessions: SessionManager, db: Dat
 
 def test_what_callers_append_themselves_is_stored_with_the_next_change_or_at_the_end(
     sessions: SessionManager, db: Database
-):
+) -> None:
     state = sessions.create("s")
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "call_123"}]}
     state.messages.append(call)
@@ -123,7 +123,7 @@ def test_what_callers_append_themselves_is_stored_with_the_next_change_or_at_the
     assert loaded.last_activity == state.last_activity
 
 
-def test_a_deleted_session_is_gone_and_keeps_its_id(sessions: SessionManager, db: Database):
+def test_a_deleted_session_is_gone_and_keeps_its_id(sessions: SessionManager, db: Database) -> None:
     sessions.create("s")
     sessions.delete("s")
     assert not sessions.exists("s")
@@ -133,7 +133,7 @@ def test_a_deleted_session_is_gone_and_keeps_its_id(sessions: SessionManager, db
     assert not sessions.exists("s")
 
 
-def test_threads_append_to_one_session(sessions: SessionManager, db: Database):
+def test_threads_append_to_one_session(sessions: SessionManager, db: Database) -> None:
     threads, rounds = 6, 20
     started = threading.Barrier(threads)
 
@@ -159,7 +159,7 @@ def test_threads_append_to_one_session(sessions: SessionManager, db: Database):
 
 def test_the_manager_that_is_imported_opens_the_file_in_the_working_folder_when_it_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert get_session_manager() is session_manager
     session_manager.create("s")
@@ -171,7 +171,7 @@ def test_the_manager_that_is_imported_opens_the_file_in_the_working_folder_when_
 # Agent contexts
 
 
-def test_a_context_is_made_once_and_stored(contexts: AgentContextManager, db: Database):
+def test_a_context_is_made_once_and_stored(contexts: AgentContextManager, db: Database) -> None:
     assert contexts.get("s") is None
     assert contexts.exists("s") is False
     assert contexts.get_session_count() == 0
@@ -187,7 +187,7 @@ def test_a_context_is_made_once_and_stored(contexts: AgentContextManager, db: Da
     assert (db.load_agent_context("s") or {})["current_agent"] == "debug"
 
 
-def test_a_handover_and_metadata_are_stored_at_once(contexts: AgentContextManager, db: Database):
+def test_a_handover_and_metadata_are_stored_at_once(contexts: AgentContextManager, db: Database) -> None:
     db.save_session("s", [], NOON)
     context = contexts.get_or_create("s")
     context.switch_agent(AgentType.ORCHESTRATOR, "the same")
@@ -211,7 +211,7 @@ def test_a_handover_and_metadata_are_stored_at_once(contexts: AgentContextManage
 @pytest.mark.parametrize("order", [("bad", "good"), ("good", "bad")])
 def test_what_cannot_be_stored_keeps_nothing_else_from_being_stored(
     contexts: AgentContextManager, db: Database, order: tuple[str, str], caplog: pytest.LogCaptureFixture
-):
+) -> None:
     for session_id in order:
         db.save_session(session_id, [], NOON)
         contexts.get_or_create(session_id).metadata[session_id] = True
@@ -225,7 +225,7 @@ def test_what_cannot_be_stored_keeps_nothing_else_from_being_stored(
     assert "'robot'" in caplog.text
 
 
-def test_a_context_comes_back_in_the_next_process(contexts: AgentContextManager, db: Database):
+def test_a_context_comes_back_in_the_next_process(contexts: AgentContextManager, db: Database) -> None:
     db.save_session("s", [], NOON)
     context = contexts.get_or_create("s")
     context.switch_agent(AgentType.CODER, "r")
@@ -239,7 +239,7 @@ def test_a_context_comes_back_in_the_next_process(contexts: AgentContextManager,
 
 def test_a_context_before_its_session_is_stored_with_its_next_change(
     contexts: AgentContextManager, db: Database
-):
+) -> None:
     context = contexts.get_or_create("s")
     assert db.list_all_contexts() == []
     db.save_session("s", [], NOON)
@@ -249,7 +249,7 @@ def test_a_context_before_its_session_is_stored_with_its_next_change(
 
 def test_contexts_are_deleted_and_cleaned_up_by_the_time_of_their_making(
     contexts: AgentContextManager, db: Database
-):
+) -> None:
     for session_id, age in (("old", 25), ("new", 23)):
         db.save_session(session_id, [], NOON)
         made = datetime.now(UTC) - timedelta(hours=age)
@@ -264,7 +264,7 @@ def test_contexts_are_deleted_and_cleaned_up_by_the_time_of_their_making(
     assert db.list_all_contexts() == []
 
 
-def test_an_agent_of_another_name_is_a_type_too(contexts: AgentContextManager, db: Database):
+def test_an_agent_of_another_name_is_a_type_too(contexts: AgentContextManager, db: Database) -> None:
     db.save_session("s", [], NOON)
     db.save_agent_context("s", "reviewer", [], {}, NOON, None, 0)
     context = contexts.get("s")
@@ -278,7 +278,7 @@ def test_an_agent_of_another_name_is_a_type_too(contexts: AgentContextManager, d
 # The later generation
 
 
-async def test_before_a_database_is_chosen_everything_says_so():
+async def test_before_a_database_is_chosen_everything_says_so() -> None:
     message = r"^Database not initialized\. Call init_database\(\) first\.$"
     with pytest.raises(RuntimeError, match=message):
         await init_db()
@@ -295,7 +295,7 @@ async def test_before_a_database_is_chosen_everything_says_so():
     await close_db()
 
 
-async def test_the_service_does_what_the_database_does(chosen: str):
+async def test_the_service_does_what_the_database_does(chosen: str) -> None:
     await init_db()
     service = get_database_service()
     assert service is get_database_service()
@@ -324,7 +324,7 @@ async def test_the_service_does_what_the_database_does(chosen: str):
     assert Database(chosen).list_all_sessions(include_deleted=True) == ["s"]
 
 
-async def test_the_later_database_is_the_chosen_one_and_works_in_an_event_loop(chosen: str):
+async def test_the_later_database_is_the_chosen_one_and_works_in_an_event_loop(chosen: str) -> None:
     db = database_async.Database("sqlite:///ignored.db")
     db.save_session("s", [], NOON)
     assert Database(chosen).list_all_sessions() == Database().list_all_sessions() == ["s"]
@@ -333,7 +333,7 @@ async def test_the_later_database_is_the_chosen_one_and_works_in_an_event_loop(c
     assert not Path("ignored.db").exists()
 
 
-async def test_the_asynchronous_managers_persist_and_restore(chosen: str):
+async def test_the_asynchronous_managers_persist_and_restore(chosen: str) -> None:
     """The script `test_persistence.py`."""
     await init_session_manager()
     await init_agent_context_manager()
@@ -370,7 +370,7 @@ async def test_the_asynchronous_managers_persist_and_restore(chosen: str):
     assert new_manager.all_sessions() == []
 
 
-async def test_concurrent_calls_keep_their_order(chosen: str):
+async def test_concurrent_calls_keep_their_order(chosen: str) -> None:
     manager = AsyncSessionManager()
     await manager.get_or_create("s")
     await asyncio.gather(*(manager.append_message("s", "user", str(n)) for n in range(50)))
@@ -382,7 +382,7 @@ async def test_concurrent_calls_keep_their_order(chosen: str):
         await manager.append_message("t", "user", "x")
 
 
-async def test_the_synchronous_managers_share_the_states_of_the_asynchronous_ones(chosen: str):
+async def test_the_synchronous_managers_share_the_states_of_the_asynchronous_ones(chosen: str) -> None:
     await init_session_manager()
     state = await (await get_async_session_manager()).create("s")
     assert session_manager.get("s") is state

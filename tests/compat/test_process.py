@@ -54,7 +54,7 @@ def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", FORGOTTEN)
-def test_a_forgotten_close_neither_hangs_nor_loses_anything(database_url: str, case: str):
+def test_a_forgotten_close_neither_hangs_nor_loses_anything(database_url: str, case: str) -> None:
     ended = run(SAVE + FORGOTTEN[case], database_url)
     assert (ended.stdout, ended.stderr) == ("", "")
     assert ended.returncode == (3 if case == "ended by an error" else 0)
@@ -64,7 +64,7 @@ def test_a_forgotten_close_neither_hangs_nor_loses_anything(database_url: str, c
     db.close()
 
 
-def test_importing_all_of_it_opens_and_makes_nothing(sqlite_url: str):
+def test_importing_all_of_it_opens_and_makes_nothing(sqlite_url: str) -> None:
     modules = (
         "agent_context, agent_context_async, database, database_async, session_manager, session_manager_async"
     )
@@ -93,6 +93,6 @@ except IntegrityError as error:
 """
 
 
-def test_where_sqlalchemy_is_installed_its_integrity_error_catches_ours(sqlite_url: str):
+def test_where_sqlalchemy_is_installed_its_integrity_error_catches_ours(sqlite_url: str) -> None:
     ended = run(SQLALCHEMY, sqlite_url)
     assert ended.stdout.startswith("True (ValueError) role 'robot' is none of user"), ended.stderr

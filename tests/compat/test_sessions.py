@@ -19,7 +19,7 @@ def title_of(db: Database, session_id: str) -> str | None:
     return db.thread.run(lambda store: store.get_session(session_id)).title
 
 
-def test_saving_again_replaces_the_whole_history_and_the_time(db: Database):
+def test_saving_again_replaces_the_whole_history_and_the_time(db: Database) -> None:
     db.save_session("s", talk(5), NOON)
     first = db.load_session("s") or {}
     shorter = [talk(5)[0], {"role": "user", "content": "Another"}]
@@ -32,7 +32,7 @@ def test_saving_again_replaces_the_whole_history_and_the_time(db: Database):
     assert (db.load_session("s") or {})["messages"] == []
 
 
-def test_a_message_is_kept_as_far_as_it_is_known(db: Database):
+def test_a_message_is_kept_as_far_as_it_is_known(db: Database) -> None:
     odd = [
         {"content": "no role"},
         {"role": "assistant", "content": None, "tool_calls": [CALL], "unknown": 1},
@@ -52,7 +52,7 @@ def test_a_message_is_kept_as_far_as_it_is_known(db: Database):
 
 
 @pytest.mark.parametrize("session_id", ["new", "kept"])
-def test_a_role_that_is_none_is_an_integrity_error_and_changes_nothing(db: Database, session_id: str):
+def test_a_role_that_is_none_is_an_integrity_error_and_changes_nothing(db: Database, session_id: str) -> None:
     db.save_session("kept", talk(2), NOON)
     with pytest.raises(IntegrityError, match="'robot'"):
         db.save_session(session_id, [*talk(1), {"role": "robot", "content": "x"}], NOON)
@@ -60,7 +60,7 @@ def test_a_role_that_is_none_is_an_integrity_error_and_changes_nothing(db: Datab
     assert (db.load_session("kept") or {})["messages"] == talk(2)
 
 
-def test_a_soft_deleted_session_cannot_be_saved(db: Database):
+def test_a_soft_deleted_session_cannot_be_saved(db: Database) -> None:
     db.save_session("s", talk(1), NOON)
     db.delete_session("s")
     with pytest.raises(IntegrityError, match="deleted"):
@@ -69,7 +69,7 @@ def test_a_soft_deleted_session_cannot_be_saved(db: Database):
 
 
 @pytest.mark.parametrize("soft_first", [False, True])
-def test_an_erased_session_leaves_its_approvals_alone(db: Database, soft_first: bool):
+def test_an_erased_session_leaves_its_approvals_alone(db: Database, soft_first: bool) -> None:
     db.save_session("s", talk(2), NOON)
     save_context(db, "s")
     db.save_pending_approval("s", "waits", "write_file", {"path": "a"}, "why")
@@ -88,7 +88,9 @@ def test_an_erased_session_leaves_its_approvals_alone(db: Database, soft_first: 
     assert db.delete_pending_approval("decided") is True
 
 
-def test_the_title_is_the_first_500_characters_of_the_first_question_until_another_is_set(db: Database):
+def test_the_title_is_the_first_500_characters_of_the_first_question_until_another_is_set(
+    db: Database,
+) -> None:
     db.save_session("s", [{"role": "system", "content": "x"}], NOON)
     assert title_of(db, "s") is None
     db.save_session("s", [{"role": "user", "content": "ü\n" + "q" * 600}, *talk(2)], NOON)
@@ -104,7 +106,7 @@ def test_the_title_is_the_first_500_characters_of_the_first_question_until_anoth
     assert db.update_session_description("nobody", "d") is False
 
 
-def test_saves_of_a_session_take_effect_in_their_order_whatever_their_size(db: Database):
+def test_saves_of_a_session_take_effect_in_their_order_whatever_their_size(db: Database) -> None:
     def begin(messages: list[dict[str, Any]]) -> Future[None]:
         return db.thread.submit(lambda store: operations.save_session(store, "s", messages, NOON))
 
@@ -113,7 +115,7 @@ def test_saves_of_a_session_take_effect_in_their_order_whatever_their_size(db: D
     assert (db.load_session("s") or {})["messages"] == talk(1)
 
 
-def test_a_follower_of_the_server_sees_what_is_saved(db: Database):
+def test_a_follower_of_the_server_sees_what_is_saved(db: Database) -> None:
     async def follow(store: Store) -> list[Any]:
         seen = []
         async with store.follow("s", after=2) as follower, asyncio.timeout(60):

@@ -39,7 +39,7 @@ async def heads_in(database: Database) -> list[Row]:
     return [(await database.fetch("list_heads", f'[["", "s{number}"]]'))[0] for number in SESSIONS]
 
 
-async def test_heads_at_their_base_version_are_written(filled: Database):
+async def test_heads_at_their_base_version_are_written(filled: Database) -> None:
     await write(filled, *(head_row(number, 1) for number in SESSIONS))
     for row in await heads_in(filled):
         assert (row["version"], row["last_seq"], row["message_count"]) == (2, 1, 1)
@@ -57,7 +57,7 @@ STALE = {
 @pytest.mark.parametrize("place", range(3))
 async def test_one_head_that_has_moved_on_is_a_conflict_and_nothing_is_stored(
     filled: Database, row: list[object], place: int
-):
+) -> None:
     rows = [head_row(1, 1), head_row(3, 1)]
     rows.insert(place, row)
     with pytest.raises(DatabaseConflict):
@@ -69,7 +69,7 @@ async def test_one_head_that_has_moved_on_is_a_conflict_and_nothing_is_stored(
     assert [head["version"] for head in await heads_in(filled)] == [2, 1, 1]
 
 
-async def test_a_title_stays_while_the_message_is_the_same_that_it_comes_from(filled: Database):
+async def test_a_title_stays_while_the_message_is_the_same_that_it_comes_from(filled: Database) -> None:
     await write(filled, head_row(1, 1), head_row(2, 1))
     async with filled.transaction() as transaction:
         other = [2, 2, 3, 1, 1, 7, LATER, 0, 0, None, None]

@@ -87,7 +87,7 @@ async def test_pages_of_any_bound_give_every_message_once(
     max_bytes: int,
     role: Role | None,
     step: Walk,
-):
+) -> None:
     name = f"s{next(NUMBERS)}"
     said = [{"role": each, "content": letter * times} for each, letter, times in messages]
     await store.create_session(name, messages=said)
@@ -108,7 +108,7 @@ async def mark_as_cut(url: str, id: int, after: int, through: int) -> None:
     await execute(url, statement, statement)
 
 
-async def test_pages_of_a_rare_role_are_found_far_away(store: Store, monkeypatch: pytest.MonkeyPatch):
+async def test_pages_of_a_rare_role_are_found_far_away(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.store.read.message_pages.ROLE_WINDOW", 7)
     rare = {3, 40, 41, 99}
     roles = ["tool" if seq in rare else "user" for seq in range(1, 101)]
@@ -121,7 +121,7 @@ async def test_pages_of_a_rare_role_are_found_far_away(store: Store, monkeypatch
     assert (await store.list_messages("s", last=1, role="system")).seqs == []
 
 
-async def test_messages_from_before_the_sizes_are_measured(postgres_url: str):
+async def test_messages_from_before_the_sizes_are_measured(postgres_url: str) -> None:
     async with open_store(postgres_url) as store:
         said = [{"role": "user", "content": "é" * 4000, "name": "n", "more": [1]} for _ in range(5)]
         await store.create_session("s", messages=said)
@@ -141,7 +141,7 @@ TEXTS = {
 }
 
 
-async def test_the_size_of_every_row_is_the_bytes_of_its_texts(store: Store, database_url: str):
+async def test_the_size_of_every_row_is_the_bytes_of_its_texts(store: Store, database_url: str) -> None:
     call = {"id": "a", "type": "function", "function": {"name": "é", "arguments": "{}"}}
     said = [
         {"role": "user", "content": "Größe €", "name": "Ö", "metadata": {"ä": 1}, "other": "ü"},
@@ -205,7 +205,7 @@ async def pages_of(
 
 
 @pytest.mark.parametrize("deleted", [False, True])
-async def test_sessions(small: Store, deleted: bool):
+async def test_sessions(small: Store, deleted: bool) -> None:
     for number, length in enumerate(LENGTHS):
         await small.create_session(f"s{number}", metadata={"k": "x" * length})
         if number % 3 == 0:
@@ -221,7 +221,7 @@ async def test_sessions(small: Store, deleted: bool):
     assert sorted(session.session_id for session in found) == sorted(expected)
 
 
-async def test_switches(small: Store):
+async def test_switches(small: Store) -> None:
     await small.create_session("s")
     for number, length in enumerate(LENGTHS):
         await small.switch_agent("s", f"agent {number}", metadata={"k": "x" * length})
@@ -237,7 +237,7 @@ async def test_switches(small: Store):
 
 
 @pytest.mark.parametrize("status", [None, "pending", "approved", "expired"])
-async def test_approvals(small: Store, clock: Clock, status: Any):
+async def test_approvals(small: Store, clock: Clock, status: Any) -> None:
     await small.create_session("s")
     stored: dict[str, list[str]] = {"pending": [], "approved": [], "expired": []}
     for number, length in enumerate(LENGTHS * 2):
@@ -264,7 +264,7 @@ async def test_approvals(small: Store, clock: Clock, status: Any):
     assert [a.created_at for a in found] == sorted(a.created_at for a in found)
 
 
-async def test_events_of_a_turn(small: Store):
+async def test_events_of_a_turn(small: Store) -> None:
     running = await ask(small)
     for length in LENGTHS:
         await running.advance("é" * length, events=(note("x" * length),))
@@ -278,7 +278,7 @@ async def chunks_of(reading: Any) -> list[int]:
     return [seq async for chunk in reading.chunks for seq, _ in chunk.messages]
 
 
-async def test_a_history_is_read_in_chunks(small: Store):
+async def test_a_history_is_read_in_chunks(small: Store) -> None:
     said = [{"role": "user", "content": "x" * length} for length in LENGTHS]
     await small.create_session("s", messages=said)
     reading = await small.read_history("s")
@@ -289,7 +289,7 @@ async def test_a_history_is_read_in_chunks(small: Store):
     assert [message["content"] for message in history.messages] == [part["content"] for part in said]
 
 
-async def test_what_comes_while_a_history_is_read_is_not_in_it(small: Store):
+async def test_what_comes_while_a_history_is_read_is_not_in_it(small: Store) -> None:
     said = [{"role": "user", "content": "x" * length} for length in LENGTHS]
     await small.create_session("s", messages=said)
     reading = await small.read_history("s")
@@ -300,7 +300,7 @@ async def test_what_comes_while_a_history_is_read_is_not_in_it(small: Store):
 
 @pytest.mark.parametrize("how", ["truncate", "replace", "erase"])
 @pytest.mark.parametrize("kind", ["history", "page"])
-async def test_a_cut_while_messages_are_read_is_no_mixture(small: Store, kind: str, how: str):
+async def test_a_cut_while_messages_are_read_is_no_mixture(small: Store, kind: str, how: str) -> None:
     said = [{"role": "user", "content": "x" * length} for length in LENGTHS]
     await small.create_session("s", messages=said)
     if kind == "history":

@@ -53,7 +53,7 @@ TIMES = [
 
 
 @pytest.mark.parametrize("content", CONTENTS, ids=range(len(CONTENTS)))
-async def test_json_comes_back_to_the_letter(database: Database, content: str):
+async def test_json_comes_back_to_the_letter(database: Database, content: str) -> None:
     async with database.transaction() as transaction:
         await insert_session(transaction, 1)
         await transaction.execute_many("insert_message", [message_row(1, 1, content)])
@@ -62,7 +62,7 @@ async def test_json_comes_back_to_the_letter(database: Database, content: str):
 
 
 @pytest.mark.parametrize("time", TIMES, ids=str)
-async def test_a_time_comes_back_as_the_same_instant_in_utc(database: Database, time: datetime):
+async def test_a_time_comes_back_as_the_same_instant_in_utc(database: Database, time: datetime) -> None:
     async with database.transaction() as transaction:
         await transaction.execute_many("insert_session", [session_row(1, at=time)])
     [row] = await database.fetch("list_heads", '[["", "s1"]]')
@@ -70,7 +70,7 @@ async def test_a_time_comes_back_as_the_same_instant_in_utc(database: Database, 
     assert row["last_activity"].utcoffset() == timedelta(0)
 
 
-async def test_times_are_in_order_whatever_their_zone(database: Database):
+async def test_times_are_in_order_whatever_their_zone(database: Database) -> None:
     later = NOON + timedelta(microseconds=1)
     east = later.astimezone(timezone(timedelta(hours=-11)))
     async with database.transaction() as transaction:
@@ -79,7 +79,7 @@ async def test_times_are_in_order_whatever_their_zone(database: Database):
     assert [row["session_id"] for row in rows] == ["s2", "s1"]
 
 
-async def test_big_numbers_truth_and_nothing_come_back(database: Database):
+async def test_big_numbers_truth_and_nothing_come_back(database: Database) -> None:
     async with database.transaction() as transaction:
         await transaction.execute_many("insert_session", [session_row(FAR)])
         await transaction.execute_many("insert_agent_context", [[FAR, "coder", NOON, NOON, 2**53 + 1, "{}"]])
@@ -89,14 +89,14 @@ async def test_big_numbers_truth_and_nothing_come_back(database: Database):
     assert context["switch_count"] == 2**53 + 1
 
 
-async def test_lists_go_in_as_json(database: Database):
+async def test_lists_go_in_as_json(database: Database) -> None:
     async with database.transaction() as transaction:
         await transaction.execute_many("insert_session", [session_row(1), session_row(2, owner="ü'\"")])
         rows = await transaction.fetch("lock_heads", '[["", "s1"], ["ü\'\\"", "s2"], ["", "s2"]]')
     assert [(row["id"], row["owner"]) for row in rows] == [(1, ""), (2, "ü'\"")]
 
 
-async def test_a_row_is_read_by_name_and_by_position(database: Database):
+async def test_a_row_is_read_by_name_and_by_position(database: Database) -> None:
     [row] = await database.fetch("ping")
     assert (row["ok"], row[0], list(row)) == (1, 1, [1])
 
@@ -104,14 +104,14 @@ async def test_a_row_is_read_by_name_and_by_position(database: Database):
 # Transactions
 
 
-async def test_leaving_commits(database: Database):
+async def test_leaving_commits(database: Database) -> None:
     async with database.transaction() as transaction:
         await insert_session(transaction, 1)
         assert await session_ids(database) == []
     assert await session_ids(database) == [1]
 
 
-async def test_an_error_rolls_back_and_goes_on_upwards(database: Database):
+async def test_an_error_rolls_back_and_goes_on_upwards(database: Database) -> None:
     with pytest.raises(LookupError):
         await insert_and_raise(database, LookupError())
     assert await session_ids(database) == []
@@ -134,7 +134,7 @@ async def assert_writable(database: Database) -> None:
 @pytest.mark.parametrize("steps", range(40))
 async def test_cancelled_anywhere_the_transaction_is_in_or_out_and_the_next_one_works(
     database: Database, steps: int
-):
+) -> None:
     async def write() -> None:
         async with database.transaction(durable=steps % 2 == 0) as transaction:
             await insert_session(transaction, 1)
@@ -152,7 +152,7 @@ async def test_cancelled_anywhere_the_transaction_is_in_or_out_and_the_next_one_
     assert task.cancelled() or messages == 49
 
 
-async def test_a_cancelled_transaction_that_holds_a_statement_is_rolled_back(database: Database):
+async def test_a_cancelled_transaction_that_holds_a_statement_is_rolled_back(database: Database) -> None:
     inside = asyncio.Event()
 
     async def write() -> None:
@@ -171,7 +171,7 @@ async def test_a_cancelled_transaction_that_holds_a_statement_is_rolled_back(dat
     await assert_writable(database)
 
 
-async def test_transactions_take_turns(database: Database):
+async def test_transactions_take_turns(database: Database) -> None:
     inside: list[int] = []
 
     async def write(number: int) -> None:
@@ -185,7 +185,7 @@ async def test_transactions_take_turns(database: Database):
     assert await session_ids(database) == list(range(1, 9))
 
 
-async def test_a_read_does_not_wait_for_the_transaction(database: Database):
+async def test_a_read_does_not_wait_for_the_transaction(database: Database) -> None:
     async with database.transaction() as transaction:
         await insert_session(transaction, 1)
         reads = [database.fetch("count_sessions", "") for _ in range(20)]
@@ -195,7 +195,7 @@ async def test_a_read_does_not_wait_for_the_transaction(database: Database):
 # Errors
 
 
-async def test_a_key_that_is_taken_is_a_conflict(database: Database):
+async def test_a_key_that_is_taken_is_a_conflict(database: Database) -> None:
     await assert_writable(database)
     with pytest.raises(DatabaseConflict):
         await assert_writable(database)
@@ -221,7 +221,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("row", REFUSED.values(), ids=REFUSED)
 @pytest.mark.parametrize("others", [1, 19])
-async def test_data_that_does_not_fit_is_refused(database: Database, row: list[object], others: int):
+async def test_data_that_does_not_fit_is_refused(database: Database, row: list[object], others: int) -> None:
     with pytest.raises(DataRefused):
         await insert_message(database, row, others)
     assert await session_ids(database) == []
@@ -235,13 +235,15 @@ async def insert_message(database: Database, row: list[object], others: int = 1)
         await transaction.execute_many("insert_message", [*before, row])
 
 
-async def test_an_error_carries_the_drivers_as_its_cause(database: Database):
+async def test_an_error_carries_the_drivers_as_its_cause(database: Database) -> None:
     with pytest.raises(DatabaseError) as raised:
         await insert_message(database, message_row(404, 1))
     assert raised.value.__cause__ is not None
 
 
-async def test_an_error_that_is_swallowed_still_fails_its_transaction_and_no_other(database: Database):
+async def test_an_error_that_is_swallowed_still_fails_its_transaction_and_no_other(
+    database: Database,
+) -> None:
     async def write() -> None:
         async with database.transaction() as transaction:
             with suppress(DataRefused):
@@ -255,7 +257,7 @@ async def test_an_error_that_is_swallowed_still_fails_its_transaction_and_no_oth
 # Bounds
 
 
-async def test_a_reader_waits_for_a_connection_no_longer_than_the_pool_timeout(database_url: str):
+async def test_a_reader_waits_for_a_connection_no_longer_than_the_pool_timeout(database_url: str) -> None:
     database = await open_database(database_url, pool_min=1, pool_max=1, pool_timeout=0.1, slow_query_ms=1e9)
     slow = asyncio.create_task(database.fetch("allocate_session_ids", 3_000_000))
     await until(lambda: database.pool_usage()["busy"] == 1)
@@ -268,7 +270,7 @@ async def test_a_reader_waits_for_a_connection_no_longer_than_the_pool_timeout(d
     await database.close()
 
 
-async def test_a_statement_that_takes_too_long_is_given_up(database_url: str):
+async def test_a_statement_that_takes_too_long_is_given_up(database_url: str) -> None:
     database = await open_database(database_url, pool_min=1, pool_max=1, command_timeout=0.2)
     with pytest.raises(DatabaseUnavailable):
         await database.fetch("allocate_session_ids", 30_000_000)
@@ -276,7 +278,7 @@ async def test_a_statement_that_takes_too_long_is_given_up(database_url: str):
     await database.close()
 
 
-async def test_more_readers_than_connections_are_all_served(database: Database):
+async def test_more_readers_than_connections_are_all_served(database: Database) -> None:
     rows = await asyncio.gather(*(database.fetch("ping") for _ in range(200)))
     assert [row[0]["ok"] for row in rows] == [1] * 200
     usage = database.pool_usage()
@@ -287,7 +289,7 @@ async def test_more_readers_than_connections_are_all_served(database: Database):
 # Closing
 
 
-async def test_after_close_every_use_is_refused(database: Database):
+async def test_after_close_every_use_is_refused(database: Database) -> None:
     await database.close()
     await database.close()
     with pytest.raises(DatabaseUnavailable, match="clos"):
@@ -297,7 +299,7 @@ async def test_after_close_every_use_is_refused(database: Database):
 
 
 @pytest.mark.parametrize("steps", range(0, 48, 3))
-async def test_a_start_that_is_cancelled_leaves_nothing_open(database_url: str, steps: int):
+async def test_a_start_that_is_cancelled_leaves_nothing_open(database_url: str, steps: int) -> None:
     threads = aiosqlite_threads()
     opening = asyncio.create_task(open_database(database_url))
     for _ in range(steps):
@@ -311,7 +313,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing_open(database_url: str, 
 
 
 @pytest.mark.slow
-async def test_close_does_not_wait_for_a_long_read(database: Database):
+async def test_close_does_not_wait_for_a_long_read(database: Database) -> None:
     slow = asyncio.create_task(database.fetch("allocate_session_ids", 30_000_000))
     await until(lambda: database.pool_usage()["busy"] == 1)
     async with asyncio.timeout(15):
@@ -320,7 +322,7 @@ async def test_close_does_not_wait_for_a_long_read(database: Database):
         await slow
 
 
-async def test_close_in_a_transaction_ends_it_rolled_back(database_url: str):
+async def test_close_in_a_transaction_ends_it_rolled_back(database_url: str) -> None:
     database = await open_database(database_url)
     with pytest.raises(DatabaseUnavailable):
         await insert_and_close(database)
@@ -336,7 +338,7 @@ async def insert_and_close(database: Database) -> None:
         await insert_session(transaction, 2)
 
 
-async def test_what_is_committed_is_there_when_opened_again(database_url: str):
+async def test_what_is_committed_is_there_when_opened_again(database_url: str) -> None:
     for number in (1, 2):
         database = await open_database(database_url, migrate="check")
         async with database.transaction(durable=number == 1) as transaction:
@@ -350,7 +352,9 @@ async def test_what_is_committed_is_there_when_opened_again(database_url: str):
 # Logs
 
 
-async def test_a_slow_statement_is_logged_by_name(database_url: str, caplog: pytest.LogCaptureFixture):
+async def test_a_slow_statement_is_logged_by_name(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     database = await open_database(database_url, slow_query_ms=0)
     async with database.transaction() as transaction:
         await insert_session(transaction, 1)
@@ -363,7 +367,7 @@ async def test_a_slow_statement_is_logged_by_name(database_url: str, caplog: pyt
     ]
 
 
-async def test_a_quick_statement_is_not_logged(database_url: str, caplog: pytest.LogCaptureFixture):
+async def test_a_quick_statement_is_not_logged(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
     database = await open_database(database_url, slow_query_ms=10_000)
     await database.fetch("ping")
     await database.close()
@@ -372,7 +376,7 @@ async def test_a_quick_statement_is_not_logged(database_url: str, caplog: pytest
 
 async def test_what_was_opened_is_logged_without_a_password(
     database_url: str, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     caplog.set_level(logging.INFO, "agent_runtime.db")
     database = await open_database(database_url.replace("postgres:@", "postgres:s3cret@"))
     await database.close()
@@ -410,7 +414,7 @@ IN_MEMORY = (
         ("postgresql://host:s3cret/db", "cannot be read"),
     ],
 )
-async def test_a_wrong_url_is_an_error_that_shows_no_password(url: str, said: str):
+async def test_a_wrong_url_is_an_error_that_shows_no_password(url: str, said: str) -> None:
     with pytest.raises(SettingsError) as raised:
         await open_database(url)
     assert str(raised.value).startswith("DB_URL: ")
@@ -419,14 +423,14 @@ async def test_a_wrong_url_is_an_error_that_shows_no_password(url: str, said: st
 
 
 @pytest.mark.parametrize("path", [Path("data/x.db"), Path("/data/x.db")])
-async def test_a_path_is_an_error_that_shows_its_url(path: Path):
+async def test_a_path_is_an_error_that_shows_its_url(path: Path) -> None:
     with pytest.raises(SettingsError) as raised:
         async with open_store(path):  # type: ignore[arg-type]
             pass
     assert str(raised.value) == f"DB_URL: {path!r} is not a URL; for a file write 'sqlite:///{path}'"
 
 
-async def test_an_empty_url_is_not_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_an_empty_url_is_not_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError):
         async with open_store(""):
@@ -434,21 +438,21 @@ async def test_an_empty_url_is_not_the_default(tmp_path: Path, monkeypatch: pyte
     assert not any(tmp_path.iterdir())
 
 
-async def test_a_driver_suffix_is_ignored(database_url: str):
+async def test_a_driver_suffix_is_ignored(database_url: str) -> None:
     scheme, _, rest = database_url.partition("://")
     driver = "aiosqlite" if scheme == "sqlite" else "asyncpg"
     database = await open_database(f"{scheme}+{driver}://{rest}")
     await database.close()
 
 
-async def test_an_unreachable_server_is_one_line_without_the_password():
+async def test_an_unreachable_server_is_one_line_without_the_password() -> None:
     with pytest.raises(StartupError) as raised:
         await open_database("postgres://me:s3cret@127.0.0.1:1/db")
     assert str(raised.value).startswith("DB_URL: cannot open postgresql://me:***@127.0.0.1:1/db: ")
     assert "\n" not in str(raised.value)
 
 
-async def test_a_second_store_on_the_same_sqlite_file_is_refused(sqlite_url: str):
+async def test_a_second_store_on_the_same_sqlite_file_is_refused(sqlite_url: str) -> None:
     database = await open_database(sqlite_url)
     with pytest.raises(
         DatabaseInUse, match=r"agent_runtime\.db is in use by process \d+ on host .+ since \d{4}-"

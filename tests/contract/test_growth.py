@@ -131,7 +131,7 @@ async def url(database_url: str) -> str:
 
 async def test_r3_the_same_statements_run_however_long_a_session_is(
     url: str, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     measured = {statement for statement, _ in calls(1, "short")} | OF_THE_BATCH
     for action in ACTIONS:
         ran = {name: await statements_of(action, url, name, caplog) for name in LENGTHS}
@@ -154,7 +154,7 @@ async def statements_of(
     return [statement for statement in ran if statement != "find_erasable"]
 
 
-async def test_r3_each_statement_is_the_same_work_however_long_a_session_is(url: str):
+async def test_r3_each_statement_is_the_same_work_however_long_a_session_is(url: str) -> None:
     measure = measure_on_sqlite if url.startswith("sqlite") else measure_on_postgres
     short, long = await measure(url, "short"), await measure(url, "long")
     assert all(work > 0 for work in short.values())

@@ -64,7 +64,7 @@ COPIED = {name: query.copy_into for name, query in load_queries("postgres").item
 
 @pytest.mark.parametrize("name", COPIED)
 @pytest.mark.parametrize("dialect", ["sqlite", "postgres"])
-def test_what_is_copied_is_named_as_its_insert_names_the_columns(dialect: Dialect, name: str):
+def test_what_is_copied_is_named_as_its_insert_names_the_columns(dialect: Dialect, name: str) -> None:
     query = load_queries(dialect)[name]
     insert = re.match(r"\s*INSERT INTO (\w+) \(([^()]*)\)\s*VALUES \(([^()]*)\)\s*$", query.sql)
     assert insert is not None
@@ -74,7 +74,7 @@ def test_what_is_copied_is_named_as_its_insert_names_the_columns(dialect: Dialec
 
 
 @pytest.mark.parametrize("count", COUNTS)
-async def test_rows_come_back_as_they_went_in(database: Database, count: int):
+async def test_rows_come_back_as_they_went_in(database: Database, count: int) -> None:
     rows = [[1, seq, *odd] for seq, odd in enumerate(islice(cycle(ODD), count), 1)]
     await insert(database, [[*row, 7] for row in rows])
     found = await database.fetch("list_messages_after", 1, 0, count + 1)
@@ -82,7 +82,7 @@ async def test_rows_come_back_as_they_went_in(database: Database, count: int):
 
 
 @pytest.mark.parametrize("count", COUNTS)
-async def test_messages_come_back_as_they_were_sent(database_url: str, count: int):
+async def test_messages_come_back_as_they_were_sent(database_url: str, count: int) -> None:
     sent = list(islice(cycle(RAW), count))
     async with open_store(database_url) as store:
         await store.create_session("s")
@@ -105,7 +105,7 @@ REFUSED: dict[str, list[object]] = {
 @pytest.mark.parametrize("place", [0, 13, 19])
 async def test_one_row_of_twenty_that_does_not_fit_leaves_nothing_of_them(
     database: Database, row: list[object], place: int
-):
+) -> None:
     rows = [message_row(1, seq) for seq in range(10, 29)]
     rows.insert(place, row)
     with pytest.raises((DataRefused, DatabaseConflict)):
@@ -123,7 +123,9 @@ async def insert(database: Database, rows: list[list[object]]) -> None:
 
 
 @pytest.mark.parametrize("bad", [0, 7, 19])
-async def test_w8_a_row_that_the_database_refuses_among_twenty_is_refused_alone(database_url: str, bad: int):
+async def test_w8_a_row_that_the_database_refuses_among_twenty_is_refused_alone(
+    database_url: str, bad: int
+) -> None:
     await poison(database_url)
     texts = [POISON if n == bad else str(n) for n in range(20)]
     async with open_store(database_url) as store:
@@ -142,7 +144,7 @@ async def test_w8_a_row_that_the_database_refuses_among_twenty_is_refused_alone(
             assert [message["content"] for message in messages] == [x for x in texts[n::4] if x != POISON]
 
 
-async def test_w8_an_append_with_one_row_that_is_refused_is_refused_whole(database_url: str):
+async def test_w8_an_append_with_one_row_that_is_refused_is_refused_whole(database_url: str) -> None:
     await poison(database_url)
     messages = [{"role": "user", "content": POISON if n == 13 else str(n)} for n in range(20)]
     async with open_store(database_url) as store:

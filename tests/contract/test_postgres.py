@@ -48,7 +48,9 @@ async def write(database: Database, number: int) -> None:
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-async def test_transactions_are_read_committed_whatever_the_default_is(postgres_url: str, isolation: str):
+async def test_transactions_are_read_committed_whatever_the_default_is(
+    postgres_url: str, isolation: str
+) -> None:
     with psycopg.connect(postgres_url, autocommit=True) as admin:
         admin.execute(f"ALTER DATABASE {admin.info.dbname} SET default_transaction_isolation = '{isolation}'")
     metrics = Metrics()
@@ -67,7 +69,7 @@ async def switch_often(store: Store, agents: Sequence[str]) -> None:
 
 async def test_migrations_are_read_committed_whatever_the_default_is(
     empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setenv("PGOPTIONS", "-c default_transaction_isolation=serializable")
     url = DatabaseUrl.parse(empty_postgres_url)
     with _yoyo(url) as (backend, _):
@@ -80,7 +82,7 @@ async def test_migrations_are_read_committed_whatever_the_default_is(
 
 async def test_a_connection_that_dies_in_a_transaction_makes_it_unavailable(
     database: Database, postgres_url: str
-):
+) -> None:
     with pytest.raises(DatabaseUnavailable) as raised:
         await write_and_die(database, postgres_url)
     assert not isinstance(raised.value, CommitUnknown)
@@ -97,7 +99,7 @@ async def write_and_die(database: Database, url: str) -> None:
 
 async def test_a_connection_that_died_before_commit_leaves_the_commit_unknown(
     database: Database, postgres_url: str
-):
+) -> None:
     with pytest.raises(CommitUnknown):
         await write_and_lose(database, postgres_url)
     await write(database, 2)
@@ -110,7 +112,7 @@ async def write_and_lose(database: Database, url: str) -> None:
         assert kill(url, "INSERT INTO sessions") == 1
 
 
-async def test_a_read_outlives_the_death_of_its_connection(database: Database, postgres_url: str):
+async def test_a_read_outlives_the_death_of_its_connection(database: Database, postgres_url: str) -> None:
     await asyncio.gather(*(database.fetch("ping") for _ in range(10)))
     assert kill(postgres_url, "AS ok") > 0
     assert (await database.fetch("ping"))[0]["ok"] == 1
@@ -119,7 +121,9 @@ async def test_a_read_outlives_the_death_of_its_connection(database: Database, p
 @pytest.mark.parametrize(
     ("fault", "stored"), [("cut before", []), ("cut after", [1]), ("answer nothing", [1])]
 )
-async def test_w7_a_lost_reply_to_commit_is_unknown(postgres_url: str, fault: Fault, stored: list[int]):
+async def test_w7_a_lost_reply_to_commit_is_unknown(
+    postgres_url: str, fault: Fault, stored: list[int]
+) -> None:
     async with lay_wire(postgres_url) as (wire, url):
         database = await open_database(url, command_timeout=0.5, pool_timeout=2)
         wire.at_commit = fault
@@ -131,7 +135,7 @@ async def test_w7_a_lost_reply_to_commit_is_unknown(postgres_url: str, fault: Fa
         await database.close()
 
 
-async def test_a_commit_that_is_cancelled_ends_with_its_connection(postgres_url: str):
+async def test_a_commit_that_is_cancelled_ends_with_its_connection(postgres_url: str) -> None:
     async with lay_wire(postgres_url) as (wire, url):
         database = await open_database(url)
         wire.at_commit = "answer nothing"
@@ -146,7 +150,7 @@ async def test_a_commit_that_is_cancelled_ends_with_its_connection(postgres_url:
         await database.close()
 
 
-async def test_a_server_that_says_nothing_is_unavailable_in_bounded_time(postgres_url: str):
+async def test_a_server_that_says_nothing_is_unavailable_in_bounded_time(postgres_url: str) -> None:
     async with lay_wire(postgres_url) as (wire, url):
         database = await open_database(url, command_timeout=0.3, pool_timeout=0.3)
         await write(database, 1)
@@ -160,7 +164,7 @@ async def test_a_server_that_says_nothing_is_unavailable_in_bounded_time(postgre
         assert time.monotonic() - started < 15
 
 
-async def test_a_server_that_became_read_only_is_left(database: Database, postgres_url: str):
+async def test_a_server_that_became_read_only_is_left(database: Database, postgres_url: str) -> None:
     await write(database, 1)
     with psycopg.connect(postgres_url, autocommit=True) as admin:
         name = admin.info.dbname
@@ -196,7 +200,7 @@ async def notify(database: Database, payload: str) -> None:
         await transaction.fetch("notify", payload)
 
 
-async def test_r2_notifications_of_every_instance_are_heard(database: Database, postgres_url: str):
+async def test_r2_notifications_of_every_instance_are_heard(database: Database, postgres_url: str) -> None:
     other = await open_database(postgres_url)
     heard = Heard(database)
     await until(lambda: heard.gaps == 1)
@@ -206,7 +210,7 @@ async def test_r2_notifications_of_every_instance_are_heard(database: Database, 
     await other.close()
 
 
-async def test_a_transaction_that_rolls_back_notifies_nobody(database: Database, postgres_url: str):
+async def test_a_transaction_that_rolls_back_notifies_nobody(database: Database, postgres_url: str) -> None:
     other = await open_database(postgres_url)
     heard = Heard(database)
     await until(lambda: heard.gaps == 1)
@@ -225,7 +229,7 @@ async def notify_and_raise(database: Database) -> None:
 
 async def test_r2_a_listener_that_was_lost_comes_back_and_tells_of_the_gap(
     database: Database, postgres_url: str
-):
+) -> None:
     other = await open_database(postgres_url)
     heard = Heard(database)
     for gaps in (1, 2, 3):
@@ -242,7 +246,7 @@ async def test_r2_a_listener_that_was_lost_comes_back_and_tells_of_the_gap(
 
 async def test_w7_a_clock_that_is_years_ahead_takes_no_living_instances_row(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     def later() -> datetime:
         return utc_now() + timedelta(days=3 * 365)
 

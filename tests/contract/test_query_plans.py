@@ -107,7 +107,7 @@ def values(query: Query) -> list[Any]:
     return [own.get(name) or VALUES[name] for name in query.parameters]
 
 
-def test_what_is_meant_is_a_statement():
+def test_what_is_meant_is_a_statement() -> None:
     assert MEANT.keys() <= STATEMENTS.keys()
 
 
@@ -128,7 +128,7 @@ def filled_sqlite(
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
-def test_sqlite_scans_no_table(filled_sqlite: sqlite3.Connection, name: str):
+def test_sqlite_scans_no_table(filled_sqlite: sqlite3.Connection, name: str) -> None:
     query = load_queries("sqlite")[name]
     plan = filled_sqlite.execute(f"EXPLAIN QUERY PLAN {query.sql}", bind(values(query)))
     steps = [row[3] for row in plan]
@@ -163,7 +163,7 @@ def filled_postgres(postgres_server: PostgresServer, postgres_template: str) -> 
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
-def test_postgres_scans_no_table(filled_postgres: str, name: str):
+def test_postgres_scans_no_table(filled_postgres: str, name: str) -> None:
     with psycopg.connect(filled_postgres, options=SETTINGS) as connection:
         scans = [node for node in explain(connection, name) if is_whole(node)]
     assert name in MEANT or scans == [], scans
@@ -193,7 +193,7 @@ def one_large_owner(postgres_server: PostgresServer, postgres_template: str) -> 
 
 
 @pytest.mark.parametrize("name", ["list_sessions", "list_sessions_and_deleted"])
-def test_a_page_of_a_small_owner_is_found_by_owner(one_large_owner: psycopg.Connection, name: str):
+def test_a_page_of_a_small_owner_is_found_by_owner(one_large_owner: psycopg.Connection, name: str) -> None:
     found = explain(one_large_owner, name)
     indexes = {node["Index Name"]: node["Index Cond"] for node in found if node.get("Node Type") in INDEXED}
     assert "sessions_live" in indexes

@@ -48,7 +48,7 @@ async def pragma(database: SqliteDatabase, name: str) -> object:
     return row[0]
 
 
-async def test_w5_only_a_buffered_transaction_may_be_lost_in_a_power_cut(path: Path):
+async def test_w5_only_a_buffered_transaction_may_be_lost_in_a_power_cut(path: Path) -> None:
     database = await open_path(path)
     for durable, synchronous in ((True, 2), (False, 1), (False, 1), (True, 2)):
         async with database.transaction(durable=durable) as transaction:
@@ -59,14 +59,14 @@ async def test_w5_only_a_buffered_transaction_may_be_lost_in_a_power_cut(path: P
     await database.close()
 
 
-async def test_w1_the_connections_that_read_cannot_write(path: Path):
+async def test_w1_the_connections_that_read_cannot_write(path: Path) -> None:
     database = await open_path(path)
     with pytest.raises(DatabaseUnavailable, match="readonly"):
         await database.fetch("delete_session", 1)
     await database.close()
 
 
-async def test_the_wal_is_cut_back_when_it_has_grown(path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_the_wal_is_cut_back_when_it_has_grown(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_wal, "WAL_LIMIT", 100_000)
     database = await open_path(path)
     wal = Path(f"{path}-wal")
@@ -83,7 +83,7 @@ async def test_the_wal_is_cut_back_when_it_has_grown(path: Path, monkeypatch: py
     await database.close()
 
 
-async def test_close_brings_all_of_the_wal_into_the_file(path: Path):
+async def test_close_brings_all_of_the_wal_into_the_file(path: Path) -> None:
     database = await open_path(path)
     await asyncio.gather(*(database.fetch("ping") for _ in range(5)))
     async with database.transaction() as transaction:
@@ -92,7 +92,7 @@ async def test_close_brings_all_of_the_wal_into_the_file(path: Path):
     assert sorted(each.name for each in path.parent.iterdir()) == [path.name, f"{path.name}.lock"]
 
 
-async def test_no_thread_outlives_a_database_that_cannot_be_read(path: Path):
+async def test_no_thread_outlives_a_database_that_cannot_be_read(path: Path) -> None:
     threads = aiosqlite_threads()
     path.write_bytes(path.read_bytes()[:4096] + b"\xff" * 4096)
     with pytest.raises(StartupError, match=r"^DB_URL: .*agent_runtime.db is damaged"):
@@ -100,7 +100,7 @@ async def test_no_thread_outlives_a_database_that_cannot_be_read(path: Path):
     await until(lambda: aiosqlite_threads() == threads)
 
 
-async def test_a_read_that_is_cancelled_frees_its_connection(path: Path):
+async def test_a_read_that_is_cancelled_frees_its_connection(path: Path) -> None:
     database = await open_path(path)
     for _ in range(5):
         reading = asyncio.create_task(database.fetch("allocate_session_ids", 30_000_000))
@@ -113,7 +113,7 @@ async def test_a_read_that_is_cancelled_frees_its_connection(path: Path):
     await database.close()
 
 
-async def test_w14_a_log_that_is_not_what_was_written_to_it_takes_no_more_writes(path: Path):
+async def test_w14_a_log_that_is_not_what_was_written_to_it_takes_no_more_writes(path: Path) -> None:
     """Some file systems go back to what the disk has when a sync fails."""
     database = await open_path(path)
     for number in (1, 2):
@@ -169,7 +169,7 @@ async def check_that_nothing_is_held_up(database: SqliteDatabase) -> None:
 )
 async def test_r7_a_statement_of_a_transaction_that_takes_too_long_is_broken_off(
     sqlite_url: str, path: Path, run: Callable[[SqliteDatabase], Awaitable[None]], told: str
-):
+) -> None:
     """It ran to its end, and nobody else could write meanwhile."""
     await slow_to_insert(sqlite_url)
     database = await open_impatiently(path)
@@ -183,7 +183,7 @@ async def test_r7_a_statement_of_a_transaction_that_takes_too_long_is_broken_off
 @pytest.mark.parametrize("run", [read_slowly, write_slowly])
 async def test_r7_a_statement_whose_caller_is_cancelled_is_broken_off(
     sqlite_url: str, path: Path, run: Callable[[SqliteDatabase], Awaitable[None]], seconds: float
-):
+) -> None:
     await slow_to_insert(sqlite_url)
     database = await open_path(path)
     task = asyncio.ensure_future(run(database))
@@ -267,7 +267,7 @@ def bind_object(connection: sqlite3.Connection) -> None:
 )
 def test_an_error_is_translated_by_what_it_means(
     tmp_path: Path, doing: Callable[[sqlite3.Connection], None], kind: type[DatabaseError]
-):
+) -> None:
     with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as connection:
         with pytest.raises(sqlite_dialect.DRIVER_ERRORS) as raised:
             doing(connection)

@@ -52,7 +52,7 @@ async def counted(database: Database) -> AsyncIterator[Counted]:
     counted.gate.set()
 
 
-async def test_a_token_proves_its_owner(tokens: Tokens, clock: Clock):
+async def test_a_token_proves_its_owner(tokens: Tokens, clock: Clock) -> None:
     token, text = await tokens.create("ci", owner="alice", scope="read")
     assert token == Token(token.id, "ci", "alice", "read", clock.now, None, None)
     assert await tokens.prove(text) == token
@@ -61,7 +61,7 @@ async def test_a_token_proves_its_owner(tokens: Tokens, clock: Clock):
     assert id_in(text) == token.id
 
 
-async def test_any_exist(tokens: Tokens):
+async def test_any_exist(tokens: Tokens) -> None:
     assert not await tokens.any_exist()
     token, _ = await tokens.create("ci")
     assert await tokens.any_exist()
@@ -70,7 +70,7 @@ async def test_any_exist(tokens: Tokens):
     assert await tokens.any_exist()
 
 
-async def test_what_is_nearly_a_token_proves_nothing(tokens: Tokens):
+async def test_what_is_nearly_a_token_proves_nothing(tokens: Tokens) -> None:
     token, text = await tokens.create("ci")
     other, _ = await tokens.create("other")
     _, id, secret = text.split("_")
@@ -86,7 +86,7 @@ async def test_what_is_nearly_a_token_proves_nothing(tokens: Tokens):
         assert await tokens.prove(wrong) is None, wrong
 
 
-async def test_the_secret_is_stored_nowhere(tokens: Tokens, database_url: str, postgres_server: Any):
+async def test_the_secret_is_stored_nowhere(tokens: Tokens, database_url: str, postgres_server: Any) -> None:
     _, text = await tokens.create("ci")
     secret = text.rpartition("_")[2]
     assert len(bytes.fromhex(secret)) == 32
@@ -108,7 +108,7 @@ def everything_in(url: str) -> bytes:
         return repr([connection.execute(statement).fetchall() for statement in statements]).encode()
 
 
-async def test_expiry(tokens: Tokens, clock: Clock):
+async def test_expiry(tokens: Tokens, clock: Clock) -> None:
     token, text = await tokens.create("ci", lifetime=timedelta(hours=1))
     assert token.expires_at == clock.now + timedelta(hours=1)
     clock.now += timedelta(hours=1) - timedelta(microseconds=1)
@@ -119,14 +119,14 @@ async def test_expiry(tokens: Tokens, clock: Clock):
     assert await tokens.list_all() == [token]
 
 
-async def test_a_lifetime_beyond_the_calendar_is_refused(tokens: Tokens):
+async def test_a_lifetime_beyond_the_calendar_is_refused(tokens: Tokens) -> None:
     with pytest.raises(InvalidInput):
         await tokens.create("ci", lifetime=timedelta.max)
     assert await tokens.list_all() == []
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "\x1b[2J", "x" * 256, "\udcff", "a\u0085b"])
-async def test_names_and_owners_that_are_no_keys_are_refused(tokens: Tokens, name: str):
+async def test_names_and_owners_that_are_no_keys_are_refused(tokens: Tokens, name: str) -> None:
     with pytest.raises(InvalidInput):
         await tokens.create(name)
     if name:
@@ -136,7 +136,7 @@ async def test_names_and_owners_that_are_no_keys_are_refused(tokens: Tokens, nam
 
 
 @pytest.mark.parametrize("by", ["id", "name", "text"])
-async def test_revoking(tokens: Tokens, clock: Clock, by: str):
+async def test_revoking(tokens: Tokens, clock: Clock, by: str) -> None:
     token, text = await tokens.create("ci")
     other, kept = await tokens.create("other")
     clock.now += timedelta(seconds=1)
@@ -149,7 +149,7 @@ async def test_revoking(tokens: Tokens, clock: Clock, by: str):
     }
 
 
-async def test_revoking_twice_keeps_the_first_time(tokens: Tokens, clock: Clock):
+async def test_revoking_twice_keeps_the_first_time(tokens: Tokens, clock: Clock) -> None:
     token, _ = await tokens.create("ci")
     await tokens.revoke(token.id)
     first, clock.now = clock.now, clock.now + timedelta(seconds=1)
@@ -157,7 +157,7 @@ async def test_revoking_twice_keeps_the_first_time(tokens: Tokens, clock: Clock)
     assert (await tokens.list_all())[0].revoked_at == first
 
 
-async def test_names_may_be_ambiguous(tokens: Tokens):
+async def test_names_may_be_ambiguous(tokens: Tokens) -> None:
     first, _ = await tokens.create("ci")
     second, text = await tokens.create("ci")
     with pytest.raises(TokenNotFound) as refused:
@@ -172,20 +172,20 @@ async def test_names_may_be_ambiguous(tokens: Tokens):
         await tokens.revoke("ci")
 
 
-async def test_a_name_means_the_valid_one(tokens: Tokens, clock: Clock):
+async def test_a_name_means_the_valid_one(tokens: Tokens, clock: Clock) -> None:
     await tokens.create("ci", lifetime=timedelta(seconds=1))
     clock.now += timedelta(seconds=1)
     second, _ = await tokens.create("ci")
     assert await tokens.revoke("ci") == second
 
 
-async def test_an_id_comes_before_a_name(tokens: Tokens):
+async def test_an_id_comes_before_a_name(tokens: Tokens) -> None:
     first, _ = await tokens.create("ci")
     await tokens.create(first.id)
     assert await tokens.revoke(first.id) == first
 
 
-async def test_nothing_is_revoked_by_a_wrong_name(tokens: Tokens):
+async def test_nothing_is_revoked_by_a_wrong_name(tokens: Tokens) -> None:
     token, text = await tokens.create("ci")
     for wrong in ("", "CI", "c", "%", "art_0a_1b"):
         with pytest.raises(TokenNotFound):
@@ -193,7 +193,7 @@ async def test_nothing_is_revoked_by_a_wrong_name(tokens: Tokens):
     assert await tokens.prove(text) == token
 
 
-async def test_many_who_ask_at_once_share_a_look_up(counted: Counted, clock: Clock):
+async def test_many_who_ask_at_once_share_a_look_up(counted: Counted, clock: Clock) -> None:
     tokens = Tokens(counted, clock)
     made = [await tokens.create(f"token {n}", owner=f"owner {n}") for n in range(20)]
     counted.reads = 0
@@ -202,7 +202,7 @@ async def test_many_who_ask_at_once_share_a_look_up(counted: Counted, clock: Clo
     assert counted.reads <= 2
 
 
-async def test_who_asks_after_a_revocation_is_not_told_of_before(counted: Counted, clock: Clock):
+async def test_who_asks_after_a_revocation_is_not_told_of_before(counted: Counted, clock: Clock) -> None:
     tokens = Tokens(counted, clock)
     token, text = await tokens.create("ci")
     counted.gate.clear()
@@ -218,7 +218,7 @@ async def test_who_asks_after_a_revocation_is_not_told_of_before(counted: Counte
     await before
 
 
-async def test_a_cancelled_asker_does_not_disturb_the_others(counted: Counted, clock: Clock):
+async def test_a_cancelled_asker_does_not_disturb_the_others(counted: Counted, clock: Clock) -> None:
     tokens = Tokens(counted, clock)
     token, text = await tokens.create("ci")
     counted.gate.clear()
@@ -234,7 +234,7 @@ async def test_a_cancelled_asker_does_not_disturb_the_others(counted: Counted, c
     assert await tokens.prove(text) == token
 
 
-async def test_without_a_database_nobody_can_tell(database_url: str, clock: Clock):
+async def test_without_a_database_nobody_can_tell(database_url: str, clock: Clock) -> None:
     database = await open_database(database_url)
     tokens = Tokens(database, clock)
     token, text = await tokens.create("ci")
@@ -248,7 +248,7 @@ async def test_without_a_database_nobody_can_tell(database_url: str, clock: Cloc
 
 async def test_a_database_that_does_not_answer_is_unavailable(
     counted: Counted, clock: Clock, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr("runtime.store.tokens.LOOK_UP_SECONDS", 0.05)
     tokens = Tokens(counted, clock)
     token, text = await tokens.create("ci")
@@ -259,7 +259,7 @@ async def test_a_database_that_does_not_answer_is_unavailable(
     assert await tokens.prove(text) == token
 
 
-async def test_times_are_utc(tokens: Tokens, clock: Clock):
+async def test_times_are_utc(tokens: Tokens, clock: Clock) -> None:
     clock.now = datetime(2026, 3, 1, 12, tzinfo=UTC)
     await tokens.create("ci", lifetime=timedelta(days=90))
     [token] = await tokens.list_all()

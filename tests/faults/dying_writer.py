@@ -58,7 +58,7 @@ def main(path: str) -> None:
     sqlite_wal.WAL_LIMIT = WAL_LIMIT
     checkpoints = f"PRAGMA wal_autocheckpoint = {AUTOCHECKPOINT}"
     limit = f"PRAGMA journal_size_limit = {WAL_LIMIT}"
-    sqlite.WRITER_PRAGMAS = (*sqlite.WRITER_PRAGMAS, checkpoints, limit)
+    sqlite.WRITER_PRAGMAS = (*sqlite.WRITER_PRAGMAS, checkpoints, limit)  # type: ignore[assignment]
     for _ in sys.stdin:
         child = os.fork()
         if not child:

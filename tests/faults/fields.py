@@ -90,7 +90,7 @@ class Filler:
             for field in info.fields
         }
         if info.tag is not None:
-            filled[info.tag_field] = info.tag
+            filled[info.tag_field] = info.tag  # type: ignore[index]
         if info.cls is MessageInput:
             # A message is kept with the fields that no type names.
             name = "x" + next(self._source)

@@ -19,8 +19,7 @@ from runtime.agents.echo import INTRODUCTION
 from runtime.api.application import ROUTES
 from runtime.api.openapi import describe
 from runtime.api.responses import ALWAYS
-from runtime.api.routes import Route
-from runtime.api.streaming import EVENT_STREAM
+from runtime.api.routes import EVENT_STREAM, Route
 from runtime.errors import MetricsNotFound
 from runtime.models import DEFAULT_AGENT
 from tests.faults.fields import Filler, bodies_of, parts_of, strings_in
@@ -132,7 +131,7 @@ class Injector:
                 raise Refusal(reply.status, json.loads(text))
             decoded = json.loads(text) if reply.content_type == "application/json" else text
             if "Location" in reply.headers:
-                assert reply.headers["Location"] == "/sessions/" + quote(decoded["session_id"], safe="")
+                assert reply.headers["Location"] == "/sessions/" + quote(decoded["session_id"], safe="")  # type: ignore[index]
             return decoded
 
     async def inject(self, index: int, number: int) -> None:

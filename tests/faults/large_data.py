@@ -15,7 +15,7 @@ from runtime.store.write.turn_commands import AdvanceTurn, Ending
 class Amount(NamedTuple):
     """How many large things there are of each kind, and the bytes of each."""
 
-    count: int
+    count: int  # type: ignore[assignment]
     size: int
 
 

@@ -133,7 +133,7 @@ async def take_turns(talk: Talk) -> None:
     for number, word in enumerate(words):
         said = {"type": "user_message", "content": f"{word} {CONTENT}"}
         await talk.ask("POST", "/agent/message/stream", {"session_id": f"turn-{number}", "message": said})
-    for said in (
+    for said in (  # type: ignore[assignment]
         {
             "type": "hitl_decision",
             "call_id": "asked",

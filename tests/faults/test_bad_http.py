@@ -75,19 +75,19 @@ async def ask(server: ServerProcess, data: bytes) -> list[Reply]:
 
 
 @pytest.mark.parametrize("name", CONFLICTS)
-async def test_what_can_be_read_in_two_ways_is_not_read_at_all(server: ServerProcess, name: str):
+async def test_what_can_be_read_in_two_ways_is_not_read_at_all(server: ServerProcess, name: str) -> None:
     [reply] = await ask(server, CONFLICTS[name] + SMUGGLED)
     reply.check_problem(400, "malformed_request")
 
 
 @pytest.mark.parametrize("name", TOO_LARGE)
-async def test_a_head_has_its_bounds(server: ServerProcess, name: str):
+async def test_a_head_has_its_bounds(server: ServerProcess, name: str) -> None:
     [reply] = await ask(server, TOO_LARGE[name] + SMUGGLED)
     reply.check_problem(431, "headers_too_large")
 
 
 @pytest.mark.parametrize("name", ODDITIES)
-async def test_what_is_unusual_is_answered_in_its_turn(server: ServerProcess, name: str):
+async def test_what_is_unusual_is_answered_in_its_turn(server: ServerProcess, name: str) -> None:
     data, status = ODDITIES[name]
     async with asyncio.timeout(SLACK), connection(server.url) as (reader, writer):
         writer.write(data)
@@ -160,7 +160,7 @@ async def crowd(server: ServerProcess, play: Play, size: int = CROWD) -> list[li
 
 
 @pytest.mark.parametrize("name", SLOW)
-async def test_what_does_not_end_is_cut_off(server: ServerProcess, report: Report, name: str):
+async def test_what_does_not_end_is_cut_off(server: ServerProcess, report: Report, name: str) -> None:
     play, answer = SLOW[name]
     async with others_served(server, report):
         # What comes as fast as it can is work for this process too.
@@ -176,7 +176,7 @@ async def test_what_does_not_end_is_cut_off(server: ServerProcess, report: Repor
     assert replies
 
 
-async def test_a_second_head_that_does_not_come(server: ServerProcess, report: Report):
+async def test_a_second_head_that_does_not_come(server: ServerProcess, report: Report) -> None:
     async def one() -> bytes:
         async with connection(server.url) as (reader, writer):
             await ask_health(reader, writer)
@@ -188,7 +188,7 @@ async def test_a_second_head_that_does_not_come(server: ServerProcess, report: R
 
 
 @pytest.mark.parametrize("name", BOMBS)
-async def test_bombs_do_not_unfold(server: ServerProcess, report: Report, name: str):
+async def test_bombs_do_not_unfold(server: ServerProcess, report: Report, name: str) -> None:
     """They are refused as too large, or as what cannot be read; never do they take memory."""
     coding, body = BOMBS[name]
     head = POST + b"Connection: close\r\nContent-Encoding: %s\r\n" % coding
@@ -200,7 +200,7 @@ async def test_bombs_do_not_unfold(server: ServerProcess, report: Report, name: 
     assert {reply.headers["content-type"] for reply in replies} == {"application/problem+json"}
 
 
-async def test_ten_thousand_requests_in_one_write(server: ServerProcess, report: Report):
+async def test_ten_thousand_requests_in_one_write(server: ServerProcess, report: Report) -> None:
     """Nobody reads the replies until all are sent: they wait in bounds, and come in order."""
     requests = b"".join(GET + b"X-Request-ID: n%d\r\n\r\n" % n for n in range(PIPELINED))
     async with others_served(server, report), asyncio.timeout(60), connection(server.url) as (reader, writer):
@@ -213,7 +213,7 @@ async def test_ten_thousand_requests_in_one_write(server: ServerProcess, report:
     assert names == [b"n%d" % n for n in range(PIPELINED)]
 
 
-async def test_readers_that_stop_reading_are_cut_off(server: ServerProcess, report: Report):
+async def test_readers_that_stop_reading_are_cut_off(server: ServerProcess, report: Report) -> None:
     """Large replies, and many small ones behind each other: neither waits in memory for ever."""
     await fill(server, "large", 8, 900_000)
     large = b"GET /history/large HTTP/1.1\r\n" + HOST + END

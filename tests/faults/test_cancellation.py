@@ -114,7 +114,7 @@ def again(request: pytest.FixtureRequest) -> bool:
 @pytest.mark.parametrize("operation", OPERATIONS)
 async def test_w10_an_operation_that_is_cancelled_at_any_await_leaves_nothing_open(
     database_url: str, operation: str, again: bool, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     # A process that has just started would forget nothing.
     monkeypatch.setattr("runtime.store.steady_clock.HOLD", 0.0)
     async with open_store(database_url, SMALL) as store:
@@ -175,7 +175,9 @@ def transactions(url: str) -> int:
         return int(busy)
 
 
-async def test_a_transaction_that_is_cancelled_at_any_await_is_in_or_out(database_url: str, again: bool):
+async def test_a_transaction_that_is_cancelled_at_any_await_is_in_or_out(
+    database_url: str, again: bool
+) -> None:
     database = await open_database(database_url, pool_max=2)
     for k in count(1):
         cancelled = await is_cancelled(write(database, 2 * k), k, again)
@@ -198,7 +200,7 @@ async def write(database: Database, number: int) -> None:
 
 async def test_a_read_that_is_cancelled_at_any_await_gives_its_connection_back(
     database_url: str, again: bool
-):
+) -> None:
     database = await open_database(database_url, pool_max=1)
     for k in count(1):
         cancelled = await is_cancelled(database.fetch("ping"), k, again)
@@ -213,7 +215,7 @@ async def test_a_read_that_is_cancelled_at_any_await_gives_its_connection_back(
 @pytest.mark.parametrize("dialect", ["sqlite", "postgres"])
 async def test_a_start_that_is_cancelled_at_any_await_of_its_migration_leaves_nothing_open(
     dialect: str, tmp_path: Path, postgres_server: PostgresServer
-):
+) -> None:
     threads = aiosqlite_threads()
     for k in count(1):
         name = postgres_server.create() if dialect == "postgres" else ""
@@ -242,7 +244,7 @@ def connections(url: str) -> int:
         return int(others)
 
 
-async def test_w10_w11_a_writer_that_is_cancelled_at_any_await_tears_no_batch(database_url: str):
+async def test_w10_w11_a_writer_that_is_cancelled_at_any_await_tears_no_batch(database_url: str) -> None:
     """As at a shutdown that comes to its deadline."""
     for k in count(1):
         running = await append_while_the_writer_is_cancelled(database_url, f"s{k}", k)

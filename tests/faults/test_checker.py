@@ -43,31 +43,31 @@ FLUSH_INTERVAL, MARGIN, HEARD_WITHIN = 0.2, 0.8, 2.0
 PATIENCE = 60
 
 
-def test_each_fault_that_can_be_planted_is_looked_for():
+def test_each_fault_that_can_be_planted_is_looked_for() -> None:
     assert FAULTS.keys() | {""} == FOUND_BY.keys() | FOUND_IN_BUFFERED.keys()
 
 
 @pytest.mark.parametrize("fault", FOUND_BY)
-async def test_the_checker_finds(fault: str, sqlite_url: str, seed: int):
+async def test_the_checker_finds(fault: str, sqlite_url: str, seed: int) -> None:
     findings = await run_load(fault, sqlite_url, seed)
     assert FOUND_BY[fault] in rules(findings), findings[:20]
 
 
 @pytest.mark.parametrize("fault", FOUND_ON_TWO)
-async def test_the_checker_finds_on_two_instances(fault: str, postgres_url: str, seed: int):
+async def test_the_checker_finds_on_two_instances(fault: str, postgres_url: str, seed: int) -> None:
     findings = await run_load(fault, postgres_url, seed, instances=2)
     assert FOUND_ON_TWO[fault] in rules(findings), findings[:20]
 
 
 @pytest.mark.parametrize("fault", FOUND_AFTER_KILLS)
-async def test_the_checker_finds_after_kills(fault: str, database_url: str, seed: int):
+async def test_the_checker_finds_after_kills(fault: str, database_url: str, seed: int) -> None:
     # Any one kill may come between two batches.
     findings = await run_load(fault, database_url, seed, kills=4)
     assert FOUND_AFTER_KILLS[fault] in rules(findings), findings[:20]
 
 
 @pytest.mark.parametrize("fault", FOUND_IN_BUFFERED)
-async def test_the_checker_finds_in_buffered_mode(fault: str, sqlite_url: str, seed: int):
+async def test_the_checker_finds_in_buffered_mode(fault: str, sqlite_url: str, seed: int) -> None:
     # Nobody reads: whoever does has all that was accepted flushed.
     findings = await run_load(fault, sqlite_url, seed, kills=1, buffered=True, readers=0, pause=0.01)
     assert FOUND_IN_BUFFERED[fault] in rules(findings), findings[:20]

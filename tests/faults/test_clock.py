@@ -47,7 +47,7 @@ async def served(url: str, clock: Clock, **settings: str) -> AsyncIterator[tuple
 @pytest.mark.rounds(10)
 async def test_w3_w4_order_by_seq_stays_while_the_clock_jumps(
     database_url: str, clock: Clock, rounds: int, seed: int, report: Report
-):
+) -> None:
     chance = Random(seed)
     async with served(database_url, clock) as (server, client):
         load = Load([server.target], seed=seed)
@@ -83,7 +83,7 @@ async def read_times(client: HttpClient, session_id: str) -> list[datetime]:
 @pytest.mark.parametrize("offset", [-FARTHEST, FARTHEST])
 async def test_w5_w8_flushes_and_deadlines_do_not_go_by_the_time_of_day(
     database_url: str, clock: Clock, offset: float, report: Report
-):
+) -> None:
     settings = {"FLUSH_INTERVAL": str(FLUSH_INTERVAL), "DURABILITY": "buffered"}
     async with served(database_url, clock, **settings) as (server, client):
         await client.post("/sessions", {"session_id": "s"})
@@ -112,7 +112,7 @@ async def wait_until_flushed(client: HttpClient) -> float:
 
 async def test_approvals_expire_by_the_clock_and_what_is_decided_stays_decided(
     database_url: str, clock: Clock
-):
+) -> None:
     async with served(database_url, clock) as (server, client):
         await client.post("/sessions", {"session_id": "s"})
         for call_id in ("decided", "waits"):
@@ -136,7 +136,7 @@ async def statuses(client: HttpClient) -> dict[str, str]:
     return {each["call_id"]: each["status"] for each in reply["approvals"]}
 
 
-async def test_a_turn_and_its_lease_outlive_jumps_of_the_clock(database_url: str, clock: Clock):
+async def test_a_turn_and_its_lease_outlive_jumps_of_the_clock(database_url: str, clock: Clock) -> None:
     gate = asyncio.Semaphore(0)
     words = says("one ", "two ", gate=gate)
     async with (
@@ -155,7 +155,7 @@ async def test_a_turn_and_its_lease_outlive_jumps_of_the_clock(database_url: str
         assert await server.stop() == 0
 
 
-async def test_w12_a_key_is_known_again_after_the_clock_went_back(database_url: str, clock: Clock):
+async def test_w12_a_key_is_known_again_after_the_clock_went_back(database_url: str, clock: Clock) -> None:
     async with served(database_url, clock) as (server, client):
         await client.post("/sessions", {"session_id": "s"})
         first = await client.post("/sessions/s/messages", user("x"), key="k")
@@ -169,7 +169,7 @@ async def test_w12_a_key_is_known_again_after_the_clock_went_back(database_url: 
 @pytest.mark.parametrize("ahead", [25 * HOUR, 1000 * HOUR])
 async def test_w12_a_clock_that_was_a_day_ahead_for_some_seconds_has_cost_no_key(
     database_url: str, clock: Clock, ahead: float
-):
+) -> None:
     async with served(database_url, clock) as (server, client):
         await client.post("/sessions", {"session_id": "s"})
         first = await client.post("/sessions/s/messages", user("x"), key="k")

@@ -81,7 +81,7 @@ LOST = r"committed writes are lost: of its WAL \d+ bytes are there, and \d+ were
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_a_damaged_file_is_refused_and_left_as_it_is(path: Path, damage: Damage, told: str):
+def test_a_damaged_file_is_refused_and_left_as_it_is(path: Path, damage: Damage, told: str) -> None:
     damage(path)
     before = digests(path)
     refused = run_command("serve", env={"DB_URL": f"sqlite:///{path}"})
@@ -94,7 +94,7 @@ def test_a_damaged_file_is_refused_and_left_as_it_is(path: Path, damage: Damage,
 
 
 @pytest.mark.parametrize("damage", [damages.cut_to_a_frame, damages.destroy_a_page_of_messages])
-def test_whoever_only_looks_leaves_it_as_it_is(path: Path, damage: Damage):
+def test_whoever_only_looks_leaves_it_as_it_is(path: Path, damage: Damage) -> None:
     """To read the WAL of a killed process is to forget what it lacks."""
     damage(path)
     before = digests(path)
@@ -108,7 +108,7 @@ def test_whoever_only_looks_leaves_it_as_it_is(path: Path, damage: Damage):
     assert digests(path) == before
 
 
-async def test_deleting_the_index_accepts_the_loss(path: Path):
+async def test_deleting_the_index_accepts_the_loss(path: Path) -> None:
     damages.cut_to_a_frame(path)
     Path(f"{path}-shm").unlink()
     with start_server({"DB_URL": f"sqlite:///{path}"}) as server:
@@ -118,7 +118,7 @@ async def test_deleting_the_index_accepts_the_loss(path: Path):
     assert [message["seq"] for message in messages] == list(range(1, MESSAGES))
 
 
-def test_after_a_power_cut_what_is_left_of_the_wal_is_taken(path: Path):
+def test_after_a_power_cut_what_is_left_of_the_wal_is_taken(path: Path) -> None:
     """A buffered write may be lost then (W5), and what the index says of it is not to be trusted."""
     damages.cut_to_a_frame(path)
     lock = Path(f"{path}.lock")
@@ -127,7 +127,7 @@ def test_after_a_power_cut_what_is_left_of_the_wal_is_taken(path: Path):
     assert run_command("stats", env={"DB_URL": f"sqlite:///{path}"}).returncode == 0
 
 
-def test_an_empty_file_is_a_new_database(tmp_path: Path):
+def test_an_empty_file_is_a_new_database(tmp_path: Path) -> None:
     (tmp_path / NAME).touch()
     assert run_command("migrate", env={"DB_URL": f"sqlite:///{tmp_path / NAME}"}).returncode == 0
 
@@ -135,7 +135,7 @@ def test_an_empty_file_is_a_new_database(tmp_path: Path):
 # While a server runs
 
 
-async def test_damage_that_shows_while_it_runs_ends_writing_and_is_told(sqlite_url: str):
+async def test_damage_that_shows_while_it_runs_ends_writing_and_is_told(sqlite_url: str) -> None:
     path = Path(sqlite_url.removeprefix("sqlite:///"))
     with start_server({"DB_URL": sqlite_url, "CACHE_BYTES": "0"}) as server:
         await write_messages(server.url, MESSAGES)
@@ -173,7 +173,7 @@ async def code_of(client: HttpClient, number: int) -> tuple[int, str]:
 @pytest.mark.rounds(20)
 def test_w5_killed_at_any_moment_only_a_wal_that_was_cut_is_refused(
     sqlite_url: str, tmp_path: Path, rounds: int, seed: int, report: Report
-):
+) -> None:
     path, chance = Path(sqlite_url.removeprefix("sqlite:///")), Random(seed)
     commits = cuts = with_wal = 0
     with dying_writer(path) as writer:

@@ -73,7 +73,7 @@ def files_of(pid: int) -> int:
 
 async def test_a_crowd_is_refused_while_others_are_served(
     database_url: str, rounds: int, seed: int, report: Report
-):
+) -> None:
     recoveries = []
     async with mortal_server({"DB_URL": database_url}, command=limited(SERVE)) as server:
         load = Load([server.target], seed=seed, followers=0, pause=0.01)
@@ -104,7 +104,7 @@ async def test_a_crowd_is_refused_while_others_are_served(
 
 async def test_without_one_descriptor_left_it_waits_quietly_and_recovers(
     database_url: str, command: tuple[str, ...], report: Report
-):
+) -> None:
     """The limit is lowered under it, so that it cannot know."""
     async with mortal_server({"DB_URL": database_url, "CACHE_BYTES": "0"}, command=command) as server:
         pid, url = server.process.pid, server.target.url

@@ -30,7 +30,7 @@ IN_TRANSACTION = "SELECT count(*) FROM pg_stat_activity WHERE state ~ 'idle in t
 @pytest.mark.rounds(1)
 async def test_w10_clients_that_disconnect_at_any_moment_leave_nothing_open(
     database_url: str, rounds: int, seed: int, report: Report
-):
+) -> None:
     chance = Random(seed)
     async with mortal_server({"DB_URL": database_url}, command=PACED) as server:
         load = Load([server.target], seed=seed)

@@ -30,7 +30,7 @@ PATIENCE = 10.0
 
 async def test_a_full_disk_refuses_writes_reads_on_and_heals(
     tmp_path: Path, rounds: int, seed: int, report: Report
-):
+) -> None:
     with small_disk(tmp_path / "disk", 64) as disk:
         await check_fault(
             f"sqlite:///{disk}/agent_runtime.db", lambda: ballast(disk), "full", rounds, seed, report
@@ -39,7 +39,7 @@ async def test_a_full_disk_refuses_writes_reads_on_and_heals(
 
 async def test_a_disk_that_takes_no_writes_refuses_them_reads_on_and_heals(
     tmp_path: Path, sqlite_url: str, rounds: int, seed: int, report: Report
-):
+) -> None:
     check_protection(tmp_path)
     path = Path(sqlite_url.removeprefix("sqlite:///"))
     # Not the WAL-index: it is memory that processes share, and the kernel kills whoever cannot write to that.
@@ -117,7 +117,7 @@ async def until_ready(server: MortalServer, status: int) -> Any:
             await asyncio.sleep(0.01)
 
 
-async def test_who_was_not_ready_is_again_though_nobody_writes(tmp_path: Path):
+async def test_who_was_not_ready_is_again_though_nobody_writes(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 16) as disk:
         async with (
             mortal_server({"DB_URL": f"sqlite:///{disk}/x.db", "WRITE_TIMEOUT": "0.5"}) as server,
@@ -130,7 +130,9 @@ async def test_who_was_not_ready_is_again_though_nobody_writes(tmp_path: Path):
             await until_ready(server, 200)
 
 
-async def test_a_file_that_was_opened_read_only_is_written_once_it_can_be(sqlite_url: str, tmp_path: Path):
+async def test_a_file_that_was_opened_read_only_is_written_once_it_can_be(
+    sqlite_url: str, tmp_path: Path
+) -> None:
     check_protection(tmp_path)
     run_command("stats", env={"DB_URL": sqlite_url})  # from now on it has a WAL
     with write_protected([Path(sqlite_url.removeprefix("sqlite:///"))]):

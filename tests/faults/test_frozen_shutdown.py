@@ -47,7 +47,7 @@ def postgres() -> Iterator[OwnPostgres]:
 )
 async def test_w11_sigterm_while_postgres_is_frozen_ends_at_the_deadline_with_the_count(
     postgres: OwnPostgres, report: Report, seconds: float, moment: str
-):
+) -> None:
     async with silent_model() as model, http_session() as http:
         with ServerProcess(settings(postgres, model.url, seconds)) as server:
             await asyncio.to_thread(server.wait_until_listening)

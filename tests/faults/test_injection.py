@@ -31,7 +31,7 @@ NEIGHBOUR = {"session_id": "neighbour", "title": "t", "messages": [{"role": "use
 @pytest.mark.rounds(1)
 async def test_whatever_is_stored_is_given_back_unchanged(
     database_url: str, rounds: int, seed: int, report: Report
-):
+) -> None:
     texts = [*TEXTS, *mixed(Random(seed), 100 * max(0, rounds - STRIDE))]
     places = [(i, n) for i in range(len(texts)) for n in range(len(WRITES)) if (i + n) % STRIDE < rounds]
     with start_server({"DB_URL": database_url, "LOG_LEVEL": "DEBUG"}) as server:
@@ -45,7 +45,7 @@ async def test_whatever_is_stored_is_given_back_unchanged(
 @pytest.mark.rounds(1)
 async def test_paths_queries_and_headers_are_taken_or_refused_with_a_reason(
     database_url: str, rounds: int, seed: int, report: Report
-):
+) -> None:
     with start_server({"DB_URL": database_url, "LOG_LEVEL": "DEBUG"}) as server:
         async with injecting(server, TEXTS, seed) as injector:
             places = [

@@ -24,7 +24,7 @@ PATIENCE = 60
 @pytest.mark.rounds(20)
 async def test_w5_killed_under_load_nothing_acknowledged_is_lost_or_doubled(
     database_url: str, rounds: int, seed: int, report: Report
-):
+) -> None:
     async with mortal_server({"DB_URL": database_url}) as server:
         load = Load([server.target], seed=seed)
         async with load.running():

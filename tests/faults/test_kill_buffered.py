@@ -23,7 +23,7 @@ FLUSH_INTERVAL, MARGIN = 0.2, 0.8
 @pytest.mark.rounds(5)
 async def test_w5_killed_in_buffered_mode_only_the_newest_of_each_session_is_lost(
     database_url: str, rounds: int, seed: int, report: Report
-):
+) -> None:
     env = {"DB_URL": database_url, "FLUSH_INTERVAL": str(FLUSH_INTERVAL)}
     async with mortal_server(env) as server:
         # Whoever reads has everything flushed: nobody does.
@@ -52,7 +52,7 @@ async def test_w5_killed_in_buffered_mode_only_the_newest_of_each_session_is_los
 @pytest.mark.rounds(3)
 async def test_w6_killed_in_buffered_mode_nothing_that_was_read_is_lost(
     database_url: str, rounds: int, seed: int
-):
+) -> None:
     async with mortal_server({"DB_URL": database_url, "FLUSH_INTERVAL": "60"}) as server:
         load = Load([server.target], seed=seed, buffered=True, readers=1, pause=0.01)
         async with load.running():

@@ -79,7 +79,7 @@ def delete(path: Path, table: str) -> int:
         return bytes_read() - before
 
 
-def test_large_messages_do_not_stand_in_the_way_of_their_neighbours(sqlite_url: str, report: Report):
+def test_large_messages_do_not_stand_in_the_way_of_their_neighbours(sqlite_url: str, report: Report) -> None:
     path = sqlite_path(sqlite_url)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(OLD_SHAPE)
@@ -114,7 +114,9 @@ async def append_until(http: aiohttp.ClientSession, url: str, done: asyncio.Even
 
 
 @pytest.mark.parametrize("what", ["delete", "cut"])
-async def test_r7_others_write_while_a_large_session_is_erased(database_url: str, what: str, report: Report):
+async def test_r7_others_write_while_a_large_session_is_erased(
+    database_url: str, what: str, report: Report
+) -> None:
     await make_session(database_url, "large", LENGTH)
     done = asyncio.Event()
     async with mortal_server({"DB_URL": database_url}) as server, aiohttp.ClientSession() as http:
@@ -141,7 +143,7 @@ async def test_r7_others_write_while_a_large_session_is_erased(database_url: str
 
 async def test_w11_sigterm_ends_a_server_that_erases_and_the_next_one_goes_on(
     database_url: str, report: Report
-):
+) -> None:
     await make_session(database_url, "large", LENGTH)
     rows = "SELECT count(*) FROM messages"
     settings = {"DB_URL": database_url, "SHUTDOWN_TIMEOUT": str(SHUTDOWN_TIMEOUT)}

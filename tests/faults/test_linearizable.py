@@ -24,7 +24,7 @@ ROUND, HEARD_WITHIN = 1.0, 2.0
 @pytest.mark.rounds(3)
 async def test_r2_w4_a_session_is_linearizable_on_all_instances(
     database_url: str, rounds: int, seed: int, report: Report
-):
+) -> None:
     instances = INSTANCES[database_url.partition(":")[0]]
     async with AsyncExitStack() as stack:
         servers = [

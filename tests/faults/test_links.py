@@ -56,7 +56,7 @@ def symlink(path: Path, other: Path) -> None:
 @pytest.mark.parametrize("make", [hard_link, linked_folder, symlink])
 async def test_w13_nobody_else_opens_a_file_by_a_link_that_is_made_while_it_is_served(
     sqlite_url: str, tmp_path: Path, make: Callable[[Path, Path], None]
-):
+) -> None:
     """A second server started by a hard link, and of 300 writes that were acknowledged 150 were lost."""
     home, other = tmp_path / "home", tmp_path / "other" / "agent_runtime.db"
     home.mkdir()
@@ -78,7 +78,9 @@ async def test_w13_nobody_else_opens_a_file_by_a_link_that_is_made_while_it_is_s
         assert server.stop() == 0
 
 
-async def test_w13_nobody_else_opens_a_file_that_is_mounted_elsewhere(sqlite_url: str, tmp_path: Path):
+async def test_w13_nobody_else_opens_a_file_that_is_mounted_elsewhere(
+    sqlite_url: str, tmp_path: Path
+) -> None:
     with start_server({"DB_URL": sqlite_url}) as server:
         with mounted_file(path_of(sqlite_url), tmp_path / "elsewhere" / "x.db") as other:
             assert f"in use by process {server.pid}, under another path" in refusal(other, "serve")
@@ -88,7 +90,7 @@ async def test_w13_nobody_else_opens_a_file_that_is_mounted_elsewhere(sqlite_url
 @pytest.mark.parametrize("make", [hard_link, linked_folder])
 async def test_w13_what_a_killed_server_left_is_opened_by_its_own_path_alone(
     sqlite_url: str, tmp_path: Path, make: Callable[[Path, Path], None]
-):
+) -> None:
     """The WAL beside the path holds what was acknowledged: by another name nothing of it would be there."""
     home, other = tmp_path / "home", tmp_path / "other" / "agent_runtime.db"
     home.mkdir()
@@ -116,7 +118,7 @@ def mode(path: Path | str) -> int:
     return os.stat(path).st_mode & 0o777
 
 
-async def test_what_the_server_makes_is_for_its_owner_alone(tmp_path: Path):
+async def test_what_the_server_makes_is_for_its_owner_alone(tmp_path: Path) -> None:
     """Without an umask all of it was readable for everybody, or writable."""
     path = tmp_path / "new" / "folder" / "agent_runtime.db"
     env = {"DB_URL": f"sqlite:///{path}"}
@@ -130,7 +132,7 @@ async def test_what_the_server_makes_is_for_its_owner_alone(tmp_path: Path):
         assert server.stop() == 0
 
 
-async def test_files_that_are_there_keep_their_modes(sqlite_url: str):
+async def test_files_that_are_there_keep_their_modes(sqlite_url: str) -> None:
     path = path_of(sqlite_url)
     path.chmod(0o640)
     folder = mode(path.parent)
@@ -153,7 +155,7 @@ def open_folder() -> Iterator[Path]:
 @pytest.mark.parametrize(("before", "after"), [(None, 0o600), (0o644, 0o600), (0o664, 0o660), (0o660, 0o660)])
 def test_nobody_who_can_only_read_the_lock_file_can_hold_it(
     open_folder: Path, before: int | None, after: int
-):
+) -> None:
     """Another user who opened it for reading kept the server from starting. (This test needs root.)"""
     path = open_folder / "agent_runtime.db"
     lock = Path(f"{path}.lock")
@@ -166,7 +168,7 @@ def test_nobody_who_can_only_read_the_lock_file_can_hold_it(
     assert held.stdout == "refused\n"
 
 
-def test_a_lock_that_somebody_holds_is_not_taken(sqlite_url: str):
+def test_a_lock_that_somebody_holds_is_not_taken(sqlite_url: str) -> None:
     """The lock on the file itself, taken by a program that is none of ours."""
     with path_of(sqlite_url).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -107,12 +107,12 @@ def writers(server: ServerProcess, count: int) -> Callable[[], Awaitable[None]]:
     return situation
 
 
-def test_every_route_that_reads_is_asked():
+def test_every_route_that_reads_is_asked() -> None:
     assert {route.path for route in ROUTES if route.method == "GET"} == ASKED.keys()
 
 
 @pytest.mark.rounds(1)
-async def test_readers_that_take_nothing_cost_little(database_url: str, rounds: int, report: Report):
+async def test_readers_that_take_nothing_cost_little(database_url: str, rounds: int, report: Report) -> None:
     amount = USUAL if rounds == 1 else FULL
     async with open_store(database_url) as store:
         turn_id = await fill(store, amount)

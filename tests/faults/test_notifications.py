@@ -137,7 +137,7 @@ TROUBLES: dict[str, tuple[Callable[[Pair], Awaitable[None]], float]] = {
 @pytest.mark.parametrize("trouble", TROUBLES)
 async def test_r2_followers_on_another_instance_miss_nothing_and_hear_it_soon(
     pair: Pair, followed: str, trouble: str, scale: float, report: Report
-):
+) -> None:
     befall, seconds = TROUBLES[trouble]
     bound = seconds * scale + MARGIN
     delays = []

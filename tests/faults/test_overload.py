@@ -127,7 +127,9 @@ def check_stored(url: str, told: Counter[str]) -> None:
 
 
 @pytest.mark.rounds(1)
-async def test_w9_ten_times_more_load_and_nearly_as_much_work(database_url: str, rounds: int, report: Report):
+async def test_w9_ten_times_more_load_and_nearly_as_much_work(
+    database_url: str, rounds: int, report: Report
+) -> None:
     calm = max(CALM, rounds * CALM_SHARE)
     async with hammered_server(database_url, report) as server:
         before = await server.strike(USUAL, calm)
@@ -143,7 +145,7 @@ async def test_w9_ten_times_more_load_and_nearly_as_much_work(database_url: str,
 
 
 @pytest.mark.rounds(1)
-async def test_w9_where_most_are_refused_work_goes_on(sqlite_url: str, rounds: int, report: Report):
+async def test_w9_where_most_are_refused_work_goes_on(sqlite_url: str, rounds: int, report: Report) -> None:
     async with hammered_server(sqlite_url, report, **NARROW) as server:
         before = await server.strike(USUAL, CALM)
         rude = await server.strike(TOO_MANY, rounds, "--rude")
@@ -154,7 +156,7 @@ async def test_w9_where_most_are_refused_work_goes_on(sqlite_url: str, rounds: i
     assert rude > LEFT * best
 
 
-async def test_w8_w9_overload_while_the_database_is_away(database_url: str, report: Report):
+async def test_w8_w9_overload_while_the_database_is_away(database_url: str, report: Report) -> None:
     """Nobody can commit for a while: all are refused by the deadline, and afterwards it is as before."""
     async with hammered_server(database_url, report, **NARROW) as server:
         before = await server.strike(USUAL, CALM)

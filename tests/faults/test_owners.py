@@ -81,7 +81,9 @@ async def use_keys(here: World, asked: Sequence[Example]) -> int:
     return done
 
 
-async def test_not_one_leak(two_urls: tuple[str, str], model: ModelServer, tmp_path: Path, report: Report):
+async def test_not_one_leak(
+    two_urls: tuple[str, str], model: ModelServer, tmp_path: Path, report: Report
+) -> None:
     count = len(
         all_requests(
             dict.fromkeys(("session_id", "call_id", "turn_id", "event_id", "version", "cursor"), "x"), "x"
@@ -139,7 +141,7 @@ async def compare(
 
 async def test_a_stream_shows_the_own_session_alone(
     two_urls: tuple[str, str], model: ModelServer, tmp_path: Path
-):
+) -> None:
     async with world(two_urls[0], model, Clock(tmp_path / "clock"), ["victim", "stranger"]) as here:
         await here.ask("stranger", "POST", "/sessions", {"session_id": "s"})
         async with here.request("stranger", "GET", "/sessions/s/events") as stream:
@@ -155,7 +157,7 @@ async def test_a_stream_shows_the_own_session_alone(
         assert '"hello"' in first
 
 
-async def test_nobody_but_an_admin_cleans_up(sqlite_url: str, model: ModelServer, tmp_path: Path):
+async def test_nobody_but_an_admin_cleans_up(sqlite_url: str, model: ModelServer, tmp_path: Path) -> None:
     async with world(sqlite_url, model, Clock(tmp_path / "clock"), ["victim", "stranger"]) as here:
         await fill(here)
         before = rows_of_the_victim(here.database)

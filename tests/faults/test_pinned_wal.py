@@ -45,7 +45,7 @@ def reader(path: Path) -> Iterator[None]:
 
 async def test_a_wal_that_a_reader_pins_is_told_of_and_shrinks_when_the_reader_has_gone(
     sqlite_url: str, rounds: int, report: Report
-):
+) -> None:
     """Each further round keeps the transaction open for a minute more."""
     path = Path(sqlite_url.removeprefix("sqlite:///"))
     with start_server({"DB_URL": sqlite_url}) as server:

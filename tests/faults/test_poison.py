@@ -59,7 +59,7 @@ async def counted_store(url: str) -> AsyncIterator[tuple[Store, Counted]]:
 @pytest.mark.rounds(5)
 async def test_w8_a_poisoned_row_in_a_batch_of_500_fails_alone(
     database_url: str, rounds: int, seed: int, report: Report
-):
+) -> None:
     await poison(database_url)
     chance = Random(seed)
     async with counted_store(database_url) as (store, database):
@@ -97,7 +97,9 @@ async def check_stored(store: Store, turn: int, bad: int) -> None:
         assert numbers == list(range(numbers[0], numbers[0] + len(wanted)))
 
 
-async def test_w8_over_http_poisoned_rows_are_refused_alone(database_url: str, seed: int, report: Report):
+async def test_w8_over_http_poisoned_rows_are_refused_alone(
+    database_url: str, seed: int, report: Report
+) -> None:
     await poison(database_url)
     bad = set(Random(seed).sample(range(BATCH), 3))
     connector = aiohttp.TCPConnector(limit=0)

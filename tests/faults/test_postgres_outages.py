@@ -74,7 +74,7 @@ async def postgres_trial(seed: int, report: Report) -> AsyncIterator[tuple[OwnPo
 @pytest.mark.parametrize("outage", OUTAGES)
 async def test_w8_while_postgres_is_away_everything_is_answered_and_afterwards_all_is_well(
     outage: str, rounds: int, seed: int, report: Report
-):
+) -> None:
     begin, symptom = OUTAGES[outage]
     async with postgres_trial(seed, report) as (postgres, made):
         for n in range(rounds):
@@ -110,7 +110,7 @@ async def in_a_thread(context: AbstractContextManager[Any]) -> AsyncIterator[Non
 @pytest.mark.parametrize("blow", BLOWS)
 async def test_w7_what_hits_postgres_under_load_loses_and_doubles_nothing(
     blow: str, rounds: int, seed: int, report: Report
-):
+) -> None:
     async with postgres_trial(seed, report) as (postgres, made):
         for _ in range(rounds):
             await made.wait_for_writes()

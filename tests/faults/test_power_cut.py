@@ -100,7 +100,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: trouble.name.replace(" ", "-"))
 async def test_w14_an_answer_is_never_a_guess_about_the_disk(
     trouble: Trouble, sqlite_template: Path, shim: Path, folder: Path, rounds: int, seed: int, report: Report
-):
+) -> None:
     """Before it held, 92 of 1,600 images were bad (rounds 4, seed 20261121).
 
     18 of 160 where syncs of the WAL failed, 15 where those of the file did, 6 where the WAL-index could not

@@ -65,7 +65,7 @@ TROUBLES: dict[str, Callable[[Wire, Trial, Random, int], Awaitable[None]]] = {
 @pytest.mark.parametrize("trouble", TROUBLES)
 async def test_w7_over_a_bad_line_no_write_is_doubled_and_none_is_wrongly_denied(
     postgres_url: str, trouble: str, rounds: int, seed: int, report: Report
-):
+) -> None:
     chance = Random(seed)
     async with lay_wire(postgres_url) as (wire, url), trial(url, postgres_url, seed, report) as made:
         for turn in range(rounds):
@@ -76,7 +76,7 @@ async def test_w7_over_a_bad_line_no_write_is_doubled_and_none_is_wrongly_denied
 
 async def test_w8_over_a_slow_line_writes_take_their_time_and_are_stored(
     postgres_url: str, rounds: int, seed: int, report: Report
-):
+) -> None:
     usual = {"WRITE_TIMEOUT": "10", "POOL_TIMEOUT": "5", "COMMAND_TIMEOUT": "30"}
     async with (
         lay_wire(postgres_url) as (wire, url),

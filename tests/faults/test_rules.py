@@ -49,7 +49,7 @@ def shorter(version: int, *contents: str) -> StoredSession:
     return StoredSession(version, len(messages), len(messages), "orchestrator", messages, [])
 
 
-def test_nothing_is_found_where_all_is_well():
+def test_nothing_is_found_where_all_is_well() -> None:
     assert not rules(journal_of(ONE, TWO, SWITCH, READ, HEAD), STORED, heard_within=1.0)
 
 
@@ -69,7 +69,7 @@ def test_nothing_is_found_where_all_is_well():
         ("head", changed(agent="y")),
     ],
 )
-def test_what_is_stored_wrong(rule: str, stored: StoredSession):
+def test_what_is_stored_wrong(rule: str, stored: StoredSession) -> None:
     assert rule in rules(journal_of(ONE, TWO, SWITCH), stored)
 
 
@@ -88,7 +88,7 @@ def test_what_is_stored_wrong(rule: str, stored: StoredSession):
         ("stale", replace(ONE, began=8.5, ended=9)),
     ],
 )
-def test_what_is_answered_wrong(rule: str, entry: Write | Read):
+def test_what_is_answered_wrong(rule: str, entry: Write | Read) -> None:
     first = entry if isinstance(entry, Write) else ONE
     assert rule in rules(journal_of(first, TWO, SWITCH, READ, entry if entry is not first else HEAD), STORED)
 
@@ -103,22 +103,22 @@ def test_what_is_answered_wrong(rule: str, entry: Write | Read):
         (*HEARD[:2], Heard(4.5, 3, "z")),
     ],
 )
-def test_what_is_heard_wrong(heard: tuple[Heard, ...]):
+def test_what_is_heard_wrong(heard: tuple[Heard, ...]) -> None:
     assert "follower" in rules(journal_of(ONE, TWO, SWITCH, heard=heard), STORED)
 
 
-def test_what_is_heard_late():
+def test_what_is_heard_late() -> None:
     late = (*HEARD[:2], Heard(9.0, 3, "c"))
     assert rules(journal_of(ONE, TWO, SWITCH, heard=late), STORED, heard_within=2.0) == {"late"}
 
 
-def test_a_read_that_goes_back_behind_another_is_stale():
+def test_a_read_that_goes_back_behind_another_is_stale() -> None:
     early = replace(HEAD, began=2.5, ended=2.6, version=3, last_seq=3, agent="orchestrator")
     later = Read("s", 3, 3.5, version=2, last_seq=1, agent="orchestrator")
     assert rules(journal_of(ONE, TWO, SWITCH, early, later), STORED) == {"stale"}
 
 
-def test_a_write_whose_fate_is_unknown_may_be_stored_or_not():
+def test_a_write_whose_fate_is_unknown_may_be_stored_or_not() -> None:
     unknown = Write("s", ("d", "e"), began=1, ended=math.inf)
     assert not rules(journal_of(ONE, TWO, SWITCH, unknown), STORED)
     both = changed(version=5, last_seq=5, message_count=5, messages=[*STORED.messages, (4, "d"), (5, "e")])
@@ -134,19 +134,19 @@ def test_a_write_whose_fate_is_unknown_may_be_stored_or_not():
 )
 def test_what_was_accepted_may_be_lost_in_a_window_before_a_kill(
     killed: float | None, window: float | None, found: set[str]
-):
+) -> None:
     journal = journal_of(ONE, TWO, ACCEPTED, killed=killed)
     assert rules(journal, shorter(3, "a", "b", "c"), window=window) == found
 
 
-def test_what_was_accepted_is_lost_from_the_end_only():
+def test_what_was_accepted_is_lost_from_the_end_only() -> None:
     later = replace(ACCEPTED, contents=("e",), began=6.1, ended=6.2, attempts=1)
     heard = (*HEARD, Heard(7, 4, "e"))
     journal = journal_of(ONE, TWO, ACCEPTED, later, heard=heard, killed=6.5)
     assert rules(journal, shorter(4, "a", "b", "c", "e"), window=1.0) == {"lost"}
 
 
-def test_what_was_accepted_is_stored_before_it_is_read():
+def test_what_was_accepted_is_stored_before_it_is_read() -> None:
     read = Read("s", 6.1, 6.2, version=3, last_seq=3, life="server 1")
     journal = journal_of(ONE, TWO, ACCEPTED, read, killed=6.5)
     assert rules(journal, shorter(3, "a", "b", "c"), window=1.0) == {"lost"}

@@ -69,7 +69,7 @@ async def instances(database_url: str, seed: int) -> AsyncIterator[Instances]:
 @pytest.mark.rounds(4)
 async def test_w12_the_same_key_ten_times_at_once_has_one_effect_and_one_reply(
     instances: Instances, database_url: str, rounds: int, report: Report
-):
+) -> None:
     await instances.ask("/sessions", {"session_id": "s"}, "first")
     for n in range(rounds):
         path, body = request(n)

@@ -25,7 +25,7 @@ PATIENCE = 60.0
 @pytest.mark.rounds(1)
 def test_every_reply_is_as_documented(
     database_url: str, rounds: int, seed: int, report: Report, tmp_path: Path
-):
+) -> None:
     settings = {"DB_URL": database_url, "ACCESS_LOG": "off"}
     token = make_token(settings)
     with start_server(settings) as server:

@@ -127,7 +127,7 @@ def settings(url: str, model: ModelServer, issuer: JwtIssuer) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-async def test_nothing_secret_is_logged(database_url: str, log_format: str, report: Report):
+async def test_nothing_secret_is_logged(database_url: str, log_format: str, report: Report) -> None:
     made = run_command("token", "create", "--name", "ci", "--owner", "alice", env={"DB_URL": database_url})
     token = made.stdout.splitlines()[-1]
     poison(database_url)
@@ -196,14 +196,16 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("env", REFUSED, ids="-".join)
-def test_a_refusal_to_start_says_nothing_secret(env: dict[str, str], tmp_path: Any):
+def test_a_refusal_to_start_says_nothing_secret(env: dict[str, str], tmp_path: Any) -> None:
     ended = run_command("serve", env={"LOG_LEVEL": "DEBUG", **env}, cwd=tmp_path)
     assert ended.returncode == 2, ended.stderr
     check(ended.stdout + ended.stderr, MARKED)
 
 
 @pytest.mark.parametrize("place", ["127.0.0.1:99999", "127.0.0.1:1", "[::1", "issuer.invalid", "%zz"])
-async def test_an_issuer_that_cannot_be_asked_is_logged_without_its_password(sqlite_url: str, place: str):
+async def test_an_issuer_that_cannot_be_asked_is_logged_without_its_password(
+    sqlite_url: str, place: str
+) -> None:
     env = {
         "DB_URL": sqlite_url,
         "AUTH_JWKS_URL": f"http://me:{ISSUER_PASSWORD}@{place}/keys?password={ISSUER_PASSWORD}",

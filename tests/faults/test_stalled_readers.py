@@ -139,7 +139,7 @@ async def measure(
 @pytest.mark.rounds(1)
 async def test_stalled_readers_are_cut_off_and_slow_nobody(
     database_url: str, rounds: int, seed: int, report: Report
-):
+) -> None:
     chance = Random(seed)
     env = {"DB_URL": database_url}
     async with (

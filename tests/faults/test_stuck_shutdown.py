@@ -48,7 +48,7 @@ async def end_while_it_writes(server: ServerProcess, *contents: str) -> list[int
     return await writes
 
 
-async def test_w11_a_write_that_takes_hours_is_broken_off(sqlite_url: str):
+async def test_w11_a_write_that_takes_hours_is_broken_off(sqlite_url: str) -> None:
     """The process went on for as long as the statement did: over two minutes for a deletion."""
     await slow_to_insert(sqlite_url)
     with start_server({"DB_URL": sqlite_url, "SHUTDOWN_TIMEOUT": str(SHUTDOWN_TIMEOUT)}) as server:
@@ -61,7 +61,9 @@ async def test_w11_a_write_that_takes_hours_is_broken_off(sqlite_url: str):
     assert not find_damage(sqlite_url)
 
 
-async def test_w11_a_disk_that_does_not_answer_holds_up_nobody_for_ever(sqlite_url: str, tmp_path: Path):
+async def test_w11_a_disk_that_does_not_answer_holds_up_nobody_for_ever(
+    sqlite_url: str, tmp_path: Path
+) -> None:
     path = Path(sqlite_url.removeprefix("sqlite:///"))
     # The first two are of the header of the WAL, and of the session.
     command = recorded(SERVE, compile_shim(tmp_path), path, tmp_path / "log", "sync wal 0 3 1")

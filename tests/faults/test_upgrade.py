@@ -84,7 +84,9 @@ async def converse(url: str, seed: int) -> tuple[Load, Stored]:
     return load, read_database(url)
 
 
-async def test_the_previous_schema_with_data_comes_up_and_back_unchanged(database_url: str, seed: int):
+async def test_the_previous_schema_with_data_comes_up_and_back_unchanged(
+    database_url: str, seed: int
+) -> None:
     load, before = await converse(database_url, seed)
     assert "rolled back: 0005" in migrate(database_url, "--rollback", BACK)
     assert "pending: 0005" in run_command("migrate", "--check", env={"DB_URL": database_url}).stdout
@@ -97,7 +99,7 @@ async def test_the_previous_schema_with_data_comes_up_and_back_unchanged(databas
 @pytest.mark.rounds(1)
 async def test_stopped_upgraded_and_started_again_under_load(
     database_url: str, rounds: int, seed: int, report: Report
-):
+) -> None:
     """As on SQLite it has to be: clients wait, come back, and find everything."""
     pauses = []
     async with mortal_server({"DB_URL": database_url, **SETTINGS}) as server:
@@ -119,7 +121,7 @@ async def test_stopped_upgraded_and_started_again_under_load(
 @pytest.mark.rounds(1)
 async def test_instances_outlive_a_rollback_and_the_upgrade_after_it(
     postgres_url: str, rounds: int, seed: int, report: Report
-):
+) -> None:
     """One stays, and can do little with the old schema, until the other comes back and migrates."""
     env = {"DB_URL": postgres_url, **SETTINGS}
     pauses = []
@@ -141,7 +143,9 @@ async def test_instances_outlive_a_rollback_and_the_upgrade_after_it(
 
 
 @pytest.mark.rounds(1)
-async def test_hot_tables_are_altered_under_load(postgres_url: str, rounds: int, seed: int, report: Report):
+async def test_hot_tables_are_altered_under_load(
+    postgres_url: str, rounds: int, seed: int, report: Report
+) -> None:
     """Statements that were prepared before go stale in both instances, and are prepared anew."""
     env = {"DB_URL": postgres_url, **SETTINGS}
     pauses = []

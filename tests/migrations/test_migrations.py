@@ -60,7 +60,7 @@ async def opened_catalogue(url: str) -> object:
 # The two dialects
 
 
-def test_both_dialects_have_the_same_migrations_each_with_its_way_back():
+def test_both_dialects_have_the_same_migrations_each_with_its_way_back() -> None:
     assert [migration.id for migration in list_migrations("postgres")] == IDS
     for dialect in ("sqlite", "postgres"):
         for migration in list_migrations(dialect):
@@ -69,7 +69,7 @@ def test_both_dialects_have_the_same_migrations_each_with_its_way_back():
             assert "DROP" in migration.rollback_sql
 
 
-def test_both_dialects_end_in_the_same_catalogue(sqlite_url: str, postgres_url: str):
+def test_both_dialects_end_in_the_same_catalogue(sqlite_url: str, postgres_url: str) -> None:
     catalogue = read_catalogue(sqlite_url)
     assert catalogue == read_catalogue(postgres_url)
     assert {table for table, _, _ in catalogue["columns"]} == {
@@ -90,7 +90,7 @@ def test_both_dialects_end_in_the_same_catalogue(sqlite_url: str, postgres_url: 
 # Up and down
 
 
-async def test_up_down_and_up_again_ends_in_the_same_catalogue(empty_database_url: str):
+async def test_up_down_and_up_again_ends_in_the_same_catalogue(empty_database_url: str) -> None:
     url = empty_database_url
     assert await apply_migrations(url) == IDS
     catalogue = read_catalogue(url)
@@ -104,12 +104,14 @@ async def test_up_down_and_up_again_ends_in_the_same_catalogue(empty_database_ur
     assert read_catalogue(url) == catalogue
 
 
-async def test_nothing_is_applied_twice(database_url: str):
+async def test_nothing_is_applied_twice(database_url: str) -> None:
     assert await pending_migrations(database_url) == []
     assert await apply_migrations(database_url) == []
 
 
-async def test_start_up_says_what_it_migrated(empty_database_url: str, caplog: pytest.LogCaptureFixture):
+async def test_start_up_says_what_it_migrated(
+    empty_database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "agent_runtime.db")
     await (await open_database(empty_database_url)).close()
     said = [record.getMessage() for record in caplog.records if record.name == "agent_runtime.db"]
@@ -117,7 +119,7 @@ async def test_start_up_says_what_it_migrated(empty_database_url: str, caplog: p
     assert said[-1].startswith("opened ")
 
 
-def test_a_current_database_is_opened_without_yoyo(database_url: str):
+def test_a_current_database_is_opened_without_yoyo(database_url: str) -> None:
     program = (
         "import asyncio, sys\nfrom runtime.db.connect import open_database\n"
         "async def main():\n    await (await open_database(sys.argv[1])).close()\n"
@@ -129,7 +131,7 @@ def test_a_current_database_is_opened_without_yoyo(database_url: str):
 # Looking only
 
 
-async def test_pending_migrations_writes_nothing(empty_database_url: str):
+async def test_pending_migrations_writes_nothing(empty_database_url: str) -> None:
     assert [migration.id for migration in await pending_migrations(empty_database_url)] == IDS
     if empty_database_url.startswith("sqlite"):
         assert not sqlite_path(empty_database_url).parent.exists()
@@ -137,19 +139,19 @@ async def test_pending_migrations_writes_nothing(empty_database_url: str):
         assert query(empty_database_url, "SELECT relname FROM pg_class WHERE relname ~ 'yoyo'") == []
 
 
-async def test_pending_migrations_leaves_a_sqlite_file_as_it_is(sqlite_url: str):
+async def test_pending_migrations_leaves_a_sqlite_file_as_it_is(sqlite_url: str) -> None:
     before = sqlite_path(sqlite_url).read_bytes()
     await pending_migrations(sqlite_url)
     assert sqlite_path(sqlite_url).read_bytes() == before
 
 
-async def test_pending_migrations_can_be_asked_while_the_database_is_in_use(database_url: str):
+async def test_pending_migrations_can_be_asked_while_the_database_is_in_use(database_url: str) -> None:
     database = await open_database(database_url)
     assert await pending_migrations(database_url) == []
     await database.close()
 
 
-async def test_check_refuses_an_old_schema_and_writes_nothing(empty_database_url: str):
+async def test_check_refuses_an_old_schema_and_writes_nothing(empty_database_url: str) -> None:
     said = f"^migrations {', '.join(IDS)} are pending; run `agent-runtime migrate` first$"
     with pytest.raises(MigrationError, match=said):
         await open_database(empty_database_url, migrate="check")
@@ -159,7 +161,7 @@ async def test_check_refuses_an_old_schema_and_writes_nothing(empty_database_url
 # Refusals
 
 
-async def test_a_database_newer_than_the_program_is_refused(database_url: str):
+async def test_a_database_newer_than_the_program_is_refused(database_url: str) -> None:
     query(
         database_url,
         "INSERT INTO _yoyo_migration VALUES ('hash', '9999-from-the-future', '2099-01-01 00:00:00')",
@@ -171,7 +173,7 @@ async def test_a_database_newer_than_the_program_is_refused(database_url: str):
         await rollback_migrations(database_url, 1)
 
 
-async def test_a_migration_that_fails_is_named_with_its_cause(empty_database_url: str):
+async def test_a_migration_that_fails_is_named_with_its_cause(empty_database_url: str) -> None:
     await pending_migrations(empty_database_url)
     if empty_database_url.startswith("sqlite"):
         sqlite_path(empty_database_url).parent.mkdir()
@@ -181,7 +183,7 @@ async def test_a_migration_that_fails_is_named_with_its_cause(empty_database_url
     assert "\n" not in str(raised.value)
 
 
-async def test_migrating_a_sqlite_file_that_is_in_use_is_refused(sqlite_url: str):
+async def test_migrating_a_sqlite_file_that_is_in_use_is_refused(sqlite_url: str) -> None:
     database = await open_database(sqlite_url)
     with pytest.raises(DatabaseInUse):
         await apply_migrations(sqlite_url)
@@ -190,20 +192,20 @@ async def test_migrating_a_sqlite_file_that_is_in_use_is_refused(sqlite_url: str
     await database.close()
 
 
-async def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path):
+async def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StartupError, match=r"^DB_URL: cannot write to the folder .*file/data: "):
         await open_database(f"sqlite:///{tmp_path}/file/data/x.db")
 
 
-async def test_a_file_that_is_no_database_is_one_line(tmp_path: Path):
+async def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "x.db").write_text("not a database, but long enough to look like one" * 100)
     with pytest.raises(StartupError, match=r"^DB_URL: \S+x.db is damaged, .*: it is not a SQLite"):
         await open_database(f"sqlite:///{tmp_path}/x.db")
 
 
 @pytest.mark.parametrize("name", ["a b", "100%", "100%25", "what?", "c#", "[a]*", "ü", "it's"])
-async def test_any_path_is_opened(tmp_path: Path, name: str):
+async def test_any_path_is_opened(tmp_path: Path, name: str) -> None:
     written = name.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
     database = await open_database(f"sqlite:///{tmp_path}/{written}/{written}.db")
     await database.fetch("ping")
@@ -212,7 +214,7 @@ async def test_any_path_is_opened(tmp_path: Path, name: str):
     assert os.listdir(tmp_path) == [name]
 
 
-async def test_a_database_of_any_name_is_migrated(postgres_server: PostgresServer):
+async def test_a_database_of_any_name_is_migrated(postgres_server: PostgresServer) -> None:
     name = postgres_server.create(name='it\'s 100% "mine"?')
     assert await apply_migrations(postgres_server.url(name)) == IDS
     postgres_server.drop(name)
@@ -224,7 +226,7 @@ async def test_a_database_of_any_name_is_migrated(postgres_server: PostgresServe
 @pytest.mark.parametrize("done", range(1, len(STATEMENTS["sqlite"]) + 1))
 async def test_interrupted_after_any_statement_the_next_start_converges(
     empty_database_url: str, sqlite_url: str, done: int
-):
+) -> None:
     dialect = "sqlite" if empty_database_url.startswith("sqlite") else "postgres"
     if dialect == "sqlite":
         sqlite_path(empty_database_url).parent.mkdir()
@@ -233,12 +235,12 @@ async def test_interrupted_after_any_statement_the_next_start_converges(
     assert await opened_catalogue(empty_database_url) == read_catalogue(sqlite_url)
 
 
-async def test_a_crash_between_a_migration_and_its_mark_converges(database_url: str, sqlite_url: str):
+async def test_a_crash_between_a_migration_and_its_mark_converges(database_url: str, sqlite_url: str) -> None:
     query(database_url, f"DELETE FROM _yoyo_migration WHERE migration_id = '{IDS[-1]}'")
     assert await opened_catalogue(database_url) == read_catalogue(sqlite_url)
 
 
-async def test_a_lock_row_of_a_crash_does_not_stop_the_next_start(database_url: str):
+async def test_a_lock_row_of_a_crash_does_not_stop_the_next_start(database_url: str) -> None:
     query(database_url, "DELETE FROM _yoyo_migration")
     query(database_url, "INSERT INTO yoyo_lock VALUES (1, '2020-01-01 00:00:00', 1)")
     started = time.monotonic()
@@ -249,7 +251,7 @@ async def test_a_lock_row_of_a_crash_does_not_stop_the_next_start(database_url: 
 @pytest.mark.parametrize("statement", range(2, 60, 5))
 async def test_killed_before_any_statement_of_yoyo_the_next_start_converges(
     empty_database_url: str, sqlite_url: str, statement: int
-):
+) -> None:
     process = start_opening(empty_database_url, str(statement))
     process.communicate(timeout=PATIENCE)
     assert process.returncode == -signal.SIGKILL
@@ -259,7 +261,7 @@ async def test_killed_before_any_statement_of_yoyo_the_next_start_converges(
 # All at once
 
 
-def test_ten_processes_on_an_empty_postgres_migrate_once(empty_postgres_url: str, sqlite_url: str):
+def test_ten_processes_on_an_empty_postgres_migrate_once(empty_postgres_url: str, sqlite_url: str) -> None:
     processes = [start_opening(empty_postgres_url) for _ in range(10)]
     ends = [(process.communicate(timeout=PATIENCE), process.returncode) for process in processes]
     assert ends == [(("", ""), 0)] * 10
@@ -270,7 +272,7 @@ def test_ten_processes_on_an_empty_postgres_migrate_once(empty_postgres_url: str
 
 async def test_a_lock_that_another_process_holds_is_waited_for_in_bounds(
     empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(migrate, "LOCK_SECONDS", 1)
     with psycopg.connect(empty_postgres_url, autocommit=True) as other:
         other.execute(load_queries("postgres")["lock_migrations"].sql)

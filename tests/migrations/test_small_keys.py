@@ -120,7 +120,7 @@ async def next_session_id(url: str) -> int:
     return int(row["id"])
 
 
-async def test_rows_stay_what_they_are_up_and_down_and_up_again(old_url: str, sqlite_url: str):
+async def test_rows_stay_what_they_are_up_and_down_and_up_again(old_url: str, sqlite_url: str) -> None:
     before = rows(old_url)
     assert len(before["messages"]) == LAST_SESSION * 20
     assert await apply_migrations(old_url) == IDS[-NEW:]
@@ -133,7 +133,7 @@ async def test_rows_stay_what_they_are_up_and_down_and_up_again(old_url: str, sq
     assert await next_session_id(old_url) > HIGHEST_ID, "an id that was given is given again"
 
 
-async def test_each_row_has_the_bytes_of_its_texts(old_sqlite_url: str):
+async def test_each_row_has_the_bytes_of_its_texts(old_sqlite_url: str) -> None:
     await apply_migrations(old_sqlite_url)
     wrong = """
         SELECT count(*) FROM messages
@@ -147,7 +147,7 @@ async def test_each_row_has_the_bytes_of_its_texts(old_sqlite_url: str):
         assert query(old_sqlite_url, f"SELECT count(*) FROM {table} WHERE size IS NULL") == [(0,)]
 
 
-async def test_what_waits_to_be_erased_does_not_come_back(old_url: str):
+async def test_what_waits_to_be_erased_does_not_come_back(old_url: str) -> None:
     """Down again with a session that is gone and a cut whose rows are still there."""
     before = rows(old_url)
     await apply_migrations(old_url)
@@ -162,7 +162,7 @@ async def test_what_waits_to_be_erased_does_not_come_back(old_url: str):
 @pytest.mark.parametrize("steps", [1, 20, 60, 120, 200, 300, 400, 500, 600, 700])
 async def test_killed_while_rows_are_copied_the_next_start_ends_with_the_same(
     old_sqlite_url: str, sqlite_url: str, steps: int
-):
+) -> None:
     before = rows(old_sqlite_url)
     process = start_opening(old_sqlite_url, "portions", str(steps))
     process.communicate(timeout=PATIENCE)
@@ -176,7 +176,7 @@ async def test_killed_while_rows_are_copied_the_next_start_ends_with_the_same(
 @pytest.mark.parametrize("statement", range(6, 50, 4))
 async def test_killed_before_any_statement_the_next_start_ends_with_the_same(
     old_sqlite_url: str, sqlite_url: str, statement: int
-):
+) -> None:
     before = rows(old_sqlite_url)
     process = start_opening(old_sqlite_url, str(statement))
     process.communicate(timeout=PATIENCE)
@@ -189,7 +189,7 @@ async def test_killed_before_any_statement_the_next_start_ends_with_the_same(
 
 async def test_who_waits_for_a_long_migration_is_told_how_far_it_is(
     old_sqlite_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(migrate, "PROGRESS_SECONDS", 0.0)
     with caplog.at_level(logging.INFO, "agent_runtime.db"):
         await apply_migrations(old_sqlite_url)
@@ -199,7 +199,7 @@ async def test_who_waits_for_a_long_migration_is_told_how_far_it_is(
     assert told[-1].startswith(f"0006-small-keys-swap: {total} rows are copied in ")
 
 
-async def test_the_file_grows_to_about_twice_its_size_and_not_more(old_sqlite_url: str):
+async def test_the_file_grows_to_about_twice_its_size_and_not_more(old_sqlite_url: str) -> None:
     before = sqlite_path(old_sqlite_url).stat().st_size
     await apply_migrations(old_sqlite_url)
     assert sqlite_path(old_sqlite_url).stat().st_size < 2.5 * before

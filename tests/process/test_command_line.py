@@ -39,24 +39,24 @@ def refusal(*arguments: str, **env: str) -> str:
     return line
 
 
-def test_help_tells_a_newcomer_what_there_is():
+def test_help_tells_a_newcomer_what_there_is() -> None:
     text = run_command("--help", env={}).stdout
     for word in ("serve", "migrate", "cleanup", "stats", "check", "examples:", "settings.md", "exit status"):
         assert word in text
 
 
 @pytest.mark.parametrize("command", ["serve", "migrate", "cleanup", "stats", "check"])
-def test_each_command_explains_itself(command: str):
+def test_each_command_explains_itself(command: str) -> None:
     ended = run_command(command, "--help", env={})
     assert ended.returncode == 0
     assert f"agent-runtime {command}" in ended.stdout
 
 
-def test_version():
+def test_version() -> None:
     assert run_command("--version", env={}).stdout == f"agent-runtime {__version__}\n"
 
 
-def test_a_command_is_required():
+def test_a_command_is_required() -> None:
     ended = run_command(env={})
     assert ended.returncode == 2
     assert "COMMAND" in ended.stderr
@@ -72,14 +72,14 @@ def test_a_command_is_required():
         ("sing",),
     ],
 )
-def test_wrong_arguments_are_refused(arguments: tuple[str, ...]):
+def test_wrong_arguments_are_refused(arguments: tuple[str, ...]) -> None:
     ended = run_command(*arguments, env={})
     assert ended.returncode == 2
     assert "error:" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_migrations_are_planned_checked_applied_and_taken_back(empty_database_url: str):
+def test_migrations_are_planned_checked_applied_and_taken_back(empty_database_url: str) -> None:
     env = {"DB_URL": empty_database_url}
     plan = run_command("migrate", "--plan", env=env)
     assert plan.returncode == 0
@@ -99,12 +99,12 @@ def test_migrations_are_planned_checked_applied_and_taken_back(empty_database_ur
     assert (check.returncode, check.stdout) == (1, f"pending: {MIGRATIONS[-1]}\n")
 
 
-def test_a_plan_makes_nothing(empty_sqlite_url: str):
+def test_a_plan_makes_nothing(empty_sqlite_url: str) -> None:
     assert run_command("migrate", "--plan", env={"DB_URL": empty_sqlite_url}).returncode == 0
     assert not Path(empty_sqlite_url.removeprefix("sqlite:///")).parent.exists()
 
 
-def test_a_server_serves_stops_and_remembers(database_url: str):
+def test_a_server_serves_stops_and_remembers(database_url: str) -> None:
     env = {"DB_URL": database_url}
     with start_server(env) as server:
         ask(f"{server.url}/sessions", {"session_id": "s", "messages": [{"role": "user", "content": "hi"}]})
@@ -124,7 +124,7 @@ def test_a_server_serves_stops_and_remembers(database_url: str):
     assert (check.returncode, check.stdout) == (0, "migrations, storage and session heads are sound\n")
 
 
-def test_buffered_writes_are_stored_on_the_way_out(database_url: str):
+def test_buffered_writes_are_stored_on_the_way_out(database_url: str) -> None:
     env = {"DB_URL": database_url, "DURABILITY": "buffered", "FLUSH_INTERVAL": "3600"}
     with start_server(env) as server:
         ask(f"{server.url}/sessions", {"session_id": "s"})
@@ -135,21 +135,21 @@ def test_buffered_writes_are_stored_on_the_way_out(database_url: str):
         assert ask(f"{server.url}/sessions/s")["message_count"] == 1
 
 
-def test_an_open_stream_does_not_delay_the_end(sqlite_url: str):
+def test_an_open_stream_does_not_delay_the_end(sqlite_url: str) -> None:
     with start_server({"DB_URL": sqlite_url, "SHUTDOWN_TIMEOUT": "3600"}) as server:
         ask(f"{server.url}/sessions", {"session_id": "s"})
         with urllib.request.urlopen(f"{server.url}/sessions/s/events", timeout=10):
             assert server.stop() == 0
 
 
-def test_ctrl_c_is_quiet(sqlite_url: str):
+def test_ctrl_c_is_quiet(sqlite_url: str) -> None:
     with start_server({"DB_URL": sqlite_url}) as server:
         server.send(signal.SIGINT)
         assert server.wait() == 0
         assert "Traceback" not in server.log
 
 
-def test_logs_are_json_where_asked(sqlite_url: str):
+def test_logs_are_json_where_asked(sqlite_url: str) -> None:
     env = {"DB_URL": sqlite_url, "LOG_FORMAT": "json", "ACCESS_LOG": "off"}
     with start_server(env) as server:
         ask(f"{server.url}/health")
@@ -159,7 +159,7 @@ def test_logs_are_json_where_asked(sqlite_url: str):
     assert not any("/health" in line["message"] for line in lines)
 
 
-def test_cleanup_tells_what_it_did(database_url: str):
+def test_cleanup_tells_what_it_did(database_url: str) -> None:
     env = {"DB_URL": database_url}
     with start_server(env) as server:
         for name in ("a", "b"):
@@ -171,7 +171,7 @@ def test_cleanup_tells_what_it_did(database_url: str):
     assert ended.stdout == "soft-deleted 0 idle sessions, erased 2 deleted ones\n", ended.stderr
 
 
-def test_check_tells_what_is_wrong(sqlite_url: str):
+def test_check_tells_what_is_wrong(sqlite_url: str) -> None:
     env = {"DB_URL": sqlite_url}
     with start_server(env) as server:
         ask(f"{server.url}/sessions", {"session_id": "s", "messages": [{"role": "user", "content": "hi"}]})
@@ -195,17 +195,17 @@ def execute(url: str, statement: str) -> None:
     connection.close()
 
 
-def test_a_misspelt_setting_is_refused():
+def test_a_misspelt_setting_is_refused() -> None:
     line = refusal("serve", DBURL="sqlite:///a.db")
     assert line.endswith("AGENT_RUNTIME__DBURL is not a setting; the nearest is AGENT_RUNTIME__DB_URL")
 
 
-def test_a_wrong_setting_is_refused():
+def test_a_wrong_setting_is_refused() -> None:
     assert "AGENT_RUNTIME__PORT is 'eighty'; it must be a port number" in refusal("serve", PORT="eighty")
 
 
 @pytest.mark.parametrize("url", ["mysql://me:s3cret@here/db", "sqlite:///", "me:s3cret@here/db"])
-def test_a_database_url_that_nothing_is_known_of_is_refused(url: str):
+def test_a_database_url_that_nothing_is_known_of_is_refused(url: str) -> None:
     line = refusal("serve", DB_URL=url)
     assert "DB_URL" in line
     assert "sqlite:///" in line
@@ -213,7 +213,7 @@ def test_a_database_url_that_nothing_is_known_of_is_refused(url: str):
 
 
 @pytest.mark.parametrize("command", ["serve", "migrate", "cleanup", "stats", "check"])
-def test_an_unreachable_postgres_is_refused(command: str):
+def test_an_unreachable_postgres_is_refused(command: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     line = refusal(command, DB_URL=f"postgresql://me:s3cret@127.0.0.1:{port}/db")
@@ -222,7 +222,7 @@ def test_an_unreachable_postgres_is_refused(command: str):
 
 
 @pytest.mark.parametrize("command", ["serve", "migrate", "stats"])
-def test_a_folder_that_cannot_be_written_is_refused(command: str, tmp_path: Path):
+def test_a_folder_that_cannot_be_written_is_refused(command: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     line = refusal(command, DB_URL=f"sqlite:///{tmp_path}/file/a.db")
     assert "DB_URL" in line
@@ -230,7 +230,7 @@ def test_a_folder_that_cannot_be_written_is_refused(command: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("command", ["serve", "migrate"])
-def test_a_database_newer_than_the_program_is_refused(command: str, sqlite_url: str):
+def test_a_database_newer_than_the_program_is_refused(command: str, sqlite_url: str) -> None:
     env = {"DB_URL": sqlite_url}
     execute(
         sqlite_url,
@@ -240,13 +240,13 @@ def test_a_database_newer_than_the_program_is_refused(command: str, sqlite_url: 
     assert "9999-from-the-future" in refusal(command, **env)
 
 
-def test_pending_migrations_are_refused_where_they_are_only_checked(empty_sqlite_url: str):
+def test_pending_migrations_are_refused_where_they_are_only_checked(empty_sqlite_url: str) -> None:
     line = refusal("serve", DB_URL=empty_sqlite_url, MIGRATE="check")
     assert MIGRATIONS[0] in line
     assert "agent-runtime migrate" in line
 
 
-def test_a_port_in_use_is_refused(sqlite_url: str):
+def test_a_port_in_use_is_refused(sqlite_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         line = refusal("serve", DB_URL=sqlite_url, PORT=port)
@@ -254,12 +254,12 @@ def test_a_port_in_use_is_refused(sqlite_url: str):
     assert "in use" in line
 
 
-def test_a_host_that_is_not_ours_is_refused(sqlite_url: str):
+def test_a_host_that_is_not_ours_is_refused(sqlite_url: str) -> None:
     line = refusal("serve", DB_URL=sqlite_url, HOST="host.invalid")
     assert "AGENT_RUNTIME__HOST is 'host.invalid', which is not known" in line
 
 
-def test_w13_a_second_process_on_a_sqlite_file_names_the_first(sqlite_url: str):
+def test_w13_a_second_process_on_a_sqlite_file_names_the_first(sqlite_url: str) -> None:
     env = {"DB_URL": sqlite_url}
     with start_server(env) as server:
         assert f"process {server.pid}" in refusal("serve", **env)
@@ -267,7 +267,7 @@ def test_w13_a_second_process_on_a_sqlite_file_names_the_first(sqlite_url: str):
         assert ask(f"{server.url}/health/ready")["status"] == "ok"
 
 
-def test_w11_the_request_in_hand_is_finished(sqlite_url: str):
+def test_w11_the_request_in_hand_is_finished(sqlite_url: str) -> None:
     env = {"DB_URL": sqlite_url, "SHUTDOWN_TIMEOUT": "3600"}
     with start_server(env) as server, request_in_hand(server) as client:
         server.send(signal.SIGTERM)
@@ -278,7 +278,7 @@ def test_w11_the_request_in_hand_is_finished(sqlite_url: str):
         assert "stored 1 writes" in server.log
 
 
-def test_w11_what_cannot_be_stored_in_time_is_counted_and_said(sqlite_url: str):
+def test_w11_what_cannot_be_stored_in_time_is_counted_and_said(sqlite_url: str) -> None:
     env = {"DB_URL": sqlite_url, "DURABILITY": "buffered", "FLUSH_INTERVAL": "3600", "SHUTDOWN_TIMEOUT": "1"}
     with start_server(env) as server, sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as other:
         ask(f"{server.url}/sessions", {"session_id": "s"})
@@ -289,7 +289,7 @@ def test_w11_what_cannot_be_stored_in_time_is_counted_and_said(sqlite_url: str):
     other.close()
 
 
-def test_a_second_signal_ends_a_server_that_waits(sqlite_url: str):
+def test_a_second_signal_ends_a_server_that_waits(sqlite_url: str) -> None:
     env = {"DB_URL": sqlite_url, "SHUTDOWN_TIMEOUT": "3600"}
     with start_server(env) as server, request_in_hand(server):
         server.send(signal.SIGTERM)

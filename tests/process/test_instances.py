@@ -57,7 +57,7 @@ class Acknowledged:
         return dict(sorted(self._contents[session_id].items()))
 
 
-async def test_w4_r2_two_instances_number_and_show_as_one(instances: list[HttpClient]):
+async def test_w4_r2_two_instances_number_and_show_as_one(instances: list[HttpClient]) -> None:
     acknowledged = Acknowledged()
     async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         start_writers(group, instances, acknowledged)
@@ -70,7 +70,7 @@ async def test_w4_r2_two_instances_number_and_show_as_one(instances: list[HttpCl
 
 async def test_r2_followers_of_either_instance_see_each_message_once_and_in_order(
     instances: list[HttpClient],
-):
+) -> None:
     acknowledged = Acknowledged()
     async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         followed = [
@@ -82,7 +82,7 @@ async def test_r2_followers_of_either_instance_see_each_message_once_and_in_orde
         assert task.result() == list(acknowledged.of(session_id).items())
 
 
-async def test_r2_a_follower_is_woken_by_the_other_instance(instances: list[HttpClient]):
+async def test_r2_a_follower_is_woken_by_the_other_instance(instances: list[HttpClient]) -> None:
     async with asyncio.timeout(PATIENCE):
         for here, there in (instances, instances[::-1]):
             await check_woken(here, there)

@@ -88,7 +88,7 @@ async def ask(url: str, model: str = "", key: str = KEY, **parameters: str) -> t
         return await asked.ask(question, said.append), said
 
 
-async def test_its_mocked_answer_is_streamed(proxy_url: str):
+async def test_its_mocked_answer_is_streamed(proxy_url: str) -> None:
     answer, said = await ask(proxy_url)
     assert answer.text == "".join(said) == "The answer is mocked, grün and 😀."
     assert len(said) > 5
@@ -96,30 +96,30 @@ async def test_its_mocked_answer_is_streamed(proxy_url: str):
     assert min(answer.input_tokens, answer.output_tokens) > 0
 
 
-async def test_calls_that_it_passes_on_come_whole(proxy_url: str):
+async def test_calls_that_it_passes_on_come_whole(proxy_url: str) -> None:
     wanted = (ToolCall("a", "read_file", '{"path": "grün.md"}'), ToolCall("b", "list_files", '{"path": "."}'))
     async with model_server([calls(*wanted, before=["I look."])]) as behind:
         answer, _ = await ask(proxy_url, "passed-on", api_base=behind.url)
     assert answer == Answer("I look.", wanted, "tool_calls", 12, 5)
 
 
-async def test_a_wrong_key_is_refused(proxy_url: str):
+async def test_a_wrong_key_is_refused(proxy_url: str) -> None:
     with pytest.raises(ModelRefused, match=r"answered 40[013]") as caught:
         await ask(proxy_url, key="sk-the-wrong-key")
     assert "sk-the-wrong-key" not in str(caught.value)
 
 
-async def test_an_unknown_model_is_refused_with_its_words(proxy_url: str):
+async def test_an_unknown_model_is_refused_with_its_words(proxy_url: str) -> None:
     with pytest.raises(ModelRefused, match=r"400 Bad Request: .*Invalid model name passed in model=unknown"):
         await ask(proxy_url, "unknown")
 
 
-async def test_its_rate_limit_is_told_with_its_words(proxy_url: str):
+async def test_its_rate_limit_is_told_with_its_words(proxy_url: str) -> None:
     with pytest.raises(ModelUnavailable, match=r"429 Too Many Requests: .*this is a mock rate limit error"):
         await ask(proxy_url, "limited")
 
 
-async def test_a_refusal_that_it_passes_on_is_told(proxy_url: str):
+async def test_a_refusal_that_it_passes_on_is_told(proxy_url: str) -> None:
     async with model_server(lambda _: status(503, "all hands are busy")) as behind:
         with pytest.raises(ModelUnavailable, match=r"answered 503 .*all hands are busy"):
             await ask(proxy_url, "passed-on", api_base=behind.url)

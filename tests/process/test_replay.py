@@ -30,7 +30,7 @@ def conversations() -> list[Conversation]:
 
 async def test_conversations_come_back_as_they_were_sent(
     database_url: str, conversations: list[Conversation]
-):
+) -> None:
     with start_server(environment(database_url)) as server:
         async with asyncio.timeout(PATIENCE), http_client(server.url) as client:
             await replay(conversations, client.post)
@@ -42,7 +42,7 @@ async def test_conversations_come_back_as_they_were_sent(
 
 async def test_w5_w12_killed_and_repeated_nothing_is_lost_and_nothing_double(
     database_url: str, conversations: list[Conversation]
-):
+) -> None:
     writes = sum(1 + len(conversation.messages) for conversation in conversations)
     kill_at = [int(part * writes) for part in KILLED_AT]
     async with asyncio.timeout(PATIENCE), mortal_server(environment(database_url), kill_at) as server:

@@ -17,7 +17,9 @@ MIGRATIONS = sorted(
 )
 
 
-async def test_of_ten_servers_on_an_empty_postgres_one_migrates_and_all_serve(empty_postgres_url: str):
+async def test_of_ten_servers_on_an_empty_postgres_one_migrates_and_all_serve(
+    empty_postgres_url: str,
+) -> None:
     env = {"DB_URL": empty_postgres_url, "POOL_MIN": "1", "POOL_MAX": "2"}
     with ExitStack() as stack:
         servers = [stack.enter_context(ServerProcess(env)) for _ in range(SERVERS)]

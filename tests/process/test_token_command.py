@@ -44,7 +44,7 @@ def status_of(url: str, headers: dict[str, str], path: str = "/sessions") -> int
         return error.code
 
 
-def test_the_token_stands_alone_on_the_last_line_and_nowhere_else(database_url: str):
+def test_the_token_stands_alone_on_the_last_line_and_nowhere_else(database_url: str) -> None:
     made = token_command(database_url, "create", "--name", "ci", "--owner", "alice", "--scope", "read")
     text = made.stdout.splitlines()[-1]
     found = TEXT.fullmatch(text)
@@ -58,7 +58,7 @@ def test_the_token_stands_alone_on_the_last_line_and_nowhere_else(database_url: 
     assert text.rpartition("_")[2] not in listed
 
 
-def test_what_a_token_may_be_is_said(sqlite_url: str):
+def test_what_a_token_may_be_is_said(sqlite_url: str) -> None:
     create(sqlite_url, "--scope", "admin", "--expires", "90d", name="a")
     create(sqlite_url, "--expires", "1s", name="b")
     create(sqlite_url, name="c")
@@ -87,7 +87,7 @@ def test_what_a_token_may_be_is_said(sqlite_url: str):
         ("sing",),
     ],
 )
-def test_wrong_arguments_are_refused(sqlite_url: str, arguments: tuple[str, ...]):
+def test_wrong_arguments_are_refused(sqlite_url: str, arguments: tuple[str, ...]) -> None:
     assert "error:" in token_command(sqlite_url, *arguments, status=2).stderr
     assert len(token_command(sqlite_url, "list").stdout.splitlines()) == 1
 
@@ -104,12 +104,12 @@ def test_wrong_arguments_are_refused(sqlite_url: str, arguments: tuple[str, ...]
         ("revoke", ""),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_line(sqlite_url: str, arguments: tuple[str, ...]):
+def test_what_cannot_be_done_is_said_in_a_line(sqlite_url: str, arguments: tuple[str, ...]) -> None:
     [line] = token_command(sqlite_url, *arguments, status=1).stderr.splitlines()
     assert line.startswith("agent-runtime: ")
 
 
-def test_an_ambiguous_name_revokes_nothing(sqlite_url: str):
+def test_an_ambiguous_name_revokes_nothing(sqlite_url: str) -> None:
     texts = [create(sqlite_url), create(sqlite_url)]
     said = token_command(sqlite_url, "revoke", "test", status=1).stderr
     assert all(text.split("_")[1] in said for text in texts)
@@ -119,7 +119,7 @@ def test_an_ambiguous_name_revokes_nothing(sqlite_url: str):
     assert token_command(sqlite_url, "list").stdout.count("revoked") == 2
 
 
-def test_revoked_on_every_instance_with_the_next_request(postgres_url: str):
+def test_revoked_on_every_instance_with_the_next_request(postgres_url: str) -> None:
     texts = [create(postgres_url, name=f"test {n}") for n in range(3)]
     with ExitStack() as stack:
         env = {"DB_URL": postgres_url, "POOL_MIN": "1", "POOL_MAX": "2"}
@@ -130,7 +130,7 @@ def test_revoked_on_every_instance_with_the_next_request(postgres_url: str):
             assert [status_of(server.url, bearer(text)) for server in servers] == [401] * 3
 
 
-async def test_a_token_is_revoked_beside_the_owner_of_a_busy_file(sqlite_url: str):
+async def test_a_token_is_revoked_beside_the_owner_of_a_busy_file(sqlite_url: str) -> None:
     text = create(sqlite_url, "--owner", "alice", name="load")
     with start_server({"DB_URL": sqlite_url}) as server:
         async with http_client(server.url) as client:
@@ -163,7 +163,7 @@ async def append(client: HttpClient, name: int, stop: asyncio.Event) -> list[str
     return contents
 
 
-def test_the_command_needs_no_server_and_makes_the_database(empty_sqlite_url: str):
+def test_the_command_needs_no_server_and_makes_the_database(empty_sqlite_url: str) -> None:
     text = create(empty_sqlite_url)
     with start_server({"DB_URL": empty_sqlite_url, "HOST": "0.0.0.0"}) as server:
         url = server.url.replace("0.0.0.0", "127.0.0.1")
@@ -174,7 +174,7 @@ def test_the_command_needs_no_server_and_makes_the_database(empty_sqlite_url: st
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
-def test_on_loopback_it_is_open_and_says_so(sqlite_url: str, host: str):
+def test_on_loopback_it_is_open_and_says_so(sqlite_url: str, host: str) -> None:
     with start_server({"DB_URL": sqlite_url, "HOST": host}) as server:
         assert "WARNING agent_runtime.access: open: " in server.log
         assert "token create" in server.log
@@ -197,7 +197,7 @@ REACHABLE = ["0.0.0.0", "::", "0", *own_addresses()]
 
 
 @pytest.mark.parametrize("host", REACHABLE)
-def test_where_others_reach_it_it_does_not_start_open(sqlite_url: str, host: str):
+def test_where_others_reach_it_it_does_not_start_open(sqlite_url: str, host: str) -> None:
     port = free_port()
     ended = run_command("serve", env={"DB_URL": sqlite_url, "HOST": host, "PORT": str(port)})
     assert ended.returncode == 2, ended.stderr
@@ -220,7 +220,7 @@ JWKS = {
 
 
 @pytest.mark.parametrize("proof", [{"INTERNAL_API_KEY": "internal"}, JWKS], ids=["key", "issuer"])
-def test_with_authentication_it_starts_and_demands_it(sqlite_url: str, proof: dict[str, str]):
+def test_with_authentication_it_starts_and_demands_it(sqlite_url: str, proof: dict[str, str]) -> None:
     with start_server({"DB_URL": sqlite_url, "HOST": "0.0.0.0", **proof}) as server:
         url = server.url.replace("0.0.0.0", "127.0.0.1")
         assert "open:" not in server.log
@@ -231,14 +231,14 @@ def test_with_authentication_it_starts_and_demands_it(sqlite_url: str, proof: di
 
 
 @pytest.mark.parametrize("missing", JWKS)
-def test_a_part_of_the_issuer_refuses_to_start(sqlite_url: str, missing: str):
+def test_a_part_of_the_issuer_refuses_to_start(sqlite_url: str, missing: str) -> None:
     env = {name: text for name, text in JWKS.items() if name != missing}
     ended = run_command("serve", env={"DB_URL": sqlite_url, **env})
     assert ended.returncode == 2
     assert f"AGENT_RUNTIME__{missing}" in ended.stderr
 
 
-def test_an_open_server_closes_and_stays_closed(database_url: str):
+def test_an_open_server_closes_and_stays_closed(database_url: str) -> None:
     env = {"DB_URL": database_url}
     with start_server(env) as server:
         assert status_of(server.url, {}) == 200
@@ -254,13 +254,13 @@ def test_an_open_server_closes_and_stays_closed(database_url: str):
         assert status_of(server.url.replace("0.0.0.0", "127.0.0.1"), {}) == 401
 
 
-def test_a_page_of_another_site_is_refused_on_an_open_server(sqlite_url: str):
+def test_a_page_of_another_site_is_refused_on_an_open_server(sqlite_url: str) -> None:
     with start_server({"DB_URL": sqlite_url}) as server:
         assert status_of(server.url, {"Sec-Fetch-Site": "cross-site"}) == 403
         assert status_of(server.url, {"Host": "evil.example"}) == 403
 
 
-def test_json_logs_say_as_well_that_it_is_open(sqlite_url: str):
+def test_json_logs_say_as_well_that_it_is_open(sqlite_url: str) -> None:
     with start_server({"DB_URL": sqlite_url, "LOG_FORMAT": "json"}) as server:
         lines = [json.loads(line) for line in server.log.splitlines()]
         assert any(line["message"].startswith("open: ") for line in lines)

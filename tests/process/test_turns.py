@@ -149,7 +149,7 @@ async def check_usable(client: HttpClient, heard: Listener) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_killed_in_mid_turn_nothing_that_was_heard_is_lost_or_said_twice(
     database_url: str, model_url: str, seed: int
-):
+) -> None:
     env = environment(database_url, model_url)
     heard = Listener()
     with ExitStack() as servers:
@@ -186,7 +186,7 @@ def instances(postgres_url: str, model_url: str) -> Iterator[list[ServerProcess]
 
 async def test_a_client_that_comes_and_goes_between_instances_hears_each_event_once(
     instances: list[ServerProcess],
-):
+) -> None:
     heard = Listener()
     async with (
         asyncio.timeout(PATIENCE),
@@ -208,7 +208,7 @@ async def test_a_client_that_comes_and_goes_between_instances_hears_each_event_o
         assert late.said == heard.said
 
 
-async def test_a_stop_is_asked_for_at_another_instance(instances: list[ServerProcess]):
+async def test_a_stop_is_asked_for_at_another_instance(instances: list[ServerProcess]) -> None:
     heard = Listener()
     async with (
         asyncio.timeout(PATIENCE),
@@ -230,7 +230,7 @@ async def test_a_stop_is_asked_for_at_another_instance(instances: list[ServerPro
 @pytest.mark.parametrize("seed", SEEDS[1:2])
 async def test_w11_a_server_that_is_stopped_stores_what_was_said(
     database_url: str, model_url: str, seed: int
-):
+) -> None:
     env = environment(database_url, model_url)
     heard = Listener()
     with start_server(env) as server:
@@ -256,7 +256,7 @@ async def test_w11_a_server_that_is_stopped_stores_what_was_said(
 # About twenty seconds: the lease of a turn is to pass, and nothing shortens it.
 async def test_an_instance_that_was_frozen_stores_nothing_more_of_a_turn_it_has_lost(
     postgres_url: str, model_url: str
-):
+) -> None:
     heard, again = Listener(), Listener()
     with (
         running_model(words=1000, pause=0.3) as slow_model_url,
@@ -285,7 +285,7 @@ async def test_an_instance_that_was_frozen_stores_nothing_more_of_a_turn_it_has_
                 assert [answer["content"] for answer in answers] == [heard.said, again.said]
 
 
-async def test_a_reader_that_reads_nothing_holds_up_no_other(database_url: str):
+async def test_a_reader_that_reads_nothing_holds_up_no_other(database_url: str) -> None:
     # More than the sockets and buffers between server and reader hold.
     words = [f"w{number} " + "😀" * 990 for number in range(1, 901)]
     heard, slow = Listener(), Listener()

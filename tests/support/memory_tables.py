@@ -104,7 +104,7 @@ class Tables:
         found: dict[SessionKey, Columns]
         found = {keys[id]: {"session": row, **{table: [] for table in COMPARED}} for id, row in rows.items()}
         for table, columns in COMPARED.items():
-            for row in self._select(f"{table} ORDER BY 1, 2, 3", columns):
+            for row in self._select(f"{table} ORDER BY 1, 2, 3", columns):  # type: ignore[assignment]
                 id, *rest = row
                 # What is still to be erased is not there.
                 if id in keys and not (table == "messages" and cuts[id][0] < rest[0] <= cuts[id][1]):

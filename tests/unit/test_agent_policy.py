@@ -28,7 +28,7 @@ WRITING = ["write_file", "create_directory"]
         ("ask", READING, []),
     ],
 )
-def test_the_built_in_agents(agent_type: str, tools: list[str], files: list[str]):
+def test_the_built_in_agents(agent_type: str, tools: list[str], files: list[str]) -> None:
     agent = BUILTIN.agents[agent_type]
     assert BUILTIN.allowed_tools(agent_type) == [*tools, SWITCH_AGENT]
     assert set(agent.hands_over_to) == BUILTIN.agents.keys() - {agent_type}
@@ -36,11 +36,11 @@ def test_the_built_in_agents(agent_type: str, tools: list[str], files: list[str]
     assert 5 <= agent.instructions.count("\n") <= 12
 
 
-def test_there_is_no_other_built_in_agent():
+def test_there_is_no_other_built_in_agent() -> None:
     assert list(BUILTIN.agents) == ["orchestrator", "coder", "architect", "debug", "ask"]
 
 
-def test_the_built_in_policy_asks_before_changes_and_commands():
+def test_the_built_in_policy_asks_before_changes_and_commands() -> None:
     asked = {name: reason for name in BUILTIN.tools if (reason := BUILTIN.approval.reason_to_ask(name))}
     assert asked == {
         "write_file": "changes files",
@@ -51,7 +51,7 @@ def test_the_built_in_policy_asks_before_changes_and_commands():
         assert BUILTIN.approval.reason_to_ask(name)
 
 
-def test_definitions_are_what_chat_completion_servers_take():
+def test_definitions_are_what_chat_completion_servers_take() -> None:
     *tools, switch = BUILTIN.definitions("architect")
     assert [tool["function"]["name"] for tool in tools] == [*READING, *WRITING]
     for tool in (*tools, switch):
@@ -62,7 +62,7 @@ def test_definitions_are_what_chat_completion_servers_take():
         Draft202012Validator.check_schema(tool["function"]["parameters"])
 
 
-def test_handing_over_is_a_tool_that_knows_whom_to_hand_to():
+def test_handing_over_is_a_tool_that_knows_whom_to_hand_to() -> None:
     parameters = BUILTIN.definitions("architect")[-1]["function"]["parameters"]
     agent = parameters["properties"]["agent"]
     assert agent["enum"] == ["orchestrator", "coder", "debug", "ask"]
@@ -81,7 +81,7 @@ def test_handing_over_is_a_tool_that_knows_whom_to_hand_to():
         ("x", "ours"),
     ],
 )
-def test_the_first_rule_that_matches_decides_else_the_default(tool: str, reason: str | None):
+def test_the_first_rule_that_matches_decides_else_the_default(tool: str, reason: str | None) -> None:
     rules = [
         ApprovalRule("*_secrets"),
         ApprovalRule("read_*", ask=False),
@@ -91,7 +91,7 @@ def test_the_first_rule_that_matches_decides_else_the_default(tool: str, reason:
 
 
 @pytest.mark.parametrize("tool", ["", "write_file"])
-def test_without_rules_the_default_decides(tool: str):
+def test_without_rules_the_default_decides(tool: str) -> None:
     assert ApprovalPolicy().reason_to_ask(tool) is None
     assert ApprovalPolicy(default="ask").reason_to_ask(tool) == "needs approval"
 
@@ -101,20 +101,20 @@ def test_without_rules_the_default_decides(tool: str):
 @example("a?", "ab")
 @example("*", "")
 @example("a*", "a/b\n")
-def test_only_the_star_of_a_pattern_means_something(pattern: str, text: str):
+def test_only_the_star_of_a_pattern_means_something(pattern: str, text: str) -> None:
     meant = ".*".join(map(re.escape, pattern.split("*")))
     assert matches(pattern, text) == bool(re.fullmatch(meant, text, re.DOTALL))
 
 
-def test_case_counts():
+def test_case_counts() -> None:
     assert not matches("*.md", "a.MD")
 
 
-def test_many_stars_take_no_time():
+def test_many_stars_take_no_time() -> None:
     assert not matches("*a" * 30 + "b", "a" * 10_000)
 
 
-def test_the_summary_names_everything_in_force():
+def test_the_summary_names_everything_in_force() -> None:
     text = describe_registry(BUILTIN)
     for name, agent in BUILTIN.agents.items():
         assert f"  {name} ({agent.name})\n    {agent.description}\n" in text

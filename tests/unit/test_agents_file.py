@@ -87,7 +87,7 @@ def changed(old: str, new: str) -> str:
     return RIGHT.replace(old, new, 1)
 
 
-def test_every_field_of_a_right_file_is_taken(file: Path):
+def test_every_field_of_a_right_file_is_taken(file: Path) -> None:
     file.write_text(RIGHT)
     registry = load_registry(str(file))
     writer = registry.agents["writer"]
@@ -106,13 +106,13 @@ def test_every_field_of_a_right_file_is_taken(file: Path):
     assert registry.limits == Limits(steps=3)
 
 
-def test_an_agent_may_leave_out_the_options_of_the_stream(file: Path):
+def test_an_agent_may_leave_out_the_options_of_the_stream(file: Path) -> None:
     file.write_text(changed("temperature = 0.2", "stream_options = false"))
     writer = load_registry(str(file)).agents["writer"]
     assert writer.parameters == {"stream_options": False, "stop": ["x"]}
 
 
-def test_a_section_that_is_left_out_is_built_in(file: Path):
+def test_a_section_that_is_left_out_is_built_in(file: Path) -> None:
     file.write_text("[limits]\nhandovers = 0\n")
     registry, builtin = load_registry(str(file)), load_registry("")
     assert registry.limits == Limits(handovers=0)
@@ -123,7 +123,7 @@ def test_a_section_that_is_left_out_is_built_in(file: Path):
     )
 
 
-def test_a_section_replaces_the_built_in_one_as_a_whole(file: Path):
+def test_a_section_replaces_the_built_in_one_as_a_whole(file: Path) -> None:
     file.write_text(RIGHT.partition("[tools")[0].replace('"save"', '"read_file"') + "[approval]\n")
     registry = load_registry(str(file))
     assert list(registry.agents) == ["orchestrator", "writer"]
@@ -131,7 +131,7 @@ def test_a_section_replaces_the_built_in_one_as_a_whole(file: Path):
     assert registry.approval.rules == []
 
 
-def test_the_built_in_file_named_as_a_file_is_the_same(file: Path):
+def test_the_built_in_file_named_as_a_file_is_the_same(file: Path) -> None:
     builtin = resources.files("runtime.agents").joinpath("builtin.toml").read_text("utf-8")
     file.write_text(builtin)
     assert load_registry(str(file)) == load_registry("")
@@ -139,7 +139,9 @@ def test_the_built_in_file_named_as_a_file_is_the_same(file: Path):
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_files_of_other_systems_are_read_and_their_lines_counted_alike(file: Path, newline: str, mark: str):
+def test_files_of_other_systems_are_read_and_their_lines_counted_alike(
+    file: Path, newline: str, mark: str
+) -> None:
     text = (mark + RIGHT).replace("\n", newline)
     file.write_bytes(text.encode())
     assert len(load_registry(str(file)).agents) == 2
@@ -207,7 +209,7 @@ def test_files_of_other_systems_are_read_and_their_lines_counted_alike(file: Pat
         ('["docs/*.md"]', '["../*"]', 21, "'../*' would fit no file"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_with_its_line(file: Path, old: str, new: str, line: int, words: str):
+def test_what_is_wrong_is_told_with_its_line(file: Path, old: str, new: str, line: int, words: str) -> None:
     text = refusal(file, changed(old, new))
     assert text.startswith(f", line {line}: ")
     assert words in text
@@ -226,7 +228,7 @@ def test_what_is_wrong_is_told_with_its_line(file: Path, old: str, new: str, lin
         ("[limits]\nsteps = " + "9" * 5000, 2, "this is not TOML: Exceeds the limit"),
     ],
 )
-def test_short_files_that_are_wrong(file: Path, content: str | bytes, line: int, words: str):
+def test_short_files_that_are_wrong(file: Path, content: str | bytes, line: int, words: str) -> None:
     text = refusal(file, content)
     assert text.startswith(f", line {line}: ")
     assert words in text
@@ -234,12 +236,12 @@ def test_short_files_that_are_wrong(file: Path, content: str | bytes, line: int,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("deep", ["x = " + "[" * 5000, "parameters" + ".x" * 5000 + " = 1"])
-def test_nesting_without_end_is_refused(file: Path, deep: str):
+def test_nesting_without_end_is_refused(file: Path, deep: str) -> None:
     text = changed('parameters = { temperature = 0.2, stop = ["x"] }', deep)
     assert refusal(file, text) == " is nested too deep to be read; make it flatter"
 
 
-def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path):
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "none.toml", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(SettingsError) as caught:
             load_registry(str(path))
@@ -254,7 +256,7 @@ LINES = RIGHT.splitlines()
 @given(data=st.data())
 def test_a_file_with_any_line_spoilt_is_taken_or_refused_in_one_line(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
-):
+) -> None:
     lines = copy.copy(LINES)
     number = data.draw(st.integers(0, len(lines) - 1))
     lines[number] = data.draw(st.text() | st.sampled_from(LINES) | st.just(lines[number][:-2]))

@@ -57,7 +57,7 @@ def issuer(published: JwtIssuer, clock: Clock) -> Issuer:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-async def test_asymmetric_algorithms_are_taken(issuer: Issuer, published: JwtIssuer, algorithm: str):
+async def test_asymmetric_algorithms_are_taken(issuer: Issuer, published: JwtIssuer, algorithm: str) -> None:
     identity = await issuer.prove(published.sign(claims("alice"), algorithm))
     assert (identity.owner, identity.scope) == ("alice", "write")
     assert identity.expires_at is not None
@@ -80,7 +80,7 @@ def forged(header: Json, payload: Json, secret: bytes | None) -> str:
 
 
 @pytest.mark.parametrize("kid", ALGORITHMS)
-async def test_a_public_key_is_no_secret_to_sign_with(issuer: Issuer, published: JwtIssuer, kid: str):
+async def test_a_public_key_is_no_secret_to_sign_with(issuer: Issuer, published: JwtIssuer, kid: str) -> None:
     pem = public_pem(published, kid)
     for secret in (pem, pem.strip(), msgspec.json.encode(msgspec.json.decode(published.published()))):
         for algorithm in ("HS256", "RS256", "hs256"):
@@ -89,12 +89,12 @@ async def test_a_public_key_is_no_secret_to_sign_with(issuer: Issuer, published:
 
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "", None, 7, ["RS256"]])
-async def test_nothing_unsigned_is_taken(issuer: Issuer, algorithm: Json):
+async def test_nothing_unsigned_is_taken(issuer: Issuer, algorithm: Json) -> None:
     with pytest.raises(Unauthorized):
         await issuer.prove(forged({"alg": algorithm, "kid": "RS256"}, claims("admin"), None))
 
 
-async def test_a_key_that_comes_with_the_token_is_not_looked_at(issuer: Issuer, published: JwtIssuer):
+async def test_a_key_that_comes_with_the_token_is_not_looked_at(issuer: Issuer, published: JwtIssuer) -> None:
     stranger = key_of("stranger", "RS256")
     for header in ({"jwk": public_entry(stranger, "RS256", "RS256")}, {"jku": published.url}):
         token = jwt.encode(claims(), stranger, "RS256", headers={"kid": "RS256", **header})
@@ -132,12 +132,12 @@ NOW = int(time.time())
     ],
     ids=lambda wrong: next(iter(wrong)),
 )
-async def test_wrong_claims_are_refused(issuer: Issuer, published: JwtIssuer, wrong: Json):
+async def test_wrong_claims_are_refused(issuer: Issuer, published: JwtIssuer, wrong: Json) -> None:
     with pytest.raises(Unauthorized):
         await issuer.prove(published.sign(claims(**wrong)))
 
 
-async def test_an_endless_expiry_is_refused(issuer: Issuer, published: JwtIssuer):
+async def test_an_endless_expiry_is_refused(issuer: Issuer, published: JwtIssuer) -> None:
     for exp in (float("inf"), float("nan")):
         with pytest.raises(Unauthorized):
             await issuer.prove(published.sign(claims(exp=exp)))
@@ -160,7 +160,7 @@ async def test_an_endless_expiry_is_refused(issuer: Issuer, published: JwtIssuer
     ],
     ids=str,
 )
-async def test_scopes(issuer: Issuer, published: JwtIssuer, given: Json, scope: str | None):
+async def test_scopes(issuer: Issuer, published: JwtIssuer, given: Json, scope: str | None) -> None:
     assert (await issuer.prove(published.sign(claims(**given)))).scope == scope
 
 
@@ -172,12 +172,12 @@ async def test_scopes(issuer: Issuer, published: JwtIssuer, given: Json, scope: 
     ],
     ids=lambda text: ascii(text[:12]),
 )
-async def test_garbage_is_refused(issuer: Issuer, text: str):
+async def test_garbage_is_refused(issuer: Issuer, text: str) -> None:
     with pytest.raises(Unauthorized):
         await issuer.prove(text)
 
 
-async def test_a_payload_nested_deep_is_refused(issuer: Issuer, published: JwtIssuer):
+async def test_a_payload_nested_deep_is_refused(issuer: Issuer, published: JwtIssuer) -> None:
     deep = base64.urlsafe_b64encode(b'{"sub":' + b"[" * 100_000).decode().rstrip("=")
     head, _, signature = published.sign(claims()).split(".")
     for text in (f"{head}.{deep}.{signature}", f"{deep}.{deep}.{signature}"):
@@ -185,7 +185,9 @@ async def test_a_payload_nested_deep_is_refused(issuer: Issuer, published: JwtIs
             await issuer.prove(text)
 
 
-async def test_unknown_keys_make_no_storm_of_fetches(issuer: Issuer, published: JwtIssuer, clock: Clock):
+async def test_unknown_keys_make_no_storm_of_fetches(
+    issuer: Issuer, published: JwtIssuer, clock: Clock
+) -> None:
     good = published.sign(claims())
     await issuer.prove(good)
     clock.now += PAUSE_SECONDS
@@ -200,7 +202,7 @@ async def test_unknown_keys_make_no_storm_of_fetches(issuer: Issuer, published: 
     assert published.asked == 2
 
 
-async def test_a_new_key_is_found_after_the_pause(issuer: Issuer, published: JwtIssuer, clock: Clock):
+async def test_a_new_key_is_found_after_the_pause(issuer: Issuer, published: JwtIssuer, clock: Clock) -> None:
     old = published.sign(claims())
     await issuer.prove(old)
     del published.keys["RS256"]
@@ -217,7 +219,7 @@ async def test_a_new_key_is_found_after_the_pause(issuer: Issuer, published: Jwt
 
 async def test_known_keys_serve_while_the_issuer_is_silent(
     issuer: Issuer, published: JwtIssuer, clock: Clock
-):
+) -> None:
     good = published.sign(claims())
     await issuer.prove(good)
     clock.now += 3600
@@ -227,7 +229,7 @@ async def test_known_keys_serve_while_the_issuer_is_silent(
     published.hold.set()
 
 
-async def test_an_issuer_that_cannot_be_had_heals(issuer: Issuer, published: JwtIssuer, clock: Clock):
+async def test_an_issuer_that_cannot_be_had_heals(issuer: Issuer, published: JwtIssuer, clock: Clock) -> None:
     good = published.sign(claims())
     published.status = 500
     for _ in range(5):
@@ -256,7 +258,7 @@ async def test_an_issuer_that_cannot_be_had_heals(issuer: Issuer, published: Jwt
 )
 async def test_what_is_no_key_set_takes_nothing_away(
     issuer: Issuer, published: JwtIssuer, clock: Clock, body: bytes
-):
+) -> None:
     good = published.sign(claims())
     published.body = body
     with pytest.raises(IssuerUnavailable):
@@ -269,16 +271,16 @@ async def test_what_is_no_key_set_takes_nothing_away(
     await issuer.prove(good)
 
 
-async def test_a_large_key_set_is_read_whole(issuer: Issuer, published: JwtIssuer):
+async def test_a_large_key_set_is_read_whole(issuer: Issuer, published: JwtIssuer) -> None:
     whole = msgspec.json.decode(published.published())
     whole["pad"] = "x" * (MAX_KEYS_BYTES - 100_000)
     published.body = msgspec.json.encode(whole)
     await issuer.prove(published.sign(claims()))
 
 
-async def test_bad_keys_hide_no_good_ones(issuer: Issuer, published: JwtIssuer):
+async def test_bad_keys_hide_no_good_ones(issuer: Issuer, published: JwtIssuer) -> None:
     good = msgspec.json.decode(published.published())["keys"]
-    bad = [
+    bad = [  # type: ignore[var-annotated]
         *(7, None, [], {}, {"kty": "RSA"}, {"kty": 7}, {"kty": ["RSA"]}, {"kty": "RSA", "alg": ["x"]}),
         *({"kty": "RSA", "alg": "none"}, {"kty": "RSA", "n": 5, "e": "AQAB"}),
         {"kty": "RSA", "n": "!", "e": "!"},
@@ -309,21 +311,21 @@ FIELDS = {
 
 @given(st.lists(st.fixed_dictionaries({}, optional=FIELDS) | json_values, max_size=4))
 @settings(suppress_health_check=[HealthCheck.too_slow])
-def test_no_key_set_breaks_anything(keys: list[Json]):
+def test_no_key_set_breaks_anything(keys: list[Json]) -> None:
     _public_keys({"keys": keys})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "::1", "127.1"])
-async def test_loopback(host: str):
+async def test_loopback(host: str) -> None:
     assert await is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "0", "192.0.2.1", "::ffff:0.0.0.0", "::ffff:192.0.2.1"])
-async def test_other_addresses_are_not_loopback(host: str):
+async def test_other_addresses_are_not_loopback(host: str) -> None:
     assert not await is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["host.invalid", "x" * 300, "a b", "ü" * 64])
-async def test_hosts_that_are_not_known(host: str):
+async def test_hosts_that_are_not_known(host: str) -> None:
     with pytest.raises(SettingsError):
         await is_loopback(host)

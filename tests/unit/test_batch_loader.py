@@ -59,7 +59,7 @@ async def values(tasks: Sequence[asyncio.Task[Any]]) -> list[int | None]:
         return [None if (row := await task) is None else row["value"] for task in tasks]
 
 
-async def test_those_who_ask_at_once_share_a_fetch():
+async def test_those_who_ask_at_once_share_a_fetch() -> None:
     table = Table(a=1, b=2)
     callers = await asking(lookup_in(table), "a", "b", "a", "nobody")
     assert table.asked == [["a", "b", "nobody"]]
@@ -67,7 +67,7 @@ async def test_those_who_ask_at_once_share_a_fetch():
     assert await values(callers) == [1, 2, 1, None]
 
 
-async def test_whoever_asks_later_is_answered_by_what_stands_there_then():
+async def test_whoever_asks_later_is_answered_by_what_stands_there_then() -> None:
     table = Table(a=1)
     lookup = lookup_in(table)
     before = await asking(lookup, "a")
@@ -81,7 +81,9 @@ async def test_whoever_asks_later_is_answered_by_what_stands_there_then():
     assert await values(before) == [1]
 
 
-async def test_whoever_asks_while_enough_are_under_way_shares_the_next_and_sees_what_changed_meanwhile():
+async def test_whoever_asks_while_enough_are_under_way_shares_the_next_and_sees_what_changed_meanwhile() -> (
+    None
+):
     table = Table(a=0)
     lookup = lookup_in(table)
     first = [task for _ in range(AT_ONCE) for task in await asking(lookup, "a")]
@@ -104,7 +106,7 @@ async def test_whoever_asks_while_enough_are_under_way_shares_the_next_and_sees_
     assert await values([*first, *late, *later, *last]) == [0] * AT_ONCE + [1, 5, 1, 2]
 
 
-async def test_each_caller_of_a_fetch_that_fails_gets_an_error_of_its_own():
+async def test_each_caller_of_a_fetch_that_fails_gets_an_error_of_its_own() -> None:
     table = Table(a=1)
     lookup = lookup_in(table)
     callers = await asking(lookup, "a", "a", "b")
@@ -123,7 +125,9 @@ async def test_each_caller_of_a_fetch_that_fails_gets_an_error_of_its_own():
 
 
 @pytest.mark.parametrize("kind", [DatabaseError, DatabaseDamaged])
-async def test_whatever_a_fetch_fails_with_reaches_its_callers_and_no_other(kind: type[DatabaseError]):
+async def test_whatever_a_fetch_fails_with_reaches_its_callers_and_no_other(
+    kind: type[DatabaseError],
+) -> None:
     table = Table(a=1)
     lookup = lookup_in(table)
     failing, well = await asking(lookup, "a", "b"), await asking(lookup, "a")
@@ -133,7 +137,7 @@ async def test_whatever_a_fetch_fails_with_reaches_its_callers_and_no_other(kind
     assert await values(well) == [1]
 
 
-async def test_fetches_that_fail_make_room_for_the_next():
+async def test_fetches_that_fail_make_room_for_the_next() -> None:
     table = Table(a=1)
     lookup = lookup_in(table)
     for number in range(3 * AT_ONCE):
@@ -146,7 +150,7 @@ async def test_fetches_that_fail_make_room_for_the_next():
 
 
 @pytest.mark.parametrize("under_way", [0, AT_ONCE], ids=["asked", "waiting"])
-async def test_a_caller_who_goes_away_disturbs_nobody(under_way: int):
+async def test_a_caller_who_goes_away_disturbs_nobody(under_way: int) -> None:
     table = Table(a=1, b=2)
     lookup = lookup_in(table)
     before = [task for _ in range(under_way) for task in await asking(lookup, "a")]
@@ -160,7 +164,7 @@ async def test_a_caller_who_goes_away_disturbs_nobody(under_way: int):
     assert await values([*before, *others]) == [1] * under_way + [1, 2]
 
 
-async def test_where_all_have_gone_away_a_failure_is_nobodys_and_the_next_is_answered():
+async def test_where_all_have_gone_away_a_failure_is_nobodys_and_the_next_is_answered() -> None:
     table = Table(a=1)
     lookup = lookup_in(table)
     complaints: list[Any] = []

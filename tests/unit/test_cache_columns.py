@@ -60,21 +60,21 @@ def entry_of(last: int) -> Entry:
     return entry
 
 
-def test_what_was_stored_is_read_as_the_json_that_it_is():
+def test_what_was_stored_is_read_as_the_json_that_it_is() -> None:
     entry = entry_of(len(POOL))
-    assert [bytes(message) for _, message in entry.after(0, 100)[0]] == [
+    assert [bytes(message) for _, message in entry.after(0, 100)[0]] == [  # type: ignore[index]
         encode_message(row(seq)) for seq in range(1, len(POOL) + 1)
     ]
 
 
-def test_a_message_is_encoded_once():
+def test_a_message_is_encoded_once() -> None:
     entry = entry_of(4)
     [(_, first)], _ = entry.after(1, 1) or ([], False)
     [_, (_, again), _], _ = entry.after(0, 3) or ([], False)
     assert again is first
 
 
-def test_a_page_asked_with_a_limit_beyond_the_last_message_and_again_behind_an_append():
+def test_a_page_asked_with_a_limit_beyond_the_last_message_and_again_behind_an_append() -> None:
     entry = entry_of(3)
     check_page(entry.after(0, 50), [1, 2, 3], False)
     entry.head = head(5)
@@ -84,7 +84,7 @@ def test_a_page_asked_with_a_limit_beyond_the_last_message_and_again_behind_an_a
     check_page(entry.before(100, 2), [4, 5], True)
 
 
-def test_a_page_of_nothing_behind_the_last_message_and_again_behind_an_append():
+def test_a_page_of_nothing_behind_the_last_message_and_again_behind_an_append() -> None:
     entry = entry_of(2)
     for seq in (2, 7):
         check_page(entry.after(seq, 50), [], False)
@@ -93,14 +93,14 @@ def test_a_page_of_nothing_behind_the_last_message_and_again_behind_an_append():
     check_page(entry.after(2, 50), [3, 4], False)
 
 
-def test_the_last_messages_first_and_then_all_of_them():
+def test_the_last_messages_first_and_then_all_of_them() -> None:
     entry = entry_of(9)
     check_page(entry.before(10, 2), [8, 9], True)
     check_page(entry.after(3, 2), [4, 5], True)
     check_page(entry.after(0, 50), list(range(1, 10)), False)
 
 
-def test_memory_keeps_as_many_as_it_should_when_most_are_unread():
+def test_memory_keeps_as_many_as_it_should_when_most_are_unread() -> None:
     last = TAIL_LENGTH * 3 // 2
     entry = entry_of(last)
     check_page(entry.before(last + 1, 1), [last], True)

@@ -18,7 +18,7 @@ def message(**variables: str) -> str:
     return str(caught.value)
 
 
-def test_an_empty_environment_gives_the_defaults_of_the_design():
+def test_an_empty_environment_gives_the_defaults_of_the_design() -> None:
     settings = Settings.from_environment({"PATH": "/bin", "AGENT_RUNTIME_OTHER": "not ours"})
     assert settings == Settings()
     assert settings.db_url == "sqlite:///data/agent_runtime.db"
@@ -27,7 +27,7 @@ def test_an_empty_environment_gives_the_defaults_of_the_design():
     assert settings.max_body_bytes == 8 * 1024 * 1024
 
 
-def test_each_value_takes_its_type():
+def test_each_value_takes_its_type() -> None:
     settings = read(
         DB_URL="postgresql+asyncpg://me@here/db",
         PORT="0",
@@ -55,7 +55,7 @@ def test_each_value_takes_its_type():
         ("agent_runtime__port", "AGENT_RUNTIME__PORT"),
     ],
 )
-def test_an_unknown_variable_names_the_nearest(misspelt: str, meant: str):
+def test_an_unknown_variable_names_the_nearest(misspelt: str, meant: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.from_environment({misspelt: "1"})
     assert str(caught.value) == f"{misspelt} is not a setting; the nearest is {meant}"
@@ -81,13 +81,13 @@ def test_an_unknown_variable_names_the_nearest(misspelt: str, meant: str):
         ("ALLOWED_HOSTS", "agents,,others", "host names"),
     ],
 )
-def test_a_wrong_value_names_variable_value_and_what_is_right(name: str, value: str, right: str):
+def test_a_wrong_value_names_variable_value_and_what_is_right(name: str, value: str, right: str) -> None:
     text = message(**{name: value})
     assert text.startswith(f"{PREFIX}{name} is {value!r}; it must be ")
     assert right in text
 
 
-def test_the_bounds_of_the_pool_must_fit_each_other():
+def test_the_bounds_of_the_pool_must_fit_each_other() -> None:
     assert message(POOL_MIN="5", POOL_MAX="4") == (
         "AGENT_RUNTIME__POOL_MIN is 5, which is more than AGENT_RUNTIME__POOL_MAX, 4"
     )
@@ -106,31 +106,31 @@ def test_the_bounds_of_the_pool_must_fit_each_other():
         "mysql://me:s3/c?r@et-s3cret@here/db",
     ],
 )
-def test_a_redacted_url_shows_no_password(url: str):
+def test_a_redacted_url_shows_no_password(url: str) -> None:
     assert "s3c" not in redact_url(url)
     assert "***" in redact_url(url)
 
 
-def test_no_password_is_shown_in_an_error():
+def test_no_password_is_shown_in_an_error() -> None:
     text = message(PORT="postgresql://me:s3cret@here/db")
     assert "'postgresql://me:***@here/db'" in text
 
 
-def test_a_user_in_the_models_url_and_a_key_contradict_each_other():
+def test_a_user_in_the_models_url_and_a_key_contradict_each_other() -> None:
     text = message(LLM_URL="http://user:s3cret@here", LLM_API_KEY="key")
     assert "AGENT_RUNTIME__LLM_URL" in text
     assert "AGENT_RUNTIME__LLM_API_KEY" in text
     assert "s3cret" not in text
 
 
-def test_the_key_of_the_model_is_shown_nowhere():
+def test_the_key_of_the_model_is_shown_nowhere() -> None:
     assert "s3cret" not in message(LLM_API_KEY="s3cret key")
     settings = Settings(llm_api_key="s3cret")
     assert "s3cret" not in repr(settings)
     assert "s3cret" not in repr(Settings(llm_url="https://user:s3cret@here"))
 
 
-def test_no_password_is_shown_by_the_settings_themselves():
+def test_no_password_is_shown_by_the_settings_themselves() -> None:
     settings = Settings(db_url="postgresql://me:s3cret@here/db")
     assert "s3cret" not in repr(settings)
     assert "me:***@here" in f"{settings}"
@@ -139,5 +139,5 @@ def test_no_password_is_shown_by_the_settings_themselves():
 @pytest.mark.parametrize(
     "url", ["sqlite:///data/a.db", "postgresql://me@here:5432/db?sslmode=require", "postgres:///db"]
 )
-def test_a_url_without_password_stays_as_it_is(url: str):
+def test_a_url_without_password_stays_as_it_is(url: str) -> None:
     assert redact_url(url) == url

@@ -116,7 +116,7 @@ def within(name: str, prefixes: tuple[str, ...]) -> bool:
 
 
 @pytest.mark.parametrize("module", SOURCES)
-def test_imports_point_down_only(module: str):
+def test_imports_point_down_only(module: str) -> None:
     allowed = ALLOWED[module.split(".")[0]]
     assert {name for name in own_imports(module) if name.split(".")[0] not in allowed} == set()
 
@@ -131,7 +131,7 @@ ROOM_PACKAGES = {f"store.{room}" for room in ("write", "read", "follow")}
 
 
 @pytest.mark.parametrize("module", [name for name in SOURCES if within(name, ("store",))])
-def test_the_rooms_of_the_store_are_kept(module: str):
+def test_the_rooms_of_the_store_are_kept(module: str) -> None:
     wrong = {
         name
         for name in own_imports(module)
@@ -141,7 +141,7 @@ def test_the_rooms_of_the_store_are_kept(module: str):
     assert wrong == set()
 
 
-def test_no_files_import_each_other_in_a_circle():
+def test_no_files_import_each_other_in_a_circle() -> None:
     """Imports inside functions count too. A package counts as its own file alone."""
     order = TopologicalSorter({name: own_imports(name) - {name, ""} for name in SOURCES})
     order.prepare()  # Raises CycleError, which names the circle.
@@ -149,12 +149,12 @@ def test_no_files_import_each_other_in_a_circle():
 
 
 @pytest.mark.parametrize("library", ONLY)
-def test_only_the_named_modules_know_a_driver_or_the_server(library: str):
+def test_only_the_named_modules_know_a_driver_or_the_server(library: str) -> None:
     knowing = {name for name, tree in SOURCES.items() if any(within(i, (library,)) for i in imports(tree))}
     assert {name for name in knowing if not within(name, ONLY[library])} == set()
 
 
-def test_no_name_of_a_class_means_two_things():
+def test_no_name_of_a_class_means_two_things() -> None:
     """But in `compat`, whose names are those of the earlier service."""
     trees = [tree for name, tree in SOURCES.items() if not within(name, ("compat",))]
     classes = Counter(
@@ -163,7 +163,7 @@ def test_no_name_of_a_class_means_two_things():
     assert [name for name, count in classes.items() if count > 1] == []
 
 
-def test_plan_and_all_that_it_reaches_are_pure():
+def test_plan_and_all_that_it_reaches_are_pure() -> None:
     reached, open_ends = set(), {"store.write.plan"}
     while open_ends:
         module = open_ends.pop()
@@ -174,12 +174,12 @@ def test_plan_and_all_that_it_reaches_are_pure():
     assert outside & IMPURE == set()
 
 
-def test_plan_and_commands_ask_nobody_for_the_time():
+def test_plan_and_commands_ask_nobody_for_the_time() -> None:
     users = {name for name in SOURCES if "runtime.models.utc_now" in imports(SOURCES[name])}
     assert {name for name in users if within(name, PURE)} == set()
 
 
-def test_importing_the_package_loads_no_driver_and_no_server():
+def test_importing_the_package_loads_no_driver_and_no_server() -> None:
     program = "import runtime, sys; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

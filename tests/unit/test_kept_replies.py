@@ -40,7 +40,7 @@ OUTCOMES: dict[str, tuple[Outcome, str]] = {
 
 
 @pytest.mark.parametrize("name", OUTCOMES)
-def test_a_small_outcome_is_kept_as_it_is(name: str):
+def test_a_small_outcome_is_kept_as_it_is(name: str) -> None:
     outcome, _ = OUTCOMES[name]
     kind, kept = json.loads(encode_reply(outcome))
     assert kind == type(outcome).__name__
@@ -60,7 +60,7 @@ def test_a_small_outcome_is_kept_as_it_is(name: str):
         ("arguments", "feedback", "x" * 70_000),
     ],
 )
-def test_of_a_large_outcome_is_kept_that_it_is_large(name: str, field: str, value: Any):
+def test_of_a_large_outcome_is_kept_that_it_is_large(name: str, field: str, value: Any) -> None:
     outcome, part = OUTCOMES[name]
     more = {"description": "y" * 5000} if field == "title" else {}
     large = structs.replace(
@@ -75,7 +75,7 @@ def test_of_a_large_outcome_is_kept_that_it_is_large(name: str, field: str, valu
     assert (type(again), again.version, again.session_id) == (type(outcome), 3, "s")
 
 
-def test_what_earlier_versions_kept_is_read():
+def test_what_earlier_versions_kept_is_read() -> None:
     metadata = json.dumps({"k": "x" * 100_000})
     kept = (
         '["SessionWritten",{"session_id":"s","version":3,"session":{"session_id":"s","title":null,'

@@ -26,20 +26,20 @@ def _logging_as_it_was() -> Iterator[None]:
     ours.setLevel(levels[1])
 
 
-def test_text_lines_tell_time_level_and_logger(capsys: pytest.CaptureFixture[str]):
+def test_text_lines_tell_time_level_and_logger(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("INFO")
     logger.info("opened %s", "it")
     line = capsys.readouterr().err
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO agent_runtime\.test: opened it\n", line)
 
 
-def test_a_message_cannot_begin_a_line_of_its_own(capsys: pytest.CaptureFixture[str]):
+def test_a_message_cannot_begin_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("INFO")
     logger.info("key %s", "a\r\n2026 ERROR forged\x1b[2J")
     assert capsys.readouterr().err.endswith("key a\\x0d\\n2026 ERROR forged\\x1b[2J\n")
 
 
-def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]):
+def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("DEBUG", "json")
     logger.debug("a\nb \udc80")
     line = json.loads(capsys.readouterr().err)
@@ -49,7 +49,7 @@ def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_exceptions_are_told(log_format: str, capsys: pytest.CaptureFixture[str]):
+def test_exceptions_are_told(log_format: str, capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("INFO", log_format)
     try:
         raise ValueError("broken")
@@ -61,7 +61,7 @@ def test_exceptions_are_told(log_format: str, capsys: pytest.CaptureFixture[str]
     assert text.count("\n") == 1 or log_format == "text"
 
 
-def test_the_level_is_ours_and_libraries_speak_from_warning_on(capsys: pytest.CaptureFixture[str]):
+def test_the_level_is_ours_and_libraries_speak_from_warning_on(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("ERROR")
     logger.warning("ours, too quiet")
     logging.getLogger("library").info("theirs, too quiet")

@@ -254,7 +254,7 @@ def test_a_long_line_is_cut() -> None:
 
 
 @given(st.datetimes(timezones=st.just(UTC)))
-def test_a_time_is_written_without_a_fraction_where_there_is_none(time: datetime):
+def test_a_time_is_written_without_a_fraction_where_there_is_none(time: datetime) -> None:
     assert rfc3339(time) == time.replace(tzinfo=None).isoformat() + "Z"
     assert rfc3339(time.replace(microsecond=0)) == time.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
@@ -262,5 +262,5 @@ def test_a_time_is_written_without_a_fraction_where_there_is_none(time: datetime
 @pytest.mark.parametrize(
     ("content", "size"), [("abc", 49 + 5), ("é", 73 + 3), ("世", 74 + 6), ("😀", 76 + 12)]
 )
-def test_the_size_of_a_message_is_the_same_on_every_python(content: str, size: int):
+def test_the_size_of_a_message_is_the_same_on_every_python(content: str, size: int) -> None:
     assert new_message({"role": "user", "content": content}).size == MESSAGE_OVERHEAD + size

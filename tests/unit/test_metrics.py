@@ -38,11 +38,11 @@ def families(metrics: Metrics) -> dict[str, str]:
     return {family.name: family.type for family in text_string_to_metric_families(metrics.render().decode())}
 
 
-def test_every_metric_of_the_design_is_there_and_no_other():
+def test_every_metric_of_the_design_is_there_and_no_other() -> None:
     assert families(Metrics()) == {f"agent_runtime_{name}": kind for name, kind in NAMES.items()}
 
 
-def test_labels_and_totals_are_written_as_designed():
+def test_labels_and_totals_are_written_as_designed() -> None:
     metrics = Metrics()
     metrics.flush_rows.inc(3)
     metrics.flush_failures.labels("connection").inc()
@@ -55,7 +55,7 @@ def test_labels_and_totals_are_written_as_designed():
     assert 'agent_runtime_http_request_seconds_count{method="GET",route="/sessions",status="200"} 1.0' in text
 
 
-def test_two_stores_in_one_process_count_apart():
+def test_two_stores_in_one_process_count_apart() -> None:
     one, other = Metrics(), Metrics()
     one.transactions.inc()
     assert "agent_runtime_transactions_total 1.0" in one.render().decode()

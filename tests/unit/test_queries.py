@@ -25,12 +25,12 @@ def refusal(text: str, mark: str = "$") -> str:
     return str(refused.value)
 
 
-def test_the_statements_of_the_program_are_right():
+def test_the_statements_of_the_program_are_right() -> None:
     assert load_queries("postgres").keys() == load_queries("sqlite").keys()
     assert load_queries("sqlite")["list_messages_after"].parameters == ("session_db_id", "after_seq", "limit")
 
 
-def test_a_statement_is_loaded_without_its_comments():
+def test_a_statement_is_loaded_without_its_comments() -> None:
     header = "-- The file.\n\n-- name: find_it(id)\n-- What it finds.\n"
     text = header + "SELECT a /* why */\n  FROM t -- there\n WHERE id = $1;\n"
     [query] = parse_queries(text, "$", "t.sql")
@@ -38,13 +38,13 @@ def test_a_statement_is_loaded_without_its_comments():
     assert query.sql == "SELECT a \n  FROM t \n WHERE id = $1"
 
 
-def test_what_looks_like_a_placeholder_in_a_string_or_a_comment_is_none():
+def test_what_looks_like_a_placeholder_in_a_string_or_a_comment_is_none() -> None:
     text = "-- name: find_it(id)\nSELECT '$9; it''s -- $8', \"$7\" FROM t WHERE id = $1; -- $6\n"
     [query] = parse_queries(text, "$", "t.sql")
     assert query.sql == "SELECT '$9; it''s -- $8', \"$7\" FROM t WHERE id = $1"
 
 
-def test_how_rows_are_executed_is_declared_after_the_name():
+def test_how_rows_are_executed_is_declared_after_the_name() -> None:
     text = "-- name: a(x)\n-- execute: arrays\n-- checks: every row\n-- Why.\nUPDATE t SET a = $1;\n"
     [query] = parse_queries(text, "$", "t.sql")
     assert (query.as_arrays, query.checks_rows, query.copy_into) == (True, True, "")
@@ -54,14 +54,14 @@ def test_how_rows_are_executed_is_declared_after_the_name():
     assert not query.as_arrays
 
 
-def test_a_check_of_rows_is_the_same_in_both_dialects(tmp_path: Path):
+def test_a_check_of_rows_is_the_same_in_both_dialects(tmp_path: Path) -> None:
     header, check = "-- name: a(x)\n", "-- execute: arrays\n-- checks: every row\n"
     folder = write(tmp_path, postgres=f"{header}{check}SELECT $1;", sqlite=f"{header}SELECT ?1;")
     with pytest.raises(StatementError, match="in one dialect only"):
         load_queries("sqlite", folder)
 
 
-def test_a_placeholder_may_stand_twice_and_a_statement_may_have_none():
+def test_a_placeholder_may_stand_twice_and_a_statement_may_have_none() -> None:
     text = "-- name: find_it(a)\nSELECT ?1 + ?1;\n-- name: ping()\nSELECT 1;\n"
     assert [query.parameters for query in parse_queries(text, "?", "t.sql")] == [("a",), ()]
 
@@ -101,24 +101,24 @@ def test_a_placeholder_may_stand_twice_and_a_statement_may_have_none():
         ),
     ],
 )
-def test_a_wrong_statement_is_named(text: str, said: str):
+def test_a_wrong_statement_is_named(text: str, said: str) -> None:
     assert refusal(text) == said
 
 
-def test_a_name_is_taken_once_over_all_files(tmp_path: Path):
+def test_a_name_is_taken_once_over_all_files(tmp_path: Path) -> None:
     folder = write(tmp_path, postgres=PAGE.format("$"), sqlite=PAGE.format("?"))
     (folder / "postgres" / "u.sql").write_text(PAGE.format("$"), encoding="utf-8")
     with pytest.raises(StatementError, match=r"^sql/postgres/u\.sql: list_page is defined a second time$"):
         load_queries("sqlite", folder)
 
 
-def test_each_dialect_has_every_statement(tmp_path: Path):
+def test_each_dialect_has_every_statement(tmp_path: Path) -> None:
     folder = write(tmp_path, postgres=PAGE.format("$"), sqlite="-- name: other()\nSELECT 1;")
     with pytest.raises(StatementError, match=r"^sql/sqlite lacks list_page, which sql/postgres has$"):
         load_queries("postgres", folder)
 
 
-def test_each_dialect_has_the_same_parameters(tmp_path: Path):
+def test_each_dialect_has_the_same_parameters(tmp_path: Path) -> None:
     sqlite = "-- name: list_page(after, owner)\nSELECT ?1, ?2;"
     folder = write(tmp_path, postgres=PAGE.format("$"), sqlite=sqlite)
     said = r"^list_page takes \(owner, after\) in sql/postgres and \(after, owner\) in sql/sqlite$"
@@ -126,6 +126,6 @@ def test_each_dialect_has_the_same_parameters(tmp_path: Path):
         load_queries("postgres", folder)
 
 
-def test_a_folder_that_is_not_there_is_a_broken_installation():
+def test_a_folder_that_is_not_there_is_a_broken_installation() -> None:
     with pytest.raises(StatementError, match="'nowhere' is missing"):
         find_folder("nowhere")

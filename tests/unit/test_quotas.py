@@ -33,7 +33,7 @@ class Requests(RuleBasedStateMachine):
     @rule(target=holdings, clients=st.lists(CLIENTS, min_size=1, max_size=2, unique=True))
     def begin(self, clients: list[str]) -> QuotaLease:
         holding = QuotaLease(self.shares).__enter__()
-        self.ledger[holding] = ([], Counter(requests=1))
+        self.ledger[holding] = ([], Counter(requests=1))  # type: ignore[assignment]
         for client in clients:
             had = self.held(client, "requests")
             try:
@@ -89,7 +89,7 @@ class Requests(RuleBasedStateMachine):
 TestRequests = Requests.TestCase
 
 
-def test_what_nothing_stands_beside_always_fits():
+def test_what_nothing_stands_beside_always_fits() -> None:
     shares = Quotas(LIMITS)
     with QuotaLease(shares) as holding:
         holding.join("a")
@@ -99,7 +99,7 @@ def test_what_nothing_stands_beside_always_fits():
     assert not shares._held
 
 
-def test_a_refusal_of_the_second_client_takes_nothing_of_the_first():
+def test_a_refusal_of_the_second_client_takes_nothing_of_the_first() -> None:
     shares = Quotas(LIMITS)
     with QuotaLease(shares) as busy:
         busy.join("token")
@@ -113,7 +113,7 @@ def test_a_refusal_of_the_second_client_takes_nothing_of_the_first():
     assert not shares._held
 
 
-def test_one_client_does_not_stand_in_the_way_of_another():
+def test_one_client_does_not_stand_in_the_way_of_another() -> None:
     shares = Quotas(LIMITS)
     with QuotaLease(shares) as greedy, QuotaLease(shares) as modest:
         greedy.join("a")
@@ -124,7 +124,7 @@ def test_one_client_does_not_stand_in_the_way_of_another():
             greedy.take("bytes", 1)
 
 
-async def test_who_waits_for_room_gets_it_when_it_is_given_back():
+async def test_who_waits_for_room_gets_it_when_it_is_given_back() -> None:
     shares = Quotas(LIMITS)
     with QuotaLease(shares) as first, QuotaLease(shares) as second, QuotaLease(shares) as third:
         for holding in (first, second, third):
@@ -150,7 +150,7 @@ async def test_who_waits_for_room_gets_it_when_it_is_given_back():
         other.take("bytes", 100)
 
 
-async def test_of_two_clients_both_must_have_room():
+async def test_of_two_clients_both_must_have_room() -> None:
     shares = Quotas(LIMITS)
     with QuotaLease(shares) as of_token, QuotaLease(shares) as both:
         of_token.join("token")

@@ -25,12 +25,12 @@ def is_ours(name: str) -> bool:
     return not any(fnmatch.fnmatch(name, pattern) for pattern in IGNORED)
 
 
-def test_only_the_agreed_entries_stand_at_the_top():
+def test_only_the_agreed_entries_stand_at_the_top() -> None:
     found = {path.name for path in ROOT.iterdir() if is_ours(path.name) and not path.name.startswith(".")}
     assert found == AGREED
 
 
-def test_no_path_of_a_persons_machine_stands_anywhere():
+def test_no_path_of_a_persons_machine_stands_anywhere() -> None:
     pattern = re.compile(r"(?<![\w.~:/])/(?:home|root|Users|tmp|wor[k])/")
     tops = [ROOT / name for name in AGREED] + [ROOT / ".ci"]
     paths = [path for top in tops for path in (top.rglob("*") if top.is_dir() else [top])]

@@ -95,14 +95,14 @@ def _shown(outcome: Outcome | RequestError) -> Any:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=600)
 @given(commands=st.lists(COMMANDS, min_size=2, max_size=8))
-def test_w3_a_batch_does_what_its_commands_do_one_by_one(tables: Tables, commands: list[Command]):
+def test_w3_a_batch_does_what_its_commands_do_one_by_one(tables: Tables, commands: list[Command]) -> None:
     requests = [
         Request(command, command.key, NOON + timedelta(seconds=n)) for n, command in enumerate(commands)
     ]
     assert do(tables, [requests]) == do(tables, [[request] for request in requests])
 
 
-def test_an_approval_is_saved_once_for_the_sessions_of_some_owners(tables: Tables):
+def test_an_approval_is_saved_once_for_the_sessions_of_some_owners(tables: Tables) -> None:
     owners = ("", "aside")
 
     def save(owner: str, session_id: str, *of: str) -> Request:

@@ -18,12 +18,12 @@ times = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.jus
 @given(times)
 @example(datetime(2026, 11, 21, 12, tzinfo=UTC))
 @example(datetime(1, 1, 2, 3, 4, 5, 6, tzinfo=UTC))
-def test_every_time_is_a_text_of_one_width_in_utc(time: datetime):
+def test_every_time_is_a_text_of_one_width_in_utc(time: datetime) -> None:
     (text,) = bind([time])
     assert text == time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
 
 
-def test_none_is_null_wherever_a_statement_looks_at_it():
+def test_none_is_null_wherever_a_statement_looks_at_it() -> None:
     values = bind([None, "text", 1])
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute("CREATE TABLE t (a text, b text, c integer)")

@@ -24,7 +24,7 @@ async def open_connection() -> Opened:
 
 
 @pytest.mark.parametrize("steps", range(8))
-async def test_what_was_opened_for_one_may_be_taken_by_another_who_comes_just_then(steps: int):
+async def test_what_was_opened_for_one_may_be_taken_by_another_who_comes_just_then(steps: int) -> None:
     readers = Readers(open_connection, 2, timeout=10)
     done = asyncio.Event()
 
@@ -60,7 +60,7 @@ class Late(Opened):
         await self.ended.wait()
 
 
-async def test_a_statement_that_is_only_about_to_begin_does_not_hold_up_the_end():
+async def test_a_statement_that_is_only_about_to_begin_does_not_hold_up_the_end() -> None:
     late = Late()
 
     async def connect() -> Late:

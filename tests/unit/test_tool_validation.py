@@ -42,12 +42,12 @@ def write(path: str) -> str:
     return json.dumps({"path": path, "content": ""})
 
 
-def test_arguments_that_fit_come_back_parsed():
+def test_arguments_that_fit_come_back_parsed() -> None:
     assert check("read_file", ' {"path": "a.py", "start_line": 2} ') == {"path": "a.py", "start_line": 2}
 
 
 @pytest.mark.parametrize("nothing", ["", "  \n"])
-def test_no_arguments_at_all_are_an_empty_object(nothing: str):
+def test_no_arguments_at_all_are_an_empty_object(nothing: str) -> None:
     assert check("list_files", nothing) == {}
 
 
@@ -63,13 +63,13 @@ def test_no_arguments_at_all_are_an_empty_object(nothing: str):
 )  # fmt: skip
 def test_a_tool_that_the_agent_has_not_is_refused_with_those_that_it_has(
     agent_type: str, name: str, words: str
-):
+) -> None:
     text = refusal(name, write("a"), agent_type)
     assert words in text
     assert len(text) < 1000
 
 
-def test_an_agent_without_tools_is_told_so():
+def test_an_agent_without_tools_is_told_so() -> None:
     ask = replace(BUILTIN.agents["ask"], tools=[], hands_over_to=[])
     registry = replace(BUILTIN, agents={"ask": ask})
     assert refusal("read_file", "", "ask", registry).endswith("You may call no tools.")
@@ -95,7 +95,7 @@ def test_an_agent_without_tools_is_told_so():
         ('{"path": ' + "[" * MAX_NESTING + "1" + "]" * MAX_NESTING + "}", "nested more than"),
     ],
 )
-def test_what_is_no_json_object_is_refused(arguments: str, words: str):
+def test_what_is_no_json_object_is_refused(arguments: str, words: str) -> None:
     text = refusal("read_file", arguments)
     assert words in text
     assert len(text) < 500
@@ -111,14 +111,16 @@ def test_what_is_no_json_object_is_refused(arguments: str, words: str):
         ({"path": ["x" * 100_000]}, ["…"]),
     ],
 )
-def test_what_breaks_the_schema_is_refused_with_each_place(arguments: dict[str, Any], words: list[str]):
+def test_what_breaks_the_schema_is_refused_with_each_place(
+    arguments: dict[str, Any], words: list[str]
+) -> None:
     text = refusal("read_file", json.dumps(arguments))
     assert text.startswith("The arguments do not fit the parameters of read_file: ")
     assert all(word in text for word in words)
     assert len(text) < 1000
 
 
-def test_only_a_few_of_many_errors_are_told():
+def test_only_a_few_of_many_errors_are_told() -> None:
     registry = with_tool({"additionalProperties": {"type": "string"}})
     assert refusal("t", json.dumps({str(n): n for n in range(1000)}), "ask", registry).count("is not of") == 3
 
@@ -135,7 +137,7 @@ def test_only_a_few_of_many_errors_are_told():
 )
 def test_a_schema_that_leads_nowhere_refuses_the_call(
     parameters: dict[str, Any], caplog: pytest.LogCaptureFixture
-):
+) -> None:
     assert refusal("t", '{"a": 1}', "ask", with_tool(parameters)) == (
         "The arguments of t cannot be checked; do without it."
     )
@@ -144,19 +146,19 @@ def test_a_schema_that_leads_nowhere_refuses_the_call(
 
 # jsonschema would fetch it with a warning, which must not be what keeps it from doing so.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_no_schema_is_ever_fetched(tmp_path: Path):
+def test_no_schema_is_ever_fetched(tmp_path: Path) -> None:
     (tmp_path / "schema.json").write_text('{"type": "object"}')
     registry = with_tool({"$ref": (tmp_path / "schema.json").as_uri()})
     assert "cannot be checked" in refusal("t", "{}", "ask", registry)
 
 
-def test_a_schema_may_refer_to_its_own_parts():
+def test_a_schema_may_refer_to_its_own_parts() -> None:
     registry = with_tool({"properties": {"a": {"$ref": "#/$defs/A"}}, "$defs": {"A": {"type": "string"}}})
     assert check("t", '{"a": "x"}', "ask", registry) == {"a": "x"}
     assert "$.a: 1 is not of type 'string'" in refusal("t", '{"a": 1}', "ask", registry)
 
 
-def test_a_handover_is_checked_like_any_call():
+def test_a_handover_is_checked_like_any_call() -> None:
     arguments = {"agent": "coder", "reason": "code"}
     assert check(SWITCH_AGENT, json.dumps(arguments), "ask") == arguments
     for wrong in ("ask", "nobody"):
@@ -166,7 +168,7 @@ def test_a_handover_is_checked_like_any_call():
 
 
 @pytest.mark.parametrize("path", ["a.md", "docs/a.md", "./a.md", "docs//./a.md", ".md", "a?[1].md", "…/ä.md"])
-def test_a_file_that_a_pattern_fits_may_be_changed(path: str):
+def test_a_file_that_a_pattern_fits_may_be_changed(path: str) -> None:
     assert check("write_file", write(path), "architect")["path"] == path
 
 
@@ -195,24 +197,24 @@ def test_a_file_that_a_pattern_fits_may_be_changed(path: str):
         ".",
     ],
 )
-def test_a_file_that_no_pattern_fits_is_refused_with_the_patterns(path: str):
+def test_a_file_that_no_pattern_fits_is_refused_with_the_patterns(path: str) -> None:
     text = refusal("write_file", write(path), "architect")
     assert "You may not change " in text
     assert "matches one of: *.md." in text
 
 
 @pytest.mark.parametrize("agent_type", ["architect", "coder"])
-def test_a_path_with_nul_is_refused_whoever_asks(agent_type: str):
+def test_a_path_with_nul_is_refused_whoever_asks(agent_type: str) -> None:
     assert "NUL" in refusal("write_file", write("a.py\0.md"), agent_type)
 
 
-def test_an_agent_without_patterns_may_change_any_file():
+def test_an_agent_without_patterns_may_change_any_file() -> None:
     for path in ("a.py", "/etc/hosts", "../a", "C:\\a"):
         assert check("write_file", write(path), "coder")["path"] == path
 
 
 @pytest.mark.parametrize("arguments", ["{}", '{"to": ["a.md"]}', '{"to": null}'])
-def test_patterns_want_the_path_of_one_file(arguments: str):
+def test_patterns_want_the_path_of_one_file(arguments: str) -> None:
     registry = with_tool({"properties": {"to": {}}}, edits="to", files=("*.md",))
     assert "'to' of t must be the path of one file" in refusal("t", arguments, "ask", registry)
 
@@ -229,7 +231,7 @@ PATHS = st.lists(STEPS | st.text(max_size=3), max_size=6).map("/".join) | st.tex
 @example("docs/x/../../secret.py")
 @example("docs\\..\\secret.py")
 @example("docs/..")
-def test_a_path_outside_never_passes(path: str):
+def test_a_path_outside_never_passes(path: str) -> None:
     registry = with_tool({}, edits="path", files=("docs/*",))
     try:
         check_arguments(registry, "ask", "t", {"path": path})
@@ -255,7 +257,7 @@ HALVES = st.text(st.characters(categories=["Cs", "L"]), max_size=20)
 
 @given(st.sampled_from(list(BUILTIN.agents)), TOOLS, st.text() | HALVES | JSON.map(json.dumps))
 @example("coder", "execute_command", '{"command": "x", "timeout": 1' + "0" * 4000 + "}")
-def test_whatever_a_model_sends_is_taken_or_refused(agent_type: str, name: str, arguments: str):
+def test_whatever_a_model_sends_is_taken_or_refused(agent_type: str, name: str, arguments: str) -> None:
     told = ""
     try:
         check_arguments(BUILTIN, agent_type, name, check(name, arguments, agent_type))
@@ -275,7 +277,7 @@ def test_whatever_a_model_sends_is_taken_or_refused(agent_type: str, name: str, 
         ({"path": "a.md", "content": "\ud800"}, "surrogates"),
     ],
 )
-def test_arguments_that_an_approver_edited_are_checked_alike(arguments: Any, words: str):
+def test_arguments_that_an_approver_edited_are_checked_alike(arguments: Any, words: str) -> None:
     with pytest.raises(InvalidToolCall) as caught:
         check_arguments(BUILTIN, "architect", "write_file", arguments)
     assert words in str(caught.value)

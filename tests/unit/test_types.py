@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.mark.slow
 def test_a_type_checker_knows_outcomes_and_finds_mistakes() -> None:
-    command = [sys.executable, "-m", "mypy", "--strict", "tests/unit/store_types.py"]
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "tests/unit/store_types.py"]
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     # In that module each mistake is marked with `type: ignore`: strict mypy reports a mark without a mistake.
     assert run.returncode == 0, run.stdout + run.stderr
