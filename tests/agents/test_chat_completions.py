@@ -70,9 +70,7 @@ async def test_a_question_is_asked_as_chat_completions_take_it() -> None:
         ({"model": "other", "messages": [], "stream": False, "stream_options": False}, {}),
     ],
 )
-async def test_parameters_may_replace_the_options_of_the_stream_but_not_what_is_asked(
-    parameters: Json, sent: Json
-) -> None:
+async def test_parameters_replace_stream_options_but_not_the_question(parameters: Json, sent: Json) -> None:
     async with model_server([says("hi")]) as server, asking(server.url) as client:
         await client.ask(Question(QUESTION.messages, [], parameters=parameters))
         body = server.requests[0].body
@@ -165,12 +163,12 @@ async def test_an_answer_ends_with_done_or_with_a_finish_reason(stream: bytes, e
         assert await answer_to(raw(stream)) == Answer(expected)
 
 
-async def test_an_answer_with_its_finish_reason_is_whole_though_the_connection_breaks() -> None:
+async def test_an_answer_with_a_finish_reason_survives_a_broken_connection() -> None:
     reply = Reply([chunk({"content": "x"}, "stop")], cut=True)
     assert await answer_to(reply) == Answer("x")
 
 
-async def test_an_answer_with_its_finish_reason_is_whole_though_the_server_then_falls_silent() -> None:
+async def test_an_answer_with_a_finish_reason_survives_a_silent_server() -> None:
     reply = Reply([chunk({"content": "x"}, "stop")], hold=asyncio.Event())
     async with model_server([reply]) as server, asking(server.url, timeout=0.05) as client:
         assert await client.ask() == Answer("x")

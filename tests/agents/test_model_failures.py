@@ -44,9 +44,7 @@ async def test_a_busy_server_is_asked_again_when_it_says() -> None:
         ("", 0.5),
     ],
 )
-async def test_a_date_is_counted_from_the_servers_own_and_nonsense_is_passed_over(
-    after: str, pause: float
-) -> None:
+async def test_a_retry_date_counts_from_the_servers_clock(after: str, pause: float) -> None:
     refusal = status(429, retry_after=after, Date="Wed, 21 Oct 2026 07:28:00 GMT")
     async with model_server([refusal, says("hi")]) as server, asking(server.url, retries=1) as client:
         await client.ask()
@@ -60,7 +58,7 @@ async def test_a_server_that_asks_for_too_long_a_pause_is_given_up_at_once(after
     assert "not to be asked again for" in said
 
 
-async def test_pauses_double_up_to_the_longest_and_are_drawn_from_their_whole_length() -> None:
+async def test_pauses_double_up_to_the_longest_with_full_jitter() -> None:
     replies = [status(500)] * 9
     async with model_server(replies) as server, asking(server.url, retries=8, draw=0.5) as client:
         await client.fail(ModelUnavailable)

@@ -159,7 +159,7 @@ async def test_a_write_that_comes_behind_the_end_loses_nothing(database_url: str
     assert not made.lost.done()
 
 
-async def test_a_step_whose_caller_goes_away_is_stored_and_the_next_goes_on_from_there(
+async def test_a_cancelled_step_is_stored_and_the_next_one_continues(
     database_url: str,
 ) -> None:
     async with open_store(database_url) as store, recording(store) as made:
@@ -270,7 +270,7 @@ async def test_what_a_step_that_failed_took_along_stays_for_the_last_words(
         assert await made.heard() == "So far and more"
 
 
-async def test_a_step_that_fails_when_its_caller_is_gone_leaves_no_error_that_nobody_looked_at(
+async def test_a_step_that_fails_after_its_caller_left_logs_no_lost_error(
     database_url: str,
 ) -> None:
     ignored: list[dict[str, Any]] = []

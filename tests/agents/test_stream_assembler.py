@@ -163,7 +163,7 @@ def test_calls_that_all_have_index_0_are_told_apart_by_id_and_name() -> None:
 
 
 @pytest.mark.parametrize("same", [{"index": 0, "id": ""}, {"index": 0}, {"id": ""}, {}])
-def test_calls_that_nothing_else_tells_apart_end_where_their_arguments_are_whole(same: Json) -> None:
+def test_calls_without_index_or_id_end_with_whole_arguments(same: Json) -> None:
     assert calls_of(
         call('{"n": {}}\n', name="f", **same),
         call('{"n"', name="f", **same),

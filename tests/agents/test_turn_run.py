@@ -171,7 +171,7 @@ class Faulty:
         self.closed = True
 
 
-async def test_a_fault_of_our_own_ends_the_turn_and_tells_nothing_of_our_insides(
+async def test_an_internal_error_ends_the_turn_without_showing_details(
     database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     model, metrics = Faulty(), Metrics()

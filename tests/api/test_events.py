@@ -52,7 +52,7 @@ async def test_resumed(client: Client) -> None:
 
 
 @pytest.mark.parametrize(("query", "last_event_id"), [("", "2"), ("?after=2", ""), ("?after=999", "")])
-async def test_a_session_that_was_erased_and_made_anew_is_read_from_the_beginning(
+async def test_a_session_erased_and_made_anew_is_read_from_the_start(
     client: Client, query: str, last_event_id: str
 ) -> None:
     await make(client)

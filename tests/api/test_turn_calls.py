@@ -85,7 +85,7 @@ async def read_bytes(client: Client, message: Json) -> bytes:
         return re.sub(rb'"turn_id":"[^"]+"', b"", body)
 
 
-async def test_calls_with_odd_ids_block_no_turn_and_are_the_same_on_both_databases(
+async def test_calls_with_odd_ids_block_no_turn_on_either_database(
     sqlite_url: str, postgres_url: str
 ) -> None:
     heard, asked, log = await talk_about_odd_calls(sqlite_url)

@@ -14,7 +14,7 @@ from tests.compat.saving import NOON, now, save_context, talk
 # Contexts
 
 
-def test_saving_a_context_again_replaces_it_but_for_the_time_of_its_making(db: Database) -> None:
+def test_saving_a_context_again_keeps_its_creation_time(db: Database) -> None:
     db.save_session("s", talk(1), NOON)
     save_context(db, "s")
     save_context(
@@ -99,7 +99,7 @@ def test_contexts_are_deleted_and_listed(db: Database) -> None:
     assert (db.load_agent_context("with") or {})["created_at"] == NOON + timedelta(days=2)
 
 
-def test_a_session_of_the_server_has_a_context_and_one_that_was_only_saved_gets_it_when_it_changes(
+def test_a_saved_session_gets_a_context_when_it_changes(
     db: Database,
 ) -> None:
     async def use_server(store: Store) -> None:
@@ -160,7 +160,7 @@ def test_the_session_of_an_approval_need_not_exist_and_is_not_made(db: Database)
     assert db.list_all_sessions() == ["later"]
 
 
-def test_a_clean_up_of_the_server_spares_approvals_without_a_session_as_long_as_new_ones_come(
+def test_cleanup_spares_approvals_without_a_session_in_use(
     db: Database,
 ) -> None:
     db.save_pending_approval("nowhere", "old", "write_file", {})

@@ -133,7 +133,7 @@ def test_what_needs_sqlalchemy_says_what_to_use_instead(db: Database, name: str)
 
 
 @pytest.mark.parametrize("module", [database, database_async])
-def test_what_was_sqlalchemy_cannot_be_imported_without_being_told_what_to_use(module: ModuleType) -> None:
+def test_names_of_sqlalchemy_raise_an_error_that_helps(module: ModuleType) -> None:
     for name in ("engine", "SessionLocal", "Base", "async_session_maker"):
         with pytest.raises(NotSupported, match=rf"^{name} needs SQLAlchemy, which is not used here; use "):
             getattr(module, name)

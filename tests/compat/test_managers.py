@@ -105,9 +105,7 @@ def test_messages_are_added_and_stored_at_once(sessions: SessionManager, db: Dat
             append()
 
 
-def test_what_callers_append_themselves_is_stored_with_the_next_change_or_at_the_end(
-    sessions: SessionManager, db: Database
-) -> None:
+def test_messages_appended_by_callers_are_stored_later(sessions: SessionManager, db: Database) -> None:
     state = sessions.create("s")
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "call_123"}]}
     state.messages.append(call)
@@ -157,7 +155,7 @@ def test_threads_append_to_one_session(sessions: SessionManager, db: Database) -
         assert own == [f"{number} {count}" for count in range(rounds)]
 
 
-def test_the_manager_that_is_imported_opens_the_file_in_the_working_folder_when_it_is_used(
+def test_the_imported_manager_opens_its_file_on_first_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -382,7 +380,7 @@ async def test_concurrent_calls_keep_their_order(chosen: str) -> None:
         await manager.append_message("t", "user", "x")
 
 
-async def test_the_synchronous_managers_share_the_states_of_the_asynchronous_ones(chosen: str) -> None:
+async def test_synchronous_and_asynchronous_managers_share_states(chosen: str) -> None:
     await init_session_manager()
     state = await (await get_async_session_manager()).create("s")
     assert session_manager.get("s") is state

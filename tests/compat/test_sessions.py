@@ -88,7 +88,7 @@ def test_an_erased_session_leaves_its_approvals_alone(db: Database, soft_first: 
     assert db.delete_pending_approval("decided") is True
 
 
-def test_the_title_is_the_first_500_characters_of_the_first_question_until_another_is_set(
+def test_the_title_is_500_characters_of_the_first_question(
     db: Database,
 ) -> None:
     db.save_session("s", [{"role": "system", "content": "x"}], NOON)
@@ -106,7 +106,7 @@ def test_the_title_is_the_first_500_characters_of_the_first_question_until_anoth
     assert db.update_session_description("nobody", "d") is False
 
 
-def test_saves_of_a_session_take_effect_in_their_order_whatever_their_size(db: Database) -> None:
+def test_saves_of_a_session_take_effect_in_order_at_any_size(db: Database) -> None:
     def begin(messages: list[dict[str, Any]]) -> Future[None]:
         return db.thread.submit(lambda store: operations.save_session(store, "s", messages, NOON))
 

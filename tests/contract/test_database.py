@@ -132,9 +132,7 @@ async def assert_writable(database: Database) -> None:
 
 
 @pytest.mark.parametrize("steps", range(40))
-async def test_cancelled_anywhere_the_transaction_is_in_or_out_and_the_next_one_works(
-    database: Database, steps: int
-) -> None:
+async def test_a_cancelled_transaction_is_whole_and_the_next_works(database: Database, steps: int) -> None:
     async def write() -> None:
         async with database.transaction(durable=steps % 2 == 0) as transaction:
             await insert_session(transaction, 1)
@@ -241,7 +239,7 @@ async def test_an_error_carries_the_drivers_as_its_cause(database: Database) -> 
     assert raised.value.__cause__ is not None
 
 
-async def test_an_error_that_is_swallowed_still_fails_its_transaction_and_no_other(
+async def test_a_swallowed_error_fails_its_transaction_and_no_other(
     database: Database,
 ) -> None:
     async def write() -> None:

@@ -84,7 +84,7 @@ async def test_another_request_under_an_earlier_key_is_refused(store: Store) -> 
             await repeat(store, request, "another")
 
 
-def test_the_fingerprint_of_very_many_messages_is_that_of_the_earlier_version() -> None:
+def test_the_fingerprint_of_many_messages_is_that_of_before() -> None:
     messages = new_messages([{"role": "user", "content": f"message {n}"} for n in range(4001)])
     command = AppendMessages(SessionKey("alice", "s"), messages)
     assert fingerprint(command) == "b0e7894aaa09afa6fe7b78c6895a415d"

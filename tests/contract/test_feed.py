@@ -121,7 +121,7 @@ async def test_a_long_session_made_anew_is_told_of_once_and_read_page_by_page(st
     ]
 
 
-async def test_a_follower_whose_session_is_erased_and_made_anew_comes_to_its_end(store: Store) -> None:
+async def test_a_follower_of_an_erased_session_ends(store: Store) -> None:
     await append(store, 1, 2)
     async with store.follow("s") as follower:
         assert await next_messages(follower, 2) == [1, 2]

@@ -78,7 +78,7 @@ async def test_w4_appends_by_turns_leave_no_gap_and_give_no_number_twice(instanc
     assert (await here.get_session("s")).message_count == TURNS + 2
 
 
-async def test_w4_appends_at_the_same_time_leave_no_gap_and_give_no_number_twice(
+async def test_w4_concurrent_appends_leave_no_gap_and_no_double(
     instances: Instances,
 ) -> None:
     here, there, *_ = instances
@@ -125,9 +125,7 @@ async def test_a_session_that_was_erased_and_made_anew_is_another_one(instances:
     assert (await here.list_messages("s")).seqs == [1, 2, 3]
 
 
-async def test_batches_that_share_sessions_do_not_wait_for_each_other_in_a_circle(
-    instances: Instances, postgres_url: str
-) -> None:
+async def test_batches_that_share_sessions_do_not_deadlock(instances: Instances, postgres_url: str) -> None:
     here, there = instances.here, instances.there
     await here.create_session("z")
     await append(there, "c")
@@ -212,7 +210,7 @@ async def test_w12_a_key_repeated_at_the_other_instance_has_one_effect(instances
     instances.check_conflicts()
 
 
-async def test_w8_one_session_that_moved_on_keeps_no_other_from_being_stored_once(
+async def test_w8_a_session_that_moved_on_does_not_stop_the_others(
     instances: Instances,
 ) -> None:
     here, there, *_ = instances

@@ -126,7 +126,7 @@ async def test_a_turn_whose_process_died_is_interrupted_by_whoever_comes_next(
     assert (error["code"], error["error"]) == ("turn_interrupted", turn.error)
 
 
-async def test_a_turn_begins_though_somebody_else_interrupts_the_lost_one_meanwhile(
+async def test_a_turn_starts_while_another_interrupts_the_lost_one(
     database_url: str,
 ) -> None:
     await leave_turn(database_url)

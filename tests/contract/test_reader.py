@@ -59,7 +59,7 @@ async def test_r2_a_head_that_was_read_before_a_commit_is_not_kept(database_url:
         assert await seqs(store) == [1, 2, 3, 4]
 
 
-async def test_r1_messages_that_were_committed_after_the_head_was_read_are_kept_once(
+async def test_r1_messages_committed_after_the_head_was_read_are_kept_once(
     postgres_url: str,
 ) -> None:
     await fill(postgres_url, 2)

@@ -113,7 +113,7 @@ async def test_a_read_that_is_cancelled_frees_its_connection(path: Path) -> None
     await database.close()
 
 
-async def test_w14_a_log_that_is_not_what_was_written_to_it_takes_no_more_writes(path: Path) -> None:
+async def test_w14_a_log_with_other_content_takes_no_more_writes(path: Path) -> None:
     """Some file systems go back to what the disk has when a sync fails."""
     database = await open_path(path)
     for number in (1, 2):
@@ -167,7 +167,7 @@ async def check_that_nothing_is_held_up(database: SqliteDatabase) -> None:
 @pytest.mark.parametrize(
     ("run", "told"), [(read_slowly, "allocate_session_ids"), (write_slowly, "a transaction")]
 )
-async def test_r7_a_statement_of_a_transaction_that_takes_too_long_is_broken_off(
+async def test_r7_a_slow_statement_of_a_transaction_is_interrupted(
     sqlite_url: str, path: Path, run: Callable[[SqliteDatabase], Awaitable[None]], told: str
 ) -> None:
     """It ran to its end, and nobody else could write meanwhile."""

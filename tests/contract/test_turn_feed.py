@@ -170,7 +170,7 @@ async def test_what_is_committed_while_a_follower_reads_is_heard_once(database_u
 # The ends of a stream
 
 
-async def test_who_has_heard_everything_of_a_turn_that_has_ended_is_told_so_at_once(store: Store) -> None:
+async def test_a_follower_with_all_events_of_an_ended_turn_ends_at_once(store: Store) -> None:
     running = await ask(store)
     await running.advance("a", ending=Ending("completed"))
     assert await follow_all(store, running.id, after="3") == []

@@ -47,7 +47,7 @@ async def test_w2_many_callers_share_one_transaction(database_url: str) -> None:
         assert _value(metrics, "transactions_total") - before <= 3
 
 
-async def test_w3_commands_of_all_kinds_take_effect_in_the_order_in_which_they_came(
+async def test_w3_commands_of_all_kinds_take_effect_in_order(
     database_url: str,
 ) -> None:
     async with open_store(database_url) as store:
@@ -143,7 +143,7 @@ async def test_w7_a_lost_commit_is_decided_and_not_guessed(postgres_url: str, fa
         assert await contents(store, "s") == [str(n) for n in range(20)]
 
 
-async def test_w7_a_commit_in_flight_at_shutdown_is_called_neither_stored_nor_lost(postgres_url: str) -> None:
+async def test_w7_a_commit_in_flight_at_shutdown_is_unconfirmed(postgres_url: str) -> None:
     async with lay_wire(postgres_url) as (wire, url), open_store(url, QUICK) as store:
         await store.create_session("s")
         wire.at_commit = "answer nothing"

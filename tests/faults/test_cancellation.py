@@ -112,7 +112,7 @@ def again(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-async def test_w10_an_operation_that_is_cancelled_at_any_await_leaves_nothing_open(
+async def test_w10_cancelling_an_operation_at_any_await_leaves_nothing_open(
     database_url: str, operation: str, again: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A process that has just started would forget nothing.
@@ -213,7 +213,7 @@ async def test_a_read_that_is_cancelled_at_any_await_gives_its_connection_back(
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgres"])
-async def test_a_start_that_is_cancelled_at_any_await_of_its_migration_leaves_nothing_open(
+async def test_cancelling_a_migration_at_any_await_leaves_nothing_open(
     dialect: str, tmp_path: Path, postgres_server: PostgresServer
 ) -> None:
     threads = aiosqlite_threads()

@@ -45,7 +45,7 @@ def postgres() -> Iterator[OwnPostgres]:
     ("moment", "seconds"),
     [("before a transaction", 3.0), ("in a transaction", 3.0), ("in a transaction", 6.0)],
 )
-async def test_w11_sigterm_while_postgres_is_frozen_ends_at_the_deadline_with_the_count(
+async def test_w11_sigterm_with_frozen_postgres_ends_at_the_deadline(
     postgres: OwnPostgres, report: Report, seconds: float, moment: str
 ) -> None:
     async with silent_model() as model, http_session() as http:

@@ -21,7 +21,7 @@ FLUSH_INTERVAL, MARGIN = 0.2, 0.8
 
 
 @pytest.mark.rounds(5)
-async def test_w5_killed_in_buffered_mode_only_the_newest_of_each_session_is_lost(
+async def test_w5_a_kill_in_buffered_mode_loses_only_the_newest_writes(
     database_url: str, rounds: int, seed: int, report: Report
 ) -> None:
     env = {"DB_URL": database_url, "FLUSH_INTERVAL": str(FLUSH_INTERVAL)}

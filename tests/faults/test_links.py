@@ -54,7 +54,7 @@ def symlink(path: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [hard_link, linked_folder, symlink])
-async def test_w13_nobody_else_opens_a_file_by_a_link_that_is_made_while_it_is_served(
+async def test_w13_a_link_made_while_serving_opens_the_file_for_nobody(
     sqlite_url: str, tmp_path: Path, make: Callable[[Path, Path], None]
 ) -> None:
     """A second server started by a hard link, and of 300 writes that were acknowledged 150 were lost."""

@@ -43,7 +43,7 @@ def reader(path: Path) -> Iterator[None]:
             process.kill()
 
 
-async def test_a_wal_that_a_reader_pins_is_told_of_and_shrinks_when_the_reader_has_gone(
+async def test_a_pinned_wal_is_logged_and_shrinks_after_the_reader(
     sqlite_url: str, rounds: int, report: Report
 ) -> None:
     """Each further round keeps the transaction open for a minute more."""

@@ -72,7 +72,7 @@ async def postgres_trial(seed: int, report: Report) -> AsyncIterator[tuple[OwnPo
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
-async def test_w8_while_postgres_is_away_everything_is_answered_and_afterwards_all_is_well(
+async def test_w8_requests_are_answered_while_postgres_is_away(
     outage: str, rounds: int, seed: int, report: Report
 ) -> None:
     begin, symptom = OUTAGES[outage]

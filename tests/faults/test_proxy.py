@@ -63,7 +63,7 @@ TROUBLES: dict[str, Callable[[Wire, Trial, Random, int], Awaitable[None]]] = {
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
-async def test_w7_over_a_bad_line_no_write_is_doubled_and_none_is_wrongly_denied(
+async def test_w7_over_a_bad_line_no_write_is_doubled_or_denied(
     postgres_url: str, trouble: str, rounds: int, seed: int, report: Report
 ) -> None:
     chance = Random(seed)

@@ -22,7 +22,7 @@ WRITES = 100
 
 
 @pytest.mark.rounds(1)
-async def test_w11_sigterm_under_load_with_1000_streams_stores_all_and_ends_each_stream_well(
+async def test_w11_sigterm_with_1000_streams_stores_all_and_ends_streams(
     database_url: str, rounds: int, seed: int, report: Report
 ) -> None:
     settings = {"DB_URL": database_url, "SHUTDOWN_TIMEOUT": str(SHUTDOWN_TIMEOUT)}

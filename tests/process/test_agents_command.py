@@ -21,7 +21,7 @@ seconds = 90
 """
 
 
-def test_the_agents_command_prints_what_is_in_force_or_where_the_file_is_wrong(tmp_path: Path) -> None:
+def test_the_agents_command_prints_the_registry_or_the_mistake(tmp_path: Path) -> None:
     ended = run_command("agents", env={})
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("all built in\n")

@@ -68,7 +68,7 @@ async def test_w4_r2_two_instances_number_and_show_as_one(instances: list[HttpCl
         assert list(acknowledged.of(session_id)) == list(range(1, TOTAL + 1))
 
 
-async def test_r2_followers_of_either_instance_see_each_message_once_and_in_order(
+async def test_r2_followers_of_both_instances_see_each_message_once(
     instances: list[HttpClient],
 ) -> None:
     acknowledged = Acknowledged()

@@ -184,7 +184,7 @@ def instances(postgres_url: str, model_url: str) -> Iterator[list[ServerProcess]
         yield [first, second]
 
 
-async def test_a_client_that_comes_and_goes_between_instances_hears_each_event_once(
+async def test_a_client_that_changes_instances_gets_each_event_once(
     instances: list[ServerProcess],
 ) -> None:
     heard = Listener()
@@ -254,9 +254,7 @@ async def test_w11_a_server_that_is_stopped_stores_what_was_said(
 
 
 # About twenty seconds: the lease of a turn is to pass, and nothing shortens it.
-async def test_an_instance_that_was_frozen_stores_nothing_more_of_a_turn_it_has_lost(
-    postgres_url: str, model_url: str
-) -> None:
+async def test_a_frozen_instance_stores_nothing_of_a_turn_it_lost(postgres_url: str, model_url: str) -> None:
     heard, again = Listener(), Listener()
     with (
         running_model(words=1000, pause=0.3) as slow_model_url,

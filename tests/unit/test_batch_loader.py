@@ -81,9 +81,7 @@ async def test_whoever_asks_later_is_answered_by_what_stands_there_then() -> Non
     assert await values(before) == [1]
 
 
-async def test_whoever_asks_while_enough_are_under_way_shares_the_next_and_sees_what_changed_meanwhile() -> (
-    None
-):
+async def test_a_waiting_lookup_shares_the_next_query_and_sees_changes() -> None:
     table = Table(a=0)
     lookup = lookup_in(table)
     first = [task for _ in range(AT_ONCE) for task in await asking(lookup, "a")]
@@ -164,7 +162,7 @@ async def test_a_caller_who_goes_away_disturbs_nobody(under_way: int) -> None:
     assert await values([*before, *others]) == [1] * under_way + [1, 2]
 
 
-async def test_where_all_have_gone_away_a_failure_is_nobodys_and_the_next_is_answered() -> None:
+async def test_a_failure_without_callers_is_dropped() -> None:
     table = Table(a=1)
     lookup = lookup_in(table)
     complaints: list[Any] = []

@@ -83,7 +83,7 @@ def test_r1_the_least_recently_used_goes_first(events: list[tuple[str, str]]) ->
     assert [key for key in "abcdef" if cache.get(SessionKey("", key)) is not None] == sorted(kept)
 
 
-def test_r1_what_is_larger_than_the_cache_is_not_kept_and_the_rest_stays_counted() -> None:
+def test_r1_an_entry_larger_than_the_cache_is_not_kept() -> None:
     cache = Cache(3 * ENTRY_OVERHEAD)
     cache.put_head(head("large", last_seq=9, message_count=9), cache.epoch)
     cache.put_tail(head("large", last_seq=9, message_count=9), 1, messages(1, 9))

@@ -74,7 +74,7 @@ def test_a_message_is_encoded_once() -> None:
     assert again is first
 
 
-def test_a_page_asked_with_a_limit_beyond_the_last_message_and_again_behind_an_append() -> None:
+def test_a_page_with_a_limit_beyond_the_end_and_after_an_append() -> None:
     entry = entry_of(3)
     check_page(entry.after(0, 50), [1, 2, 3], False)
     entry.head = head(5)
@@ -84,7 +84,7 @@ def test_a_page_asked_with_a_limit_beyond_the_last_message_and_again_behind_an_a
     check_page(entry.before(100, 2), [4, 5], True)
 
 
-def test_a_page_of_nothing_behind_the_last_message_and_again_behind_an_append() -> None:
+def test_an_empty_page_at_the_end_and_after_an_append() -> None:
     entry = entry_of(2)
     for seq in (2, 7):
         check_page(entry.after(seq, 50), [], False)

@@ -297,9 +297,7 @@ def is_about_rows(change: CommittedChange) -> bool:
 
 @given(interleavings(clean_up, *TURNS))
 @settings(thoroughly, max_examples=2 * EXAMPLES)
-def test_w2_every_change_is_told_with_the_head_and_the_messages_that_are_stored(
-    tables: Tables, steps: list[Step]
-) -> None:
+def test_w2_each_change_has_the_stored_head_and_messages(tables: Tables, steps: list[Step]) -> None:
     with tables.undone():
         run = Run(tables)
         for batch in run.batches(steps):
@@ -393,7 +391,7 @@ def test_a_batch_of_nothing_writes_nothing() -> None:
     assert (planned.outcomes, planned.changes) == ([], [])
 
 
-def test_w4_messages_of_one_batch_are_numbered_in_the_order_of_their_requests(tables: Tables) -> None:
+def test_w4_messages_of_a_batch_are_numbered_in_order(tables: Tables) -> None:
     with tables.undone():
         run = Run(tables)
         request = opening()[0]

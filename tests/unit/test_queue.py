@@ -112,7 +112,7 @@ async def test_w9_the_queue_is_bounded_in_commands() -> None:
 
 
 @in_virtual_time
-async def test_w9_one_write_that_is_larger_than_the_bound_is_taken_when_nothing_waits() -> None:
+async def test_w9_a_write_larger_than_the_bound_is_taken_when_alone() -> None:
     queue = WriteQueue(WriteLimits(max_pending_bytes=10))
     queue.submit(request("x" * 1000))
     with pytest.raises(Overloaded):
@@ -199,7 +199,7 @@ async def test_w8_who_cannot_be_stored_in_time_is_told_when_the_batch_is_taken()
 
 
 @in_virtual_time
-async def test_w8_a_batch_that_took_long_leaves_half_of_the_time_to_those_who_wait() -> None:
+async def test_w8_a_slow_batch_leaves_half_of_the_time_to_the_next() -> None:
     queue = WriteQueue(LIMITS)
     queue.submit(request("1"))
     await asyncio.sleep(4)
@@ -208,7 +208,7 @@ async def test_w8_a_batch_that_took_long_leaves_half_of_the_time_to_those_who_wa
 
 
 @in_virtual_time
-async def test_w9_who_comes_when_the_oldest_has_waited_for_half_of_its_time_is_refused() -> None:
+async def test_w9_a_write_is_refused_when_the_oldest_waits_too_long() -> None:
     queue = WriteQueue(LIMITS)
     queue.submit(request("1"))
     await asyncio.sleep(5)
@@ -282,7 +282,7 @@ async def test_w8_what_was_accepted_has_no_deadline() -> None:
 
 
 @in_virtual_time
-async def test_w10_a_caller_that_goes_away_takes_its_write_neither_back_nor_past_its_deadline() -> None:
+async def test_w10_a_cancelled_caller_does_not_change_its_write() -> None:
     queue = WriteQueue(LIMITS)
     queue.submit(request()).cancel()
     await asyncio.sleep(9)

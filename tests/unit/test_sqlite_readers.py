@@ -24,7 +24,7 @@ async def open_connection() -> Opened:
 
 
 @pytest.mark.parametrize("steps", range(8))
-async def test_what_was_opened_for_one_may_be_taken_by_another_who_comes_just_then(steps: int) -> None:
+async def test_a_new_connection_may_go_to_another_caller(steps: int) -> None:
     readers = Readers(open_connection, 2, timeout=10)
     done = asyncio.Event()
 
