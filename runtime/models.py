@@ -200,10 +200,10 @@ class AgentContext(Struct, frozen=True, rename={"encoded_metadata": "metadata"})
 
 
 class AgentSwitch(Struct, frozen=True, rename={"encoded_metadata": "metadata"}):
-    """One handover. `id` counts within the session, from 1."""
+    """One handover. `id` counts within the session, from 1; `from_agent` is None for the first agent."""
 
     id: int
-    from_agent: str
+    from_agent: str | None
     to_agent: str
     switched_at: datetime
     reason: str | None

@@ -102,7 +102,8 @@ class Head(Struct, frozen=True):
 class Details(Struct, frozen=True):
     """What a head leaves out of a session, and its agent context.
 
-    Metadata that is None is large, and was not loaded.
+    Metadata that is None is large, and was not loaded. `last_switch` is the number of the last handover. It
+    may be above their count: the first agent of an imported session is listed and not counted.
     """
 
     title: JsonText | None
@@ -116,10 +117,11 @@ class Details(Struct, frozen=True):
     context_metadata: JsonText | None
     context_created_at: datetime
     context_updated_at: datetime
+    last_switch: int
 
 
 class SwitchRow(NamedTuple):
-    """A handover as stored: the `n`-th of its session."""
+    """A handover as stored: the `n`-th of its session. An empty `from_agent` stands for no agent."""
 
     n: int
     from_agent: str
@@ -127,6 +129,13 @@ class SwitchRow(NamedTuple):
     switched_at: datetime
     reason: JsonText | None
     metadata: JsonText
+
+
+class ImportMark(Struct, frozen=True):
+    """Where a session was imported from, and its version when all of it was stored; None until then."""
+
+    source: str
+    whole_version: int | None = None
 
 
 class ApprovalRow(Struct, frozen=True):
@@ -275,7 +284,7 @@ def switch_from(row: Row) -> AgentSwitch:
     """A row of `list_agent_switches`."""
     return AgentSwitch(
         id=row["n"],
-        from_agent=row["from_agent"],
+        from_agent=row["from_agent"] or None,
         to_agent=row["to_agent"],
         switched_at=row["switched_at"],
         reason=decode_optional(row["reason"]),

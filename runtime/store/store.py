@@ -42,6 +42,7 @@ from runtime.store.core import Core
 from runtime.store.cuts import measure_cut
 from runtime.store.follow.session_follower import Following, SessionFollower
 from runtime.store.follow.turn_follower import TurnFollower, parse_position
+from runtime.store.imports import Imports
 from runtime.store.messages import MessageBatch, new_messages
 from runtime.store.read.message_pages import MessagesCut, NumberedPage, page_of
 from runtime.store.read.reader import HistoryReading
@@ -76,7 +77,9 @@ from runtime.store.write.turn_commands import StopTurn
 
 
 class Store:
-    """Keeps conversations. Made by `open_store`; `turns` is for the turn engine, `tokens` for access control.
+    """Keeps conversations. Made by `open_store`.
+
+    `turns` is for the turn engine, `tokens` for access control, `imports` for sessions of other databases.
 
     A write returns after COMMIT (W5) unless it is `buffered`. It raises InvalidInput for bad input, another
     RequestError for what cannot be done, and NotStored for what may be tried again. A read first waits for
@@ -89,6 +92,7 @@ class Store:
         self.unstored = 0
         self.turns = TurnStore(core)
         self.tokens = Tokens(core.database, core.clock)
+        self.imports = Imports(core)
 
     async def create_session(
         self,

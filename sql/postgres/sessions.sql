@@ -38,7 +38,8 @@ SELECT s.id, s.title, s.description,
        CASE WHEN coalesce(s.size, octet_length(s.metadata::text)) <= $2 THEN s.metadata END AS metadata,
        s.created_at, s.is_active, s.first_user_text, c.current_agent, c.switch_count,
        CASE WHEN octet_length(c.metadata::text) <= $2 THEN c.metadata END AS context_metadata,
-       c.created_at AS context_created_at, c.updated_at AS context_updated_at
+       c.created_at AS context_created_at, c.updated_at AS context_updated_at,
+       (SELECT coalesce(max(w.n), 0) FROM agent_switches AS w WHERE w.session_db_id = s.id) AS last_switch
   FROM json_array_elements_text($1::json) AS k (id)
   JOIN sessions AS s ON s.id = k.id::bigint
   JOIN agent_contexts AS c ON c.session_db_id = s.id;

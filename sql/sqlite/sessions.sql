@@ -36,7 +36,8 @@ SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.l
 SELECT s.id, s.title, s.description, iif(s.size <= ?2, s.metadata, NULL) AS metadata, s.created_at, s.is_active,
        s.first_user_text, c.current_agent, c.switch_count,
        iif(length(CAST(c.metadata AS BLOB)) <= ?2, c.metadata, NULL) AS context_metadata,
-       c.created_at AS context_created_at, c.updated_at AS context_updated_at
+       c.created_at AS context_created_at, c.updated_at AS context_updated_at,
+       (SELECT coalesce(max(w.n), 0) FROM agent_switches AS w WHERE w.session_db_id = s.id) AS last_switch
   FROM json_each(?1) AS k
   JOIN sessions AS s ON s.id = k.value
   JOIN agent_contexts AS c ON c.session_db_id = s.id;

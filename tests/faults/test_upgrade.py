@@ -82,7 +82,7 @@ async def converse(url: str, seed: int) -> tuple[Load, Stored]:
 
 async def test_the_previous_schema_with_data_comes_up_and_back_unchanged(database_url: str, seed: int):
     load, before = await converse(database_url, seed)
-    assert "rolled back: 0005" in migrate(database_url, "--rollback", "2")
+    assert "rolled back: 0005" in migrate(database_url, "--rollback", "3")
     assert "pending: 0005" in run_command("migrate", "--check", env={"DB_URL": database_url}).stdout
     assert read_database(database_url) == before
     assert "applied: 0006" in migrate(database_url)
@@ -103,7 +103,7 @@ async def test_stopped_upgraded_and_started_again_under_load(
                 await go_on(load)
                 server.target.move("")
                 assert await server.stop() == 0
-                await asyncio.to_thread(migrate, database_url, "--rollback", "2")
+                await asyncio.to_thread(migrate, database_url, "--rollback", "3")
                 began = time.monotonic()
                 await server.start()
                 assert "applied migration 0006" in server.process.log
@@ -126,7 +126,7 @@ async def test_instances_outlive_a_rollback_and_the_upgrade_after_it(
                 await go_on(load)
                 # Who asks it now is told that nobody listens, and asks the other one next.
                 assert await leaving.stop() == 0
-                await asyncio.to_thread(migrate, postgres_url, "--rollback", "2")
+                await asyncio.to_thread(migrate, postgres_url, "--rollback", "3")
                 await leaving.start()
                 assert "applied migration 0006" in leaving.process.log
                 pauses.append(await go_on(load))

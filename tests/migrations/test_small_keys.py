@@ -20,7 +20,9 @@ from tests.contract.filling import filling
 from tests.migrations.catalogue import query, read_catalogue, sqlite_path
 from tests.migrations.test_migrations import IDS, PATIENCE, start_opening
 
-NEW = 2
+# These and later ones are taken back.
+COPYING = "0006-small-keys-swap"
+NEW = len(IDS) - IDS.index(COPYING) + 1
 LAST_SESSION, HIGHEST_ID = 300, 10_000
 LARGE = 8_000_000
 UNMOVED = ("turns", "agent_contexts")
@@ -59,7 +61,9 @@ async def fill_old(url: str) -> None:
     dialect = "sqlite" if url.startswith("sqlite") else "postgres"
     assert await rollback_migrations(url, NEW) == IDS[: -NEW - 1 : -1]
     for statement in filling(dialect):
-        query(url, statement)
+        # A later migration makes the table of imports.
+        if "INTO imported_sessions" not in statement:
+            query(url, statement)
     for table in reversed(COLUMNS):
         key = "id" if table == "sessions" else "session_db_id"
         query(url, f"DELETE FROM {table} WHERE {key} > {LAST_SESSION}")
@@ -195,7 +199,7 @@ async def test_who_waits_for_a_long_migration_is_told_how_far_it_is(
     told = [text for text in caplog.messages if "rows are copied" in text]
     total = sum(len(each) for table, each in rows(old_sqlite_url).items() if table not in UNMOVED)
     assert len(told) > 5, "it goes in portions"
-    assert told[-1].startswith(f"{IDS[-1]}: {total} rows are copied in ")
+    assert told[-1].startswith(f"{COPYING}: {total} rows are copied in ")
 
 
 async def test_the_file_grows_to_about_twice_its_size_and_not_more(old_sqlite_url: str):

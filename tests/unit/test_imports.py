@@ -32,7 +32,14 @@ ALLOWED = {
 
 # The rooms of the store: what each may import of the others. Every other file of `store` is ground, but for
 # those at the top, which may import everything below.
-STORE_TOP = {"store.store", "store.turn_store", "store.core", "store.submission", "store.tokens"}
+STORE_TOP = {
+    "store.store",
+    "store.turn_store",
+    "store.core",
+    "store.submission",
+    "store.tokens",
+    "store.imports",
+}
 STORE_ROOMS = {
     "ground": {"ground"},
     "write": {"ground", "write"},
@@ -52,6 +59,7 @@ ONLY = {
         "db.sqlite_dialect",
         "db.sqlite_integrity",
         "db.sqlite_log",
+        "db.sqlite_snapshot",
         "db.sqlite_staging",
     ),
     "yoyo": ("db.migrate",),

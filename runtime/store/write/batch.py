@@ -16,6 +16,7 @@ from runtime.store.records import (
     ApprovalRow,
     Details,
     Head,
+    ImportMark,
     JsonText,
     MessageRow,
     SessionKey,
@@ -59,7 +60,7 @@ class PlanInput:
     `turns` are the last ones, `unfinished` what those that may be interrupted said that no message holds,
     `open_ends` where the histories end in calls of tools; `cut_at_once` is how many messages a cut may erase
     in this very transaction. `small_sessions` are erased in it if they are to go; `portions` are what is to
-    be erased of what earlier ones left.
+    be erased of what earlier ones left. `imports` are the sessions that were imported, by session db id.
     """
 
     heads: dict[SessionKey, Head] = field(default_factory=dict)
@@ -75,6 +76,7 @@ class PlanInput:
     cut_at_once: dict[int, int] = field(default_factory=dict)
     small_sessions: set[int] = field(default_factory=set)
     portions: list[Portion] = field(default_factory=list)
+    imports: dict[int, ImportMark] = field(default_factory=dict)
 
     def open_end(self, session_db_id: int) -> list[TailMessage | MessageRow]:
         """The stored messages that may be the last of a session, oldest first: its end as it stands, and
@@ -148,6 +150,13 @@ class Batch:
         if stored is not None and call_id not in session.stored_approvals:
             session.stored_approvals[call_id] = session.approvals[call_id] = stored
         return session.approvals.get(call_id)
+
+    def import_mark(self, session: PlannedSession) -> ImportMark | None:
+        """Where a session was imported from; None for one that was made here."""
+        stored = self.known.imports.get(session.id)
+        if stored is not None and session.stored_import is None:
+            session.stored_import = session.import_mark = stored
+        return session.import_mark
 
     def turn(self, session: PlannedSession) -> PlannedTurn | None:
         """The last turn of a session."""

@@ -17,7 +17,7 @@ from msgspec import UNSET, Struct, UnsetType, structs
 from runtime.models import DEFAULT_AGENT, Decision
 from runtime.store.cuts import MeasuredCut
 from runtime.store.messages import MANY_MESSAGES, NewMessage
-from runtime.store.records import JsonText, SessionKey
+from runtime.store.records import ApprovalRow, JsonText, SessionKey, SwitchRow
 
 # What is counted for a command beside its texts, in bytes (W9): its session's key as well.
 COMMAND_OVERHEAD = 768
@@ -121,6 +121,40 @@ class DeleteApproval(Command, frozen=True):
     """Take an approval away."""
 
     call_id: str
+
+
+class ImportSession(Command, frozen=True):
+    """Store a session of another database as it was, unless one of this id is there.
+
+    Its times, handovers and approvals are given. `messages` are the first ones, each with its time; they are
+    all of them where it `is_whole`. `source` is where it comes from.
+    """
+
+    source: str
+    created_at: datetime
+    last_activity: datetime
+    context_created_at: datetime
+    context_updated_at: datetime
+    title: JsonText | None = None
+    description: JsonText | None = None
+    metadata: JsonText = "{}"
+    is_active: bool = True
+    deleted_at: datetime | None = None
+    agent: str = DEFAULT_AGENT
+    switch_count: int = 0
+    context_metadata: JsonText = "{}"
+    switches: tuple[SwitchRow, ...] = ()
+    approvals: tuple[ApprovalRow, ...] = ()
+    messages: tuple[NewMessage, ...] = ()
+    is_whole: bool = True
+
+
+class ImportMessages(Command, frozen=True):
+    """Add to a session that is being imported the messages that follow number `after`, where they lack."""
+
+    after: int
+    messages: tuple[NewMessage, ...]
+    is_whole: bool
 
 
 class ForgetOld(Command, frozen=True):

@@ -11,6 +11,7 @@ from runtime.store.messages import NewMessage
 from runtime.store.records import (
     LARGE_TEXT,
     Head,
+    ImportMark,
     MessageRow,
     SessionKey,
     approval_row_from,
@@ -38,6 +39,7 @@ _NEED_DETAILS = (
 )
 # How many messages of a history are read at a time: first, after a portion of more characters, and at most.
 FIRST_PORTION, PORTION_LENGTH, LARGEST_PORTION = 10, 1_000_000, 2000
+_IMPORTS = (commands.ImportSession, commands.ImportMessages)
 _NAME_AN_APPROVAL = (commands.CreateApproval, commands.DecideApproval, commands.DeleteApproval)
 
 
@@ -69,6 +71,7 @@ class Loader:
             await _load_histories(tx, others, known)
             await load_turns(tx, others, known)
             await _load_approvals(tx, requests, known)
+            await _load_imports(tx, others, known)
             await _Cuts(tx, known, self._at_once).load(others)
             await load_small_sessions(tx, others, known, self._at_once)
             await load_portions(tx, others, known)
@@ -151,6 +154,13 @@ def _made_calls(command: commands.Command, known: PlanInput, session_db_id: int)
         if message.role == "assistant":
             # An id that is no key is no approval's, and with a NUL in it no text of Postgres.
             yield from filter(is_key, calls_in(message.tool_calls))
+
+
+async def _load_imports(tx: Transaction, requests: Sequence[Request], known: PlanInput) -> None:
+    keys = (request.key for request in requests if isinstance(request.command, _IMPORTS))
+    if ids := {head.id for key in keys if (head := known.heads.get(key)) is not None}:
+        for id, *mark in await tx.fetch("list_imports", json_list(sorted(ids))):
+            known.imports[id] = ImportMark(*mark)
 
 
 async def _load_replies(tx: Transaction, requests: Sequence[Request], known: PlanInput) -> None:
@@ -262,4 +272,4 @@ async def _load_new_ids(tx: Transaction, requests: Sequence[Request], known: Pla
 
 def _makes_session(command: commands.Command) -> bool:
     replaces = isinstance(command, commands.ReplaceMessages) and command.create
-    return replaces or isinstance(command, commands.CreateSession | StartTurn)
+    return replaces or isinstance(command, commands.CreateSession | commands.ImportSession | StartTurn)

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from runtime.models import AgentContext, Approval, Session, Turn
 from runtime.store.messages import MANY_MESSAGES
-from runtime.store.records import TurnPiece
+from runtime.store.records import ImportMark, TurnPiece
 
 
 class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -99,6 +99,16 @@ class ApprovalWritten(Outcome, frozen=True):
 
 class ApprovalDeleted(Outcome, frozen=True):
     """The approval is gone."""
+
+
+class Imported(Outcome, frozen=True):
+    """Where an import of a session stands; without a `mark` the session was made here, and is kept as it is.
+
+    `created` where the command made the session.
+    """
+
+    mark: ImportMark | None
+    created: bool = False
 
 
 class Forgotten(Outcome, frozen=True):

@@ -16,10 +16,12 @@ STATEMENTS = (
     "release_session",
     "insert_session",
     "insert_agent_context",
+    "insert_import",
     # Before what refers to it: a head that is not what it was taken for ends the batch here.
     "update_head",
     "update_session",
     "update_cut",
+    "update_import",
     "insert_message",
     "update_agent_context",
     "insert_agent_switch",

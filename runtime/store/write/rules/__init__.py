@@ -4,7 +4,7 @@ Each works on what the requests before it left, changes that, and returns the ou
 it changes anything: a command that fails leaves everything as it was (W3).
 """
 
-from runtime.store.write.rules import agents, approvals, messages, sessions, turn_starts, turns
+from runtime.store.write.rules import agents, approvals, imports, messages, sessions, turn_starts, turns
 from runtime.store.write.rules.rule import Rules
 
 RULES: Rules = {
@@ -12,6 +12,7 @@ RULES: Rules = {
     **messages.RULES,
     **agents.RULES,
     **approvals.RULES,
+    **imports.RULES,
     **turn_starts.RULES,
     **turns.RULES,
 }

@@ -32,9 +32,11 @@ def switch(
     details = session.known_details()
     if agent == details.current_agent:
         return False
-    count = details.switch_count + 1
-    session.change_details(current_agent=agent, switch_count=count, context_updated_at=request.at)
-    session.switches.append(SwitchRow(count, details.current_agent, agent, request.at, reason, metadata))
+    n, count = details.last_switch + 1, details.switch_count + 1
+    session.change_details(
+        current_agent=agent, switch_count=count, last_switch=n, context_updated_at=request.at
+    )
+    session.switches.append(SwitchRow(n, details.current_agent, agent, request.at, reason, metadata))
     return True
 
 

@@ -43,6 +43,7 @@ def new_details(request: Request, command: commands.CreateSession) -> Details:
         context_metadata="{}",
         context_created_at=request.at,
         context_updated_at=request.at,
+        last_switch=0,
     )
 
 
