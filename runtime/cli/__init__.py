@@ -28,6 +28,8 @@ examples:
       the same on Postgres
   AGENT_RUNTIME__DB_URL=sqlite:////var/lib/agents.db agent-runtime check
       look whether a database is sound
+  AGENT_RUNTIME__DB_URL=sqlite:///data/new.db agent-runtime import data/agent_runtime.db
+      take over the conversations of the older service
   AGENT_RUNTIME__AGENTS_FILE=agents.toml agent-runtime agents
       look whether a file of your own agents is right, and what it makes of them
 

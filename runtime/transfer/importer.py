@@ -14,7 +14,7 @@ from msgspec import structs
 from runtime.errors import RequestError, TargetNotEmpty
 from runtime.store.imports import StoredImport
 from runtime.store.messages import NewMessage
-from runtime.store.records import MessageRow
+from runtime.store.records import ImportMark, MessageRow
 from runtime.store.store import Store
 from runtime.store.write.commands import ImportMessages, ImportSession, weight
 from runtime.store.write.outcomes import Imported
@@ -76,10 +76,10 @@ class Importer:
             self._report.note(Finding("sessions_refused", f"{name}: {result}"))
         elif isinstance(command, ImportSession):
             self._report.created += result.created
-            if result.mark is None:
-                self._report.note(Finding("kept", name, is_lost=False))
-            elif not result.created and result.mark.whole_version is None:
-                self._report.continued += 1
+            if result.mark is None or result.mark.source != self._source.name:
+                self._report.note(Finding("kept", f"{name}{_origin(result.mark)}", is_lost=False))
+            else:
+                self._report.continued += result.was_continued
 
     async def _compare(self) -> None:
         """Compare each imported session with the source, which is read once more."""
@@ -88,7 +88,8 @@ class Importer:
         async for portion in in_thread(checked(self._source)):
             found = await self._store.imports.find([each.command.key for each in portion])
             for each in portion:
-                if (stored := found.get(each.command.key)) is not None:
+                stored = found.get(each.command.key)
+                if stored is not None and stored.mark.source == self._source.name:
                     await self._compare_session(each, stored)
             done += len(portion)
             self._progress("comparing", done, self._total)
@@ -112,6 +113,12 @@ class Importer:
             self._report.note_difference(
                 f"{name}: {messages} of {session.messages} messages, or their content"
             )
+
+
+def _origin(mark: ImportMark | None) -> str:
+    if mark is None:
+        return ""
+    return f", imported{'' if mark.whole_version else ' in part'} from {mark.source}"
 
 
 def _comparable(command: ImportSession) -> ImportSession:
@@ -173,7 +180,7 @@ def _commands(session: SourceSession) -> Iterator[ImportCommand]:
     for portion in portions:
         yield command
         after += len(command.messages)
-        command = ImportMessages(session.command.key, after, portion, False)
+        command = ImportMessages(session.command.key, session.command.source, after, portion, is_whole=False)
     yield structs.replace(command, is_whole=True)
 
 

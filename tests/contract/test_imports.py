@@ -102,8 +102,8 @@ async def test_what_is_stored_reads_back_as_the_command_that_made_it(store: Stor
 
 async def test_a_long_session_in_one_load_arrives_in_order_and_once(store: Store):
     begun = structs.replace(WHOLE, is_whole=False)
-    middle = ImportMessages(KEY, 3, (message(4), message(5)), False)
-    end = ImportMessages(KEY, 5, (message(6),), True)
+    middle = ImportMessages(KEY, SOURCE, 3, (message(4), message(5)), False)
+    end = ImportMessages(KEY, SOURCE, 5, (message(6),), True)
     for _ in range(2):
         await imported(store, begun, middle, end)
         page = await store.list_messages("чат-7")
@@ -147,7 +147,7 @@ async def test_sessions_of_another_origin_are_counted_and_kept(store: Store):
 
 
 async def test_a_session_that_cannot_be_stored_fails_alone(store: Store):
-    gap = ImportMessages(SessionKey("", "unknown"), 3, (message(4),), True)
+    gap = ImportMessages(SessionKey("", "unknown"), SOURCE, 3, (message(4),), True)
     refused, stored = await store.imports.store([gap, WHOLE])
     assert isinstance(refused, RequestError)
     assert isinstance(stored, Imported)

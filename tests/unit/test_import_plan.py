@@ -138,17 +138,19 @@ def test_a_repetition_stores_nothing(tables: Tables, together: bool):
 def test_a_session_that_was_made_here_is_kept(tables: Tables):
     store(tables, CreateSession(KEY, messages=(message("ours"),)))
     assert outcome(tables, WHOLE).mark is None
-    assert outcome(tables, ImportMessages(KEY, 1, (message("theirs"),), True)).mark is None
+    assert outcome(tables, ImportMessages(KEY, SOURCE, 1, (message("theirs"),), True)).mark is None
     assert contents(tables) == ['"ours"']
 
 
 def test_a_long_session_comes_in_portions(tables: Tables):
     begun = structs.replace(WHOLE, is_whole=False)
     assert outcome(tables, begun).mark == ImportMark(SOURCE, None)
-    middle = ImportMessages(KEY, 2, (message("three", 3), message("four", 4)), False)
-    last = ImportMessages(KEY, 4, (message("five", 5),), True)
+    middle = ImportMessages(KEY, SOURCE, 2, (message("three", 3), message("four", 4)), False)
+    last = ImportMessages(KEY, SOURCE, 4, (message("five", 5),), True)
     assert outcome(tables, middle).mark == ImportMark(SOURCE, None)
-    assert outcome(tables, last) == Imported(session_id="trip", version=3, mark=ImportMark(SOURCE, 3))
+    assert outcome(tables, last) == Imported(
+        session_id="trip", version=3, mark=ImportMark(SOURCE, 3), was_continued=True
+    )
     assert contents(tables) == ['"one"', '"two"', '"three"', '"four"', '"five"']
     assert tables.sessions()[KEY]["session"]["last_activity"] == later(9)
     for command in (begun, middle, last):
@@ -157,26 +159,42 @@ def test_a_long_session_comes_in_portions(tables: Tables):
 
 def test_portions_cut_otherwise_double_nothing(tables: Tables):
     store(tables, structs.replace(WHOLE, is_whole=False))
-    store(tables, ImportMessages(KEY, 1, (message("two", 2), message("three", 3)), True))
+    store(tables, ImportMessages(KEY, SOURCE, 1, (message("two", 2), message("three", 3)), True))
     assert contents(tables) == ['"one"', '"two"', '"three"']
+
+
+def test_a_session_that_is_there_in_part_is_made_whole_by_the_command_that_has_all_of_it(tables: Tables):
+    store(tables, structs.replace(WHOLE, messages=WHOLE.messages[:1], is_whole=False))
+    assert outcome(tables, WHOLE) == Imported(
+        session_id="trip", version=2, mark=ImportMark(SOURCE, 2), was_continued=True
+    )
+    assert contents(tables) == ['"one"', '"two"']
+
+
+def test_a_part_from_another_source_is_not_mixed_with_this_one(tables: Tables):
+    other = "sqlite:////other.db"
+    store(tables, structs.replace(WHOLE, source=other, is_whole=False))
+    for command in (WHOLE, ImportMessages(KEY, SOURCE, 2, (message("three"),), True)):
+        assert outcome(tables, command).mark == ImportMark(other, None)
+    assert contents(tables) == ['"one"', '"two"']
 
 
 def test_an_empty_last_portion_makes_a_session_whole(tables: Tables):
     store(tables, structs.replace(WHOLE, is_whole=False))
-    assert outcome(tables, ImportMessages(KEY, 2, (), True)).mark == ImportMark(SOURCE, 2)
+    assert outcome(tables, ImportMessages(KEY, SOURCE, 2, (), True)).mark == ImportMark(SOURCE, 2)
 
 
 def test_a_gap_is_refused(tables: Tables):
     store(tables, structs.replace(WHOLE, is_whole=False))
-    (error,) = store(tables, ImportMessages(KEY, 3, (message("four"),), True)).outcomes
+    (error,) = store(tables, ImportMessages(KEY, SOURCE, 3, (message("four"),), True)).outcomes
     assert isinstance(error, InvalidInput)
-    (error,) = store(tables, ImportMessages(SessionKey("", "unknown"), 0, (), True)).outcomes
+    (error,) = store(tables, ImportMessages(SessionKey("", "unknown"), SOURCE, 0, (), True)).outcomes
     assert isinstance(error, SessionNotFound)
 
 
 def test_a_deleted_session_is_imported_to_its_end_and_can_be_restored(tables: Tables):
     store(tables, session(deleted_at=later(20), messages=(message("one"),), is_whole=False))
-    store(tables, ImportMessages(KEY, 1, (message("two"),), True))
+    store(tables, ImportMessages(KEY, SOURCE, 1, (message("two"),), True))
     row = tables.sessions()[KEY]["session"]
     assert (row["deleted_at"], row["last_activity"]) == (later(20), later(9))
     (restored,) = store(tables, RestoreSession(KEY)).outcomes

@@ -124,10 +124,11 @@ class DeleteApproval(Command, frozen=True):
 
 
 class ImportSession(Command, frozen=True):
-    """Store a session of another database as it was, unless one of this id is there.
+    """Store a session of another database as it was.
 
     Its times, handovers and approvals are given. `messages` are the first ones, each with its time; they are
-    all of them where it `is_whole`. `source` is where it comes from.
+    all of them where it `is_whole`. `source` is where it comes from. One of this id that is there stays as it
+    is, or gets the messages that it lacks, as by `ImportMessages`.
     """
 
     source: str
@@ -150,8 +151,12 @@ class ImportSession(Command, frozen=True):
 
 
 class ImportMessages(Command, frozen=True):
-    """Add to a session that is being imported the messages that follow number `after`, where they lack."""
+    """Add the messages that follow number `after` to a session of which this source gave a part.
 
+    What it has of them is not stored again, and a session of another origin, or a whole one, stays as it is.
+    """
+
+    source: str
     after: int
     messages: tuple[NewMessage, ...]
     is_whole: bool

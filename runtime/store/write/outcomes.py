@@ -104,11 +104,12 @@ class ApprovalDeleted(Outcome, frozen=True):
 class Imported(Outcome, frozen=True):
     """Where an import of a session stands; without a `mark` the session was made here, and is kept as it is.
 
-    `created` where the command made the session.
+    `created` where the command made the session, `was_continued` where it found a part of it.
     """
 
     mark: ImportMark | None
     created: bool = False
+    was_continued: bool = False
 
 
 class Forgotten(Outcome, frozen=True):

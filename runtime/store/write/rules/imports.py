@@ -20,7 +20,10 @@ from runtime.store.write.rules.rule import Rules
 def _import_session(batch: Batch, request: Request, command: commands.ImportSession) -> Outcome:
     existing = batch.find(request.key)
     if existing is not None:
-        return _imported(batch, existing)
+        rest = commands.ImportMessages(
+            command.key, command.source, 0, command.messages, is_whole=command.is_whole
+        )
+        return _import_messages(batch, request, rest)
     session = batch.add(request, _details(command))
     session.last_activity, session.deleted_at = command.last_activity, command.deleted_at
     session.switches += command.switches
@@ -59,7 +62,7 @@ def _import_messages(batch: Batch, request: Request, command: commands.ImportMes
     if session is None:
         raise SessionNotFound(request.key.session_id)
     mark = batch.import_mark(session)
-    if mark is None or mark.whole_version is not None:
+    if mark != ImportMark(command.source):
         return _imported(batch, session)
     stored = session.last_seq - command.after
     if stored < 0:
@@ -69,8 +72,8 @@ def _import_messages(batch: Batch, request: Request, command: commands.ImportMes
     if missing or command.is_whole:
         session.raise_version(session.last_activity)
     if command.is_whole:
-        session.import_mark = ImportMark(mark.source, session.version)
-    return _imported(batch, session)
+        session.import_mark = ImportMark(command.source, session.version)
+    return structs.replace(_imported(batch, session), was_continued=True)
 
 
 RULES: Rules = {
