@@ -23,6 +23,15 @@ _OTHERS = ("plans", "subtasks", "fsm_states")
 TABLES = msgspec.json.encode([*_TABLES, *_OTHERS]).decode()
 """The parameter of `list_columns` that names every table of the older service."""
 
+# A column of each table, by which it is not another program's of the same name: agent-runtime itself may have
+# begun to make its own in an old database.
+_OLD_COLUMNS: Mapping[str, set[str]] = {
+    "messages": {"metadata_json"},
+    "agent_contexts": {"metadata_json", "agent_history"},
+    "agent_switches": {"context_db_id"},
+    "pending_approvals": {"session_id"},
+}
+
 LocalTimes = Literal["all", "activity", "unsure", "idle"]
 
 
@@ -56,11 +65,12 @@ def columns_from(rows: Iterable[Row]) -> Columns:
 
 def recognise(tables: Columns) -> Schema:
     """The schema of a database with these tables. Raises SourceUnreadable where it is none that is known."""
+    tables = {name: columns for name, columns in tables.items() if _is_old(name, columns)}
     sessions = tables.get("sessions", {})
     if "owner" in sessions:
         raise SourceUnreadable("is a database of agent-runtime itself: there is nothing to import")
     is_inline = "messages" in sessions
-    if not is_inline and not ("deleted_at" in sessions and "metadata_json" in tables.get("messages", {})):
+    if not is_inline and not ("deleted_at" in sessions and "messages" in tables):
         found = ", ".join(sorted(tables)) or "none of its tables"
         raise SourceUnreadable(f"is no database of the older service: it has {found}")
     approvals = _approvals(tables)
@@ -69,11 +79,15 @@ def recognise(tables: Columns) -> Schema:
         sessions=_sessions(sessions, is_inline),
         is_inline=is_inline,
         contexts=("agent_history" if is_inline else "metadata_json") in tables.get("agent_contexts", {}),
-        switches="context_db_id" in tables.get("agent_switches", {}),
+        switches="agent_switches" in tables,
         approvals=approvals,
         leftovers=tuple(_leftovers(tables, is_inline, approvals)),
         local=_local(tables, is_inline),
     )
+
+
+def _is_old(name: str, columns: Mapping[str, bool]) -> bool:
+    return name not in _OLD_COLUMNS or not _OLD_COLUMNS[name].isdisjoint(columns)
 
 
 def _sessions(sessions: Mapping[str, bool], is_inline: bool) -> str:
@@ -88,7 +102,7 @@ def _approvals(tables: Columns) -> str | None:
     columns = tables.get("pending_approvals", {})
     if "request_type" in columns:
         return "list_requests"
-    return "list_approvals" if "call_id" in columns else None
+    return "list_approvals" if columns else None
 
 
 def _local(tables: Columns, is_inline: bool) -> LocalTimes:
