@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from msgspec import Struct
 
 from runtime.errors import Overloaded, RequestError
-from runtime.models import MAX_SEQ
 from runtime.retry import retry_until_available
 from runtime.store.core import Core
 from runtime.store.records import (
+    ApprovalRow,
     Details,
     Head,
     ImportMark,
@@ -83,40 +83,31 @@ class Imports:
         """Those of the sessions that were imported, deleted ones too."""
         names = json_list((key.owner, key.session_id) for key in keys)
         heads = {row["id"]: head_from(row) for row in await self._database.fetch("list_heads", names)}
-        ids = json_list(heads)
-        marks = {id: ImportMark(*mark) for id, *mark in await self._database.fetch("list_imports", ids)}
-        rows = await self._database.fetch("list_details", json_list(marks), ANY_SIZE)
-        return {
-            heads[row["id"]].key: await self._stored(heads[row["id"]], marks[row["id"]], details_from(row))
-            for row in rows
-        }
+        rows = await self._database.fetch("list_imports", json_list(heads))
+        marks = {id: ImportMark(*mark) for id, *mark in rows}
+        ids = json_list(marks)
+        switches: dict[int, list[SwitchRow]] = {id: [] for id in marks}
+        for id, *switch in await self._database.fetch("list_imported_switches", ids):
+            switches[id].append(SwitchRow(*switch))
+        approvals: dict[int, list[ApprovalRow]] = {id: [] for id in marks}
+        for row in await self._database.fetch("list_imported_approvals", ids):
+            approvals[row["session_db_id"]].append(approval_row_from(row))
+        found = {}
+        for row in await self._database.fetch("list_details", ids, ANY_SIZE):
+            id, details = row["id"], details_from(row)
+            command = _command(heads[id], marks[id].source, details, switches[id], approvals[id])
+            found[heads[id].key] = StoredImport(heads[id], marks[id], command)
+        return found
 
-    async def _stored(self, head: Head, mark: ImportMark, details: Details) -> StoredImport:
-        page = (head.id, MAX_SEQ, ANY_SIZE, ANY_SIZE)
-        switches = [SwitchRow(*row) for row in await self._database.fetch("list_agent_switches", *page)]
-        approvals = await self._database.fetch("list_every_approval", head.id)
-        command = ImportSession(
-            head.key,
-            source=mark.source,
-            created_at=details.created_at,
-            last_activity=head.last_activity,
-            context_created_at=details.context_created_at,
-            context_updated_at=details.context_updated_at,
-            title=details.title,
-            description=details.description,
-            metadata=details.metadata or "{}",
-            is_active=details.is_active,
-            deleted_at=head.deleted_at,
-            agent=details.current_agent,
-            switch_count=details.switch_count,
-            context_metadata=details.context_metadata or "{}",
-            switches=tuple(reversed(switches)),
-            approvals=tuple(map(approval_row_from, approvals)),
-        )
-        return StoredImport(head, mark, command)
+    async def list_messages(self, heads: Sequence[Head]) -> dict[int, list[MessageRow]]:
+        """All messages of sessions that are as they were imported, by session db id: of small sessions."""
+        found: dict[int, list[MessageRow]] = {head.id: [] for head in heads}
+        for id, *row in await self._database.fetch("list_imported_messages", json_list(found)):
+            found[id].append(MessageRow(*row))
+        return found
 
-    async def messages(self, head: Head) -> AsyncIterator[MessageRow]:
-        """The messages of a session, in order."""
+    async def read_messages(self, head: Head) -> AsyncIterator[MessageRow]:
+        """The messages of a session, in order, a page at a time."""
         seq = 0
         while seq < head.last_seq:
             page = (head.id, seq, head.last_seq, None, ROWS, BYTES)
@@ -126,6 +117,33 @@ class Imports:
                 message = MessageRow(*row)
                 yield message
                 seq = message.seq
+
+
+def _command(
+    head: Head,
+    source: str,
+    details: Details,
+    switches: Sequence[SwitchRow],
+    approvals: Sequence[ApprovalRow],
+) -> ImportSession:
+    return ImportSession(
+        head.key,
+        source=source,
+        created_at=details.created_at,
+        last_activity=head.last_activity,
+        context_created_at=details.context_created_at,
+        context_updated_at=details.context_updated_at,
+        title=details.title,
+        description=details.description,
+        metadata=details.metadata or "{}",
+        is_active=details.is_active,
+        deleted_at=head.deleted_at,
+        agent=details.current_agent,
+        switch_count=details.switch_count,
+        context_metadata=details.context_metadata or "{}",
+        switches=tuple(switches),
+        approvals=tuple(approvals),
+    )
 
 
 def _outcome(result: Outcome | BaseException) -> Imported | RequestError:

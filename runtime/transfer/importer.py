@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import suppress
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterator
 
-import msgspec
 from msgspec import structs
 
 from runtime.errors import RequestError, TargetNotEmpty
-from runtime.store.imports import StoredImport
 from runtime.store.messages import NewMessage
-from runtime.store.records import ImportMark, MessageRow
+from runtime.store.records import ImportMark
 from runtime.store.store import Store
 from runtime.store.write.commands import ImportMessages, ImportSession, weight
 from runtime.store.write.outcomes import Imported
+from runtime.transfer.comparison import compare
+from runtime.transfer.reading import Progress, in_thread
 from runtime.transfer.report import Report
 from runtime.transfer.source import Finding, Source, SourceSession
 
 # A load is stored together: so many commands or bytes. A command has so many messages, or bytes of them.
 LOAD_COMMANDS, LOAD_BYTES = 1000, 4 * 1024 * 1024
 PORTION_MESSAGES, PORTION_BYTES = 500, 1024 * 1024
-# How many sessions are compared at a time.
-COMPARED = 200
 
-T = TypeVar("T")
 ImportCommand = ImportSession | ImportMessages
-Progress = Callable[[str, int, int], None]
-
-
-class Checked(NamedTuple):
-    """A session in the source: its command without messages, how many these are, and their checksum."""
-
-    command: ImportSession
-    messages: int
-    checksum: bytes
 
 
 class Importer:
@@ -60,7 +45,7 @@ class Importer:
                 done += isinstance(command, ImportSession)
             self._progress("importing", done, self._total)
         await asyncio.to_thread(self._source.note_leftovers, self._report.note)
-        await self._compare()
+        await compare(self._source, self._store, self._report, self._progress)
 
     async def _check_target(self, merge: bool) -> None:
         others = 0 if merge else await self._store.imports.count_others(self._source.name)
@@ -73,7 +58,7 @@ class Importer:
     def _note(self, command: ImportCommand, result: Imported | RequestError) -> None:
         name = f"session {command.key.session_id!r}"
         if isinstance(result, RequestError):
-            self._report.note(Finding("sessions_refused", f"{name}: {result}"))
+            self._report.note_difference(f"{name}: could not be stored: {result}")
         elif isinstance(command, ImportSession):
             self._report.created += result.created
             if result.mark is None or result.mark.source != self._source.name:
@@ -81,67 +66,11 @@ class Importer:
             else:
                 self._report.continued += result.was_continued
 
-    async def _compare(self) -> None:
-        """Compare each imported session with the source, which is read once more."""
-        self._report.is_compared = True
-        done = 0
-        async for portion in in_thread(checked(self._source)):
-            found = await self._store.imports.find([each.command.key for each in portion])
-            for each in portion:
-                stored = found.get(each.command.key)
-                if stored is not None and stored.mark.source == self._source.name:
-                    await self._compare_session(each, stored)
-            done += len(portion)
-            self._progress("comparing", done, self._total)
-
-    async def _compare_session(self, session: Checked, stored: StoredImport) -> None:
-        name = f"session {session.command.key.session_id!r}"
-        if stored.mark.whole_version != stored.head.version:
-            is_begun = stored.mark.whole_version is None
-            self._report.note(Finding("changed_since", name, is_lost=False))
-            if is_begun:
-                self._report.note_difference(f"{name}: not all of it is stored")
-            return
-        checksum, messages = Checksum(), 0
-        async for row in self._store.imports.messages(stored.head):
-            checksum.add(row)
-            messages += 1
-        self._report.stored.add(stored.command, messages)
-        if _comparable(stored.command) != _comparable(session.command):
-            self._report.note_difference(f"{name}: the session, its switches or its approvals")
-        elif (messages, checksum.digest()) != (session.messages, session.checksum):
-            self._report.note_difference(
-                f"{name}: {messages} of {session.messages} messages, or their content"
-            )
-
 
 def _origin(mark: ImportMark | None) -> str:
     if mark is None:
         return ""
     return f", imported{'' if mark.whole_version else ' in part'} from {mark.source}"
-
-
-def _comparable(command: ImportSession) -> ImportSession:
-    return structs.replace(command, source="", is_whole=False)
-
-
-class Checksum:
-    """A checksum over messages, whether they are stored or to be stored."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.blake2b(digest_size=16)
-
-    def add(self, message: NewMessage | MessageRow) -> None:
-        """Go on with the next message."""
-        fields = (
-            *(message.role, message.content, message.timestamp, message.name, message.tool_call_id),
-            *(message.tool_calls, message.token_count, message.metadata, message.extra),
-        )
-        self._hash.update(msgspec.msgpack.encode(fields))
-
-    def digest(self) -> bytes:
-        """The checksum of all that was added."""
-        return self._hash.digest()
 
 
 def count_only(source: Source, report: Report, progress: Progress) -> None:
@@ -195,32 +124,3 @@ def _portions(messages: Iterator[NewMessage]) -> Iterator[tuple[NewMessage, ...]
             portion, size = [], 0
     if portion:
         yield tuple(portion)
-
-
-def checked(source: Source) -> Iterator[Sequence[Checked]]:
-    """The sessions of a source with the checksums of their messages, some at a time."""
-    portion: list[Checked] = []
-    for session in source.sessions(lambda _: None):
-        checksum, count = Checksum(), 0
-        for message in session.messages:
-            checksum.add(message)
-            count += 1
-        portion.append(Checked(session.command, count, checksum.digest()))
-        if len(portion) == COMPARED:
-            yield portion
-            portion = []
-    if portion:
-        yield portion
-
-
-async def in_thread(items: Iterator[T]) -> AsyncIterator[T]:
-    """The items of an iterator, which reads the next one in a thread while the last one is worked on."""
-    reading = asyncio.create_task(asyncio.to_thread(next, items, None))
-    try:
-        while (item := await reading) is not None:
-            reading = asyncio.create_task(asyncio.to_thread(next, items, None))
-            yield item
-    finally:
-        # The source is closed afterwards, which must not happen while a thread reads it.
-        with suppress(Exception):
-            await asyncio.wait([reading])

@@ -135,10 +135,3 @@ SELECT call_id, coalesce(size, pg_column_size(tool_name) + pg_column_size(argume
 -- name: erase_approvals(session_db_id, call_id)
 -- Those up to this one.
 DELETE FROM pending_approvals WHERE session_db_id = $1 AND call_id <= $2;
-
--- name: list_every_approval(session_db_id)
--- All of a session's approvals, to compare them with what was imported.
-SELECT call_id, tool_name, arguments, reason, status, created_at, expires_at, decided_at, modified_arguments, feedback
-  FROM pending_approvals
- WHERE session_db_id = $1
- ORDER BY created_at, call_id;

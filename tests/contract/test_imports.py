@@ -94,7 +94,8 @@ async def test_what_is_stored_reads_back_as_the_command_that_made_it(store: Stor
     found = (await store.imports.find([KEY, SessionKey("", "unknown")]))[KEY]
     assert found.mark == ImportMark(SOURCE, 1)
     assert found.command == structs.replace(WHOLE, messages=())
-    rows = [row async for row in store.imports.messages(found.head)]
+    rows = [row async for row in store.imports.read_messages(found.head)]
+    assert await store.imports.list_messages([found.head]) == {found.head.id: rows}
     assert [(row.content, row.tool_calls, row.metadata, row.token_count) for row in rows] == [
         (each.content, each.tool_calls, each.metadata, each.token_count) for each in WHOLE.messages
     ]
@@ -118,7 +119,7 @@ async def test_a_deleted_session_is_found_and_can_be_restored(store: Store):
         await store.get_session("чат-7")
     found = (await store.imports.find([KEY]))[KEY]
     assert found.command.deleted_at == later(99)
-    assert len([row async for row in store.imports.messages(found.head)]) == 3
+    assert len([row async for row in store.imports.read_messages(found.head)]) == 3
     assert (await store.restore_session("чат-7")).session.is_active
     assert len((await store.list_messages("чат-7")).messages) == 3
 

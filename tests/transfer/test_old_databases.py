@@ -16,7 +16,9 @@ import psycopg
 import pytest
 
 from runtime.errors import SourceUnreadable, TargetNotEmpty
+from runtime.store import imports
 from runtime.store.store import open_store
+from runtime.transfer import comparison
 from tests.transfer.importing import fitting, import_into, read_all
 from tests.transfer.old_databases import DUMP, FILES, expected, fingerprints, restore, unpack
 
@@ -118,6 +120,32 @@ async def test_a_difference_is_found(sqlite_url: str, tmp_path: Path):
         connection.execute("DELETE FROM pending_approvals WHERE call_id = 'call_old'")
         connection.commit()
     assert (await import_into(sqlite_url, source)).differing.things == 3
+
+
+async def test_a_session_that_the_database_refuses_is_named_and_fails_alone(sqlite_url: str, tmp_path: Path):
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection:
+        connection.execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON messages WHEN new.content = '\"tick 1\"'"
+            " BEGIN SELECT raise(ABORT, 'not this one'); END"
+        )
+    source = str(unpack("d1fce7d.db", tmp_path))
+    report = await import_into(sqlite_url, source)
+    assert (report.created, report.stored.sessions, report.differing.things) == (12, 12, 1)
+    assert "f6a14c6c-572e-5305-a4bf-80c72b9cc5ba': could not be stored" in "\n".join(report.lines())
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection:
+        connection.execute("DROP TRIGGER refuse")
+    report = await import_into(sqlite_url, source)
+    assert (report.created, report.stored.sessions, report.differing.things) == (1, 13, 0)
+
+
+async def test_large_sessions_are_compared_page_by_page(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(comparison, "BYTES", 3000)
+    monkeypatch.setattr(imports, "BYTES", 1000)
+    monkeypatch.setattr(imports, "ROWS", 4)
+    report = await import_into(database_url, str(unpack("5b01f1b.db", tmp_path)))
+    assert (report.stored.messages, report.differing.things) == (136, 0)
 
 
 # Sources that are not idle files
@@ -224,7 +252,10 @@ async def test_a_postgres_that_is_written_to_is_read_as_it_was_at_one_moment(
     def count_and_write(self: OldDatabase) -> int:
         found = count(self)
         with psycopg.connect(old_postgres_url) as connection:
-            connection.execute("INSERT INTO sessions VALUES ('new', 'x', NULL, now(), now(), true, NULL)")
+            connection.execute(
+                "INSERT INTO sessions VALUES ('new', 'x', NULL, now(), now(), true, NULL)"
+                " ON CONFLICT DO NOTHING"
+            )
         return found
 
     monkeypatch.setattr(OldDatabase, "count_sessions", count_and_write)
