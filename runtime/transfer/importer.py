@@ -11,7 +11,7 @@ from runtime.errors import RequestError, TargetNotEmpty
 from runtime.store.messages import NewMessage
 from runtime.store.records import ImportMark
 from runtime.store.store import Store
-from runtime.store.write.commands import ImportMessages, ImportSession, weight
+from runtime.store.write.commands import COMMAND_OVERHEAD, ImportMessages, ImportSession
 from runtime.store.write.outcomes import Imported
 from runtime.transfer.comparison import compare
 from runtime.transfer.reading import Progress, in_thread
@@ -90,7 +90,7 @@ def loads(source: Source, report: Report) -> Iterator[list[ImportCommand]]:
         messages = 0
         for command in _commands(session):
             load.append(command)
-            size += weight(command)
+            size += COMMAND_OVERHEAD + sum([message.size for message in command.messages])
             messages += len(command.messages)
             if len(load) >= LOAD_COMMANDS or size >= LOAD_BYTES:
                 yield load

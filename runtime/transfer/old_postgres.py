@@ -54,13 +54,12 @@ class OldPostgres:
 def open_old_postgres(url: str) -> Iterator[OldPostgres]:
     """The database at `url` as it is now. Raises SourceUnreadable."""
     try:
-        connection = psycopg.connect(url, cursor_factory=psycopg.RawCursor, row_factory=dict_row)
+        with psycopg.connect(url, cursor_factory=psycopg.RawCursor, row_factory=dict_row) as connection:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.read_only = True
+            yield OldPostgres(connection)
     except psycopg.Error as error:
         raise SourceUnreadable(f"cannot be read: {_one_line(error)}") from error
-    with connection:
-        connection.execute(b"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        connection.execute(b"SET LOCAL TIME ZONE 'UTC'")
-        yield OldPostgres(connection)
 
 
 def _one_line(error: Exception) -> str:

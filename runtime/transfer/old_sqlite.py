@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from runtime.db.queries import find_folder, load_queries
 from runtime.db.sqlite_snapshot import open_snapshot
@@ -21,7 +22,6 @@ class OldSqlite:
     has_all_naive_times_local = False
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        connection.row_factory = _fields
         # Bytes that are no UTF-8 become halves of surrogate pairs, which are written out later.
         connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
         self._connection = connection
@@ -37,15 +37,14 @@ class OldSqlite:
         texts = [json_list(each) if isinstance(each, list) else each for each in parameters]
         return self._read(self._queries[statement].sql, texts)
 
-    def _read(self, sql: str, parameters: object) -> Iterator[dict[str, object]]:
+    def _read(self, sql: str, parameters: Sequence[Any]) -> Iterator[dict[str, object]]:
         try:
-            yield from self._connection.execute(sql, parameters)  # type: ignore[arg-type]
+            cursor = self._connection.execute(sql, parameters)
+            names = [column[0] for column in cursor.description]
+            for row in cursor:
+                yield dict(zip(names, row, strict=True))
         except sqlite3.Error as error:
             raise SourceUnreadable(f"cannot be read: {error}") from error
-
-
-def _fields(cursor: sqlite3.Cursor, row: tuple[object, ...]) -> dict[str, object]:
-    return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
 
 
 @contextmanager
