@@ -173,13 +173,15 @@ class SessionRows:
         """A message of a table of messages; None for one that cannot be stored."""
         time = self._time(row["timestamp"], self.last_activity, f"message {number}", local=False)
         fields = {"role": row["role"], "content": row["content"], "timestamp": time}
-        for name in ("name", "tool_call_id", "token_count"):
-            if row[name] is not None:
-                fields[name] = row[name]
-        if row["tool_calls"] is not None:
-            fields["tool_calls"] = decoded(row["tool_calls"])
-        if row["metadata_json"] is not None:
-            fields["metadata"] = decoded(row["metadata_json"])
+        others = {
+            "name": row["name"],
+            "tool_call_id": row["tool_call_id"],
+            "token_count": row["token_count"],
+            "tool_calls": decoded(row["tool_calls"]),
+            "metadata": decoded(row["metadata_json"]),
+        }
+        # A null that is given would be kept as one.
+        fields.update({name: value for name, value in others.items() if value is not None})
         return self._message(number, fields)
 
     def inline_message(self, number: int, value: Any) -> NewMessage | None:

@@ -10,11 +10,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from runtime.store.store import open_store
 from tests.transfer.importing import fitting, import_into, read_all
-from tests.transfer.old_databases import expected, unpack
+from tests.transfer.old_databases import DUMP, expected, restore, unpack
 from tests.transfer.test_old_databases import as_json, by_creation
 
 pytestmark = [pytest.mark.usefixtures("uncounted"), pytest.mark.slow]
@@ -93,6 +95,29 @@ async def test_of_later_versions_the_activity_of_an_empty_session_is_local(sqlit
         for session in by_creation(expected("5b01f1b.db"))
     ]
     assert as_json(fitting(await read_all(sqlite_url), wanted)) == as_json(wanted)
+
+
+@pytest.mark.parametrize("zone", ["", ZONE])
+async def test_a_postgres_without_zones_is_utc_or_as_told(
+    sqlite_url: str, empty_postgres_url: str, zone: str
+):
+    """As the first versions on Postgres made it."""
+    restore(empty_postgres_url)
+    with psycopg.connect(empty_postgres_url) as connection:
+        columns = connection.execute(
+            "SELECT table_name, column_name FROM information_schema.columns"
+            " WHERE table_schema = 'public' AND data_type = 'timestamp with time zone'"
+        ).fetchall()
+        for names in columns:
+            change = "ALTER TABLE {0} ALTER {1} TYPE timestamp USING {1} AT TIME ZONE 'UTC'"
+            connection.execute(sql.SQL(change).format(*map(sql.Identifier, names)))
+    await import_into(sqlite_url, empty_postgres_url, zone=zone)
+    wanted = by_creation(expected(DUMP))
+    found = fitting(await read_all(sqlite_url), wanted)
+    if not zone:
+        assert as_json(found) == as_json(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        assert one["created_at"] == (earlier(other["created_at"]) if zone else other["created_at"])
 
 
 async def test_a_time_that_is_none_is_replaced_and_named(sqlite_url: str, tmp_path: Path):
@@ -181,6 +206,9 @@ async def test_odd_columns_arrive_as_far_as_they_can(database_url: str, tmp_path
             " WHERE content = 'tick 1'"
         )
         connection.execute("UPDATE messages SET tool_calls = 'deep' WHERE content = 'tick 2'")
+        connection.execute(
+            "UPDATE messages SET tool_calls = 'null', metadata_json = 'null' WHERE role = 'tool'"
+        )
         connection.execute("UPDATE agent_contexts SET metadata_json = '[1]'")
         connection.execute("UPDATE pending_approvals SET arguments = '\"\\ud83d\"' WHERE call_id = 'call_ok'")
     report = await import_into(database_url, str(path))
@@ -193,6 +221,9 @@ async def test_odd_columns_arrive_as_far_as_they_can(database_url: str, tmp_path
     message = odd["messages"][0]
     assert (message["tool_calls"], message["metadata"]) == ([{"id": 1}], {"value": "no json"})
     assert odd["messages"][1]["tool_calls"] == ["deep"]
+    tools = [each for session in sessions.values() for each in session["messages"] if each["role"] == "tool"]
+    assert tools
+    assert not any({"tool_calls", "metadata"} & each.keys() for each in tools)
     assert sessions["63ee2841-3760-57e4-a19d-3d67c3c844ce"]["context_metadata"] == {"value": [1]}
     approvals = sessions["1086625a-2ab9-5d23-868c-05127042c7e1"]["approvals"]
     assert approvals[0]["arguments"] == "\\ud83d"
