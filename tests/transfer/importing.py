@@ -38,7 +38,14 @@ async def _read(store: Store, session: Session, owner: str) -> dict[str, Any]:
     if session.deleted_at is not None:
         await store.restore_session(id, owner=owner)
     context = await store.get_context(id, owner=owner)
-    page = await store.list_messages(id, limit=1000, owner=owner)
+    messages: list[dict[str, Any]] = []
+    more = True
+    while more:
+        page = await store.list_messages(
+            id, after=messages[-1]["seq"] if messages else 0, limit=1000, owner=owner
+        )
+        messages += page.messages
+        more = page.more
     approvals = await store.list_approvals(id, owner=owner)
     return {
         "session_id": id,
@@ -49,9 +56,7 @@ async def _read(store: Store, session: Session, owner: str) -> dict[str, Any]:
         "is_active": session.is_active,
         "deleted_at": _time(session.deleted_at),
         "message_count": session.message_count,
-        "messages": [
-            {name: part for name, part in message.items() if name != "seq"} for message in page.messages
-        ],
+        "messages": [{name: part for name, part in message.items() if name != "seq"} for message in messages],
         "current_agent": session.current_agent,
         "switch_count": context.switch_count,
         "context_metadata": context.metadata,
