@@ -51,6 +51,9 @@
         ├── SettingsError
         ├── DatabaseInUse           another process owns the SQLite file (W13)
         ├── DatabaseLinked          the SQLite file is, or was last, in use under another path (W13)
+        ├── ForeignDatabase         the database holds tables of another program under our names
+        ├── SourceUnreadable        the source of an import cannot be read
+        ├── TargetNotEmpty          the database to import into holds other sessions
         ├── FileDamaged             the SQLite file or its WAL is damaged: `findings` has the details
         ├── MigrationError
         └── StatementError          a file in sql/ is wrong
@@ -447,6 +450,24 @@ class DatabaseLinked(StartupError):
     """The SQLite file is in use, or was last used, under another path (W13), beside which its WAL is."""
 
     code = "database_linked"
+
+
+class ForeignDatabase(StartupError):
+    """The database holds tables of another program that are named as ours are."""
+
+    code = "foreign_database"
+
+
+class SourceUnreadable(StartupError):
+    """What is to be imported cannot be read, or is nothing that can be imported."""
+
+    code = "source_unreadable"
+
+
+class TargetNotEmpty(StartupError):
+    """The database to import into holds sessions of another origin."""
+
+    code = "target_not_empty"
 
 
 class FileDamaged(StartupError):

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from runtime import __version__
-from runtime.cli import agents, check, cleanup, migrate, serve, stats, token
+from runtime.cli import agents, check, cleanup, import_, migrate, serve, stats, token
 from runtime.config import Settings
 from runtime.errors import DatabaseError, StartupError
 from runtime.logs import configure_logging
@@ -28,6 +28,8 @@ examples:
       the same on Postgres
   AGENT_RUNTIME__DB_URL=sqlite:////var/lib/agents.db agent-runtime check
       look whether a database is sound
+  AGENT_RUNTIME__DB_URL=sqlite:///data/new.db agent-runtime import data/agent_runtime.db
+      take over the conversations of the older service
   AGENT_RUNTIME__AGENTS_FILE=agents.toml agent-runtime agents
       look whether a file of your own agents is right, and what it makes of them
 
@@ -38,7 +40,7 @@ exit status: 0 done; 1 something was found to be wrong, is still to do, or could
 2 could not start.
 """
 
-COMMANDS = (serve, migrate, cleanup, token, stats, check, agents)
+COMMANDS = (serve, migrate, import_, cleanup, token, stats, check, agents)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"agent-runtime {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in COMMANDS:
-        name = module.__name__.rpartition(".")[2]
+        name = module.__name__.rpartition(".")[2].rstrip("_")
         command = commands.add_parser(name, help=module.HELP, description=f"This will {module.HELP}.")
         command.set_defaults(run=module.run)
         if hasattr(module, "add_arguments"):

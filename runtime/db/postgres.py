@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 import asyncpg
 
 from runtime.db.database import Dialect, PoolLimits, Row
+from runtime.db.foreign import OUR_TABLES, check_ours
 from runtime.db.listener import Listener
 from runtime.db.queries import Queries, Query, load_queries
 from runtime.db.slowlog import SlowLog, now
@@ -119,7 +120,8 @@ async def _translated(awaitable: Awaitable[Result]) -> Result:
 async def list_applied(url: DatabaseUrl) -> list[str]:
     """The ids of the migrations that the database has; writes nothing.
 
-    It is the first that is asked of a database: StartupError says when it cannot be reached or used.
+    It is the first that is asked of a database: StartupError says when it cannot be reached or used, and
+    ForeignDatabase when its tables are not ours.
     """
     try:
         connection = await asyncpg.connect(
@@ -129,9 +131,9 @@ async def list_applied(url: DatabaseUrl) -> list[str]:
         raise _cannot_open(url, error) from error
     try:
         _check_server(url, connection)
-        return [
-            row[0] for row in await connection.fetch(load_queries("postgres")["list_applied_migrations"].sql)
-        ]
+        queries = load_queries("postgres")
+        check_ours(str(url), await connection.fetch(queries["list_columns"].sql, OUR_TABLES))
+        return [row[0] for row in await connection.fetch(queries["list_applied_migrations"].sql)]
     except asyncpg.UndefinedTableError:
         return []
     except DRIVER_ERRORS as error:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from runtime.db.foreign import OUR_TABLES, check_ours
 from runtime.db.lockfile import LockFile
+from runtime.db.queries import load_queries
 from runtime.db.sqlite_dialect import DAMAGED
+from runtime.db.sqlite_snapshot import open_snapshot, read_main_file
 from runtime.db.sqlite_wal import FRAME_HEADER, INDEX_BYTES, WalIndex, parse_index, rewrite_all
 from runtime.errors import FileDamaged, StartupError
 
@@ -36,8 +39,9 @@ ACCEPT = (
 def own_file(path: Path) -> LockFile:
     """Own the database file, which is whole as far as can be told at once.
 
-    Raises DatabaseInUse, FileDamaged, and StartupError where the folder cannot be written.
+    Raises ForeignDatabase, DatabaseInUse, FileDamaged, and StartupError where the folder cannot be written.
     """
+    refuse_foreign(path)
     lock = LockFile.take(path)
     try:
         check_file(path, index_is_true=lock.same_boot)
@@ -50,6 +54,20 @@ def own_file(path: Path) -> LockFile:
         lock.release()
         raise
     return lock
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raise ForeignDatabase where another program's tables are named as ours are. Changes no byte."""
+    if not _size(path):
+        return
+    statement, database = load_queries("sqlite")["list_columns"].sql, f"sqlite:///{path}"
+    # What cannot be read here is refused, for a better reason, by what follows.
+    with suppress(sqlite3.Error, OSError):
+        found = check_ours(database, read_main_file(path, statement, OUR_TABLES))
+        if not found and _size(f"{path}-wal"):
+            # The log of a killed process may hold all that was ever written.
+            with open_snapshot(path) as snapshot:
+                check_ours(database, snapshot.execute(statement, (OUR_TABLES,)))
 
 
 def check_file(path: Path, *, index_is_true: bool) -> None:

@@ -28,13 +28,13 @@ class MeasuredCut(Struct, frozen=True):
     token_total: int
 
 
-class Source(Protocol):
+class MessageSource(Protocol):
     """A database or a transaction."""
 
     def fetch(self, statement: str, *parameters: object) -> Awaitable[Sequence[Row]]: ...
 
 
-async def sum_messages(source: Source, head: Head, after: int, through: int) -> tuple[int, int]:
+async def sum_messages(source: MessageSource, head: Head, after: int, through: int) -> tuple[int, int]:
     """The count and the tokens of the messages after number `after`, up to `through`."""
     count = tokens = 0
     while after < through:
@@ -48,7 +48,7 @@ async def sum_messages(source: Source, head: Head, after: int, through: int) -> 
     return count, tokens
 
 
-async def measure_cut(source: Source, head: Head, after: int) -> MeasuredCut:
+async def measure_cut(source: MessageSource, head: Head, after: int) -> MeasuredCut:
     """Measure what truncating a session after `after` removes."""
     count, tokens = await sum_messages(source, head, after, head.last_seq)
     return MeasuredCut(head.id, after, head.cut_version, head.last_seq, count, tokens)

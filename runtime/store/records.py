@@ -131,6 +131,13 @@ class SwitchRow(NamedTuple):
     metadata: JsonText
 
 
+class ImportMark(Struct, frozen=True):
+    """Where a session was imported from, and its version when all of it was stored; None until then."""
+
+    source: str
+    whole_version: int | None = None
+
+
 class ApprovalRow(Struct, frozen=True):
     """An approval as stored."""
 

@@ -44,6 +44,7 @@ from runtime.store.core import Core
 from runtime.store.cuts import measure_cut
 from runtime.store.follow.session_follower import Following, SessionFollower
 from runtime.store.follow.turn_follower import TurnFollower, parse_position
+from runtime.store.imports import Imports
 from runtime.store.messages import Messages, new_messages
 from runtime.store.read.activity import ActivityReader
 from runtime.store.read.message_pages import MessagesCut, NumberedPage, page_of
@@ -80,8 +81,10 @@ from runtime.store.write.turn_commands import StopTurn
 
 
 class Store:
-    """Stores conversations; opened by `open_store`. The turn engine uses `turns`, access control `tokens`,
-    programs that save whole states `saved`.
+    """Stores conversations; opened by `open_store`.
+
+    The turn engine uses `turns`, access control `tokens`, programs that save whole states `saved`, and the
+    import of other databases `imports`.
 
     A write returns after COMMIT (W5) unless it is buffered. It raises InvalidInput for wrong input, another
     RequestError if it cannot be carried out, and NotStored if it may be retried. A read first waits for the
@@ -96,6 +99,7 @@ class Store:
         self.activity = ActivityReader(core.database, core.reader)
         self.tokens = Tokens(core.database, core.clock)
         self.saved = SavedStates(core)
+        self.imports = Imports(core)
 
     async def create_session(
         self,

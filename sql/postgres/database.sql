@@ -10,6 +10,14 @@ SELECT pg_notify('agent_runtime', $1::text);
 -- name: list_applied_migrations()
 SELECT migration_id FROM _yoyo_migration ORDER BY migration_id;
 
+-- name: list_columns(tables)
+-- The columns of the tables named by [name, …], as far as there are any.
+SELECT t.relname::text AS table_name, c.attname::text AS column_name, c.attnotnull AS is_required
+  FROM pg_class AS t
+  JOIN pg_attribute AS c ON c.attrelid = t.oid AND c.attnum > 0 AND NOT c.attisdropped
+ WHERE t.relkind IN ('r', 'p', 'v', 'm', 'f') AND pg_table_is_visible(t.oid)
+   AND t.relname::text IN (SELECT json_array_elements_text($1::json));
+
 -- name: lock_migrations()
 -- Waits until no other process migrates this database, and holds it until the session ends. The number
 -- means nothing: every release has to use the same one.

@@ -10,6 +10,13 @@ SELECT ?1 WHERE 0;
 -- name: list_applied_migrations()
 SELECT migration_id FROM _yoyo_migration ORDER BY migration_id;
 
+-- name: list_columns(tables)
+-- The columns of the tables named by [name, …], as far as there are any.
+SELECT t.name AS table_name, c.name AS column_name, c."notnull" AS is_required
+  FROM sqlite_schema AS t
+  JOIN pragma_table_info(t.name) AS c
+ WHERE t.type IN ('table', 'view') AND t.name IN (SELECT value FROM json_each(?1));
+
 -- name: lock_migrations()
 -- Differs because the lock file beside the database keeps every other process out.
 SELECT 1 WHERE 0;

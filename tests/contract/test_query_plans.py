@@ -40,6 +40,8 @@ MEANT = {
     "find_oldest_idempotency_key": "the first entry of an index",
     "list_tokens": "a person asks for it, seldom",
     "find_any_token": "the first row of a table",
+    "list_columns": "the catalogue, once at the start",
+    "count_sessions_of_others": "an import asks for it, once",
     "find_instance": "a view of the connections, as many as there are",
 }
 
@@ -51,6 +53,9 @@ VALUES: dict[str, Any] = {
     **dict.fromkeys(("after_created_at", "waiting_at", "expired_at"), EARLY),
     **dict.fromkeys(("through_seq", "after_n", "after_turn_n"), 15),
     "after_call_id": "call 4711",
+    "tables": '["sessions", "messages"]',
+    "source": "sqlite:////old.db",
+    "whole_version": 3,
     **dict.fromkeys(("last_seq", "message_count", "offset", "limit", "count"), 10),
     **dict.fromkeys(("n", "beat", "before_n", "batch", "switch_count"), 3),
     **dict.fromkeys(("base_version", "version", "cut_version", "changed_version"), 3),

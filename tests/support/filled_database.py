@@ -77,6 +77,11 @@ INSERTS = {
         f"SELECT 'token ' || n, 'hash', 'name', {OWNER}, 'write', {{time}} FROM n",
         SESSIONS,
     ),
+    "imported_sessions": (
+        "session_db_id, source, whole_version",
+        "SELECT n, 'sqlite:////old.db', CASE WHEN n % 10 > 0 THEN 3 END FROM n",
+        SESSIONS,
+    ),
     "writers": ("id, batch, written_at", "SELECT 'writer ' || n, n, {time} FROM n", WRITERS),
 }
 NUMBERS = {

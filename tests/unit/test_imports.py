@@ -27,7 +27,8 @@ ALLOWED = {
     "api": GROUND | {"store", "access", "agents", "api", ""},
     "app": GROUND | {"store", "access", "agents", "api", ""},
     "compat": GROUND | {"store", "compat"},
-    "cli": GROUND | {"db", "store", "access", "agents", "app", "cli", ""},
+    "transfer": GROUND | {"db", "store", "transfer"},
+    "cli": GROUND | {"db", "store", "access", "agents", "app", "transfer", "cli", ""},
     "__main__": {"cli"},
     "": GROUND | {"store"},
 }
@@ -41,6 +42,7 @@ STORE_TOP = {
     "store.submission",
     "store.tokens",
     "store.saved_states",
+    "store.imports",
 }
 STORE_ROOMS = {
     "ground": {"ground"},
@@ -61,10 +63,12 @@ ONLY = {
         "db.sqlite_dialect",
         "db.sqlite_integrity",
         "db.sqlite_log",
+        "db.sqlite_snapshot",
+        "transfer.old_sqlite",
         "db.sqlite_staging",
     ),
     "yoyo": ("db.migrate",),
-    "psycopg": ("db.migrate",),
+    "psycopg": ("db.migrate", "transfer.old_postgres"),
     "aiohttp": ("api", "app", "agents", "access.issuer"),
     "jwt": ("access.issuer",),
     "aiohttp.web": ("api", "app"),

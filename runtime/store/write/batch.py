@@ -16,6 +16,7 @@ from runtime.store.records import (
     ApprovalRow,
     Details,
     Head,
+    ImportMark,
     JsonText,
     MessageRow,
     SessionKey,
@@ -64,6 +65,7 @@ class PlanInput:
     `portions`: rows to erase that earlier batches left.
     `bare_sessions`: sessions that have no agent context of their own.
     `approval_places`: the sessions that have an approval for a call.
+    `imports`: the origins of imported sessions.
     """
 
     heads: dict[SessionKey, Head] = field(default_factory=dict)
@@ -81,6 +83,7 @@ class PlanInput:
     portions: list[Portion] = field(default_factory=list)
     bare_sessions: set[int] = field(default_factory=set)
     approval_places: dict[str, set[SessionKey]] = field(default_factory=dict)
+    imports: dict[int, ImportMark] = field(default_factory=dict)
 
     def open_end(self, session_db_id: int) -> list[TailMessage | MessageRow]:
         """The stored messages that may be the last of a session, oldest first.
@@ -157,6 +160,13 @@ class Batch:
         if stored is not None and call_id not in session.stored_approvals:
             session.stored_approvals[call_id] = session.approvals[call_id] = stored
         return session.approvals.get(call_id)
+
+    def import_mark(self, session: PlannedSession) -> ImportMark | None:
+        """Where a session was imported from; None for one that was made here."""
+        stored = self.stored.imports.get(session.id)
+        if stored is not None and session.stored_import is None:
+            session.stored_import = session.import_mark = stored
+        return session.import_mark
 
     def turn(self, session: PlannedSession) -> PlannedTurn | None:
         """The last turn of a session, if it has one."""

@@ -17,7 +17,7 @@ from msgspec import UNSET, Struct, UnsetType, structs
 from runtime.models import DEFAULT_AGENT, Decision
 from runtime.store.cuts import MeasuredCut
 from runtime.store.messages import MANY_MESSAGES, NewMessage
-from runtime.store.records import JsonText, SessionKey
+from runtime.store.records import ApprovalRow, JsonText, SessionKey, SwitchRow
 
 # Bytes counted for a command beside its texts (W9), its session's key included.
 COMMAND_OVERHEAD = 768
@@ -121,6 +121,45 @@ class DeleteApproval(Command, frozen=True):
     """Delete an approval."""
 
     call_id: str
+
+
+class ImportSession(Command, frozen=True):
+    """Store a session of another database as it was.
+
+    Its times, handovers and approvals are given. `messages` are the first ones, each with its time; they are
+    all of them where it `is_whole`. `source` is where it comes from. One of this id that is there stays as it
+    is, or gets the messages that it lacks, as by `ImportMessages`.
+    """
+
+    source: str
+    created_at: datetime
+    last_activity: datetime
+    context_created_at: datetime
+    context_updated_at: datetime
+    title: JsonText | None = None
+    description: JsonText | None = None
+    metadata: JsonText = "{}"
+    is_active: bool = True
+    deleted_at: datetime | None = None
+    agent: str = DEFAULT_AGENT
+    switch_count: int = 0
+    context_metadata: JsonText = "{}"
+    switches: tuple[SwitchRow, ...] = ()
+    approvals: tuple[ApprovalRow, ...] = ()
+    messages: tuple[NewMessage, ...] = ()
+    is_whole: bool = True
+
+
+class ImportMessages(Command, frozen=True):
+    """Add the messages that follow number `after` to a session of which this source gave a part.
+
+    What it has of them is not stored again, and a session of another origin, or a whole one, stays as it is.
+    """
+
+    source: str
+    after: int
+    messages: tuple[NewMessage, ...]
+    is_whole: bool
 
 
 class ForgetOld(Command, frozen=True):

@@ -11,6 +11,7 @@ from runtime.store.messages import NewMessage
 from runtime.store.records import (
     LARGE_TEXT,
     Head,
+    ImportMark,
     MessageRow,
     SessionKey,
     approval_row_from,
@@ -50,6 +51,7 @@ _NEED_DETAILS = (
 # Messages of a history that are read at a time: at first and after a portion of PORTION_LENGTH characters,
 # and at most.
 FIRST_PORTION, PORTION_LENGTH, LARGEST_PORTION = 10, 1_000_000, 2000
+_IMPORTS = (commands.ImportSession, commands.ImportMessages)
 _NAME_AN_APPROVAL = (
     commands.CreateApproval,
     commands.DecideApproval,
@@ -85,6 +87,7 @@ class Loader:
             await _load_histories(tx, others, stored)
             await load_turns(tx, others, stored)
             await _load_approvals(tx, requests, stored)
+            await _load_imports(tx, others, stored)
             await _Cuts(tx, stored, self._at_once).load(others)
             await load_small_sessions(tx, others, stored, self._at_once)
             await load_portions(tx, others, stored)
@@ -165,6 +168,13 @@ def _made_calls(command: commands.Command, stored: PlanInput, session_db_id: int
         if message.role == "assistant":
             # No approval has an id that is not a key, and Postgres rejects one with a NUL.
             yield from filter(is_key, calls_in(message.tool_calls))
+
+
+async def _load_imports(tx: Transaction, requests: Sequence[Request], stored: PlanInput) -> None:
+    keys = (request.key for request in requests if isinstance(request.command, _IMPORTS))
+    if ids := {head.id for key in keys if (head := stored.heads.get(key)) is not None}:
+        for id, *mark in await tx.fetch("list_imports", json_list(sorted(ids))):
+            stored.imports[id] = ImportMark(*mark)
 
 
 async def _load_replies(tx: Transaction, requests: Sequence[Request], stored: PlanInput) -> None:
@@ -270,7 +280,7 @@ async def _load_new_ids(tx: Transaction, requests: Sequence[Request], stored: Pl
     makers = [
         request
         for request in requests
-        if isinstance(request.command, commands.CreateSession | StartTurn)
+        if isinstance(request.command, commands.CreateSession | commands.ImportSession | StartTurn)
         or (isinstance(request.command, commands.ReplaceMessages | SaveApproval) and request.command.create)
     ]
     erasing = any(isinstance(r.command, commands.DeleteSession) and r.command.hard for r in requests)

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from runtime.models import AgentContext, Approval, Session, Turn
 from runtime.store.messages import MANY_MESSAGES
-from runtime.store.records import TurnPiece
+from runtime.store.records import ImportMark, TurnPiece
 
 
 class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -107,6 +107,17 @@ class Saved(Outcome, frozen=True):
     """A state is saved as it was given; `changed` is false where nothing had to be."""
 
     changed: bool = True
+
+
+class Imported(Outcome, frozen=True):
+    """Where an import of a session stands; without a `mark` the session was made here, and is kept as it is.
+
+    `created` where the command made the session, `was_continued` where it found a part of it.
+    """
+
+    mark: ImportMark | None
+    created: bool = False
+    was_continued: bool = False
 
 
 class Forgotten(Outcome, frozen=True):

@@ -15,6 +15,7 @@ from runtime.store.records import (
     ApprovalRow,
     Details,
     Head,
+    ImportMark,
     JsonText,
     MessageRow,
     SwitchRow,
@@ -56,6 +57,8 @@ class PlannedSession:
         self.stored_approvals: dict[str, ApprovalRow] = {}
         self.deleted_approvals: set[str] = set()
         self.turns: list[PlannedTurn] = []
+        self.import_mark: ImportMark | None = None
+        self.stored_import: ImportMark | None = None
         self.changed: set[Change] = set()
         self._last_encoded: tuple[JsonText, Raw] = ("", LEFT_OUT)
 
@@ -220,6 +223,7 @@ class PlannedSession:
             (self.id, *switch, bytes_of(switch.reason, switch.metadata)) for switch in self.switches
         ]
         self._write_approvals(rows)
+        self._write_import(rows)
         for turn in self.turns:
             turn.write(rows)
 
@@ -276,6 +280,15 @@ class PlannedSession:
     def _size(self, details: Details) -> int:
         """The bytes of the details. A first message added later makes it wrong by less than a kilobyte."""
         return bytes_of(details.title, details.description, details.metadata, self.first_user_text)
+
+    def _write_import(self, rows: Rows) -> None:
+        mark = self.import_mark
+        if mark is None or mark == self.stored_import:
+            return
+        if self.stored_import is None:
+            rows["insert_import"].append((self.id, mark.source, mark.whole_version))
+        else:
+            rows["update_import"].append((self.id, mark.whole_version))
 
     def _write_approvals(self, rows: Rows) -> None:
         rows["delete_approval"] += [(self.id, call_id) for call_id in self.deleted_approvals]

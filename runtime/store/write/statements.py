@@ -18,10 +18,12 @@ STATEMENTS = (
     "insert_agent_context",
     "delete_bare_session",
     "insert_bare_session",
+    "insert_import",
     # Before the rows that refer to it: a head at another version than expected ends the batch here.
     "update_head",
     "update_session",
     "update_cut",
+    "update_import",
     "insert_message",
     "update_agent_context",
     "update_context_creation",

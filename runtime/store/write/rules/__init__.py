@@ -4,7 +4,16 @@ A rule changes the batch as the requests before it left it, and returns the outc
 before its first change: a command that fails changes nothing (W3).
 """
 
-from runtime.store.write.rules import agents, approvals, messages, saves, sessions, turn_starts, turns
+from runtime.store.write.rules import (
+    agents,
+    approvals,
+    imports,
+    messages,
+    saves,
+    sessions,
+    turn_starts,
+    turns,
+)
 from runtime.store.write.rules.rule import Rules
 
 RULES: Rules = {
@@ -13,6 +22,7 @@ RULES: Rules = {
     **agents.RULES,
     **approvals.RULES,
     **saves.RULES,
+    **imports.RULES,
     **turn_starts.RULES,
     **turns.RULES,
 }
