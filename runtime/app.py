@@ -93,7 +93,7 @@ async def serve(settings: Settings, clock: Callable[[], datetime] = utc_now) -> 
     _on_signals(stop)
     _log_start(settings)
     metrics = Metrics()
-    # What is wrong with them is said before a database is touched.
+    # Their errors are raised before a database is touched.
     registry, model = load_registry(settings.agents_file), make_model(settings)
     flushing = structs.replace(settings, shutdown_timeout=settings.shutdown_timeout * FLUSH_SHARE)
     async with (

@@ -40,7 +40,7 @@ HOW_TO = (
 
 
 class Authenticator:
-    """Says who asks. `open` is whether it lets in those who do not say.
+    """Authenticates callers. `open` is whether callers without credentials are admitted.
 
     An open server is asked by a name of this machine alone, or by one of `hosts`.
     """
@@ -63,9 +63,9 @@ class Authenticator:
         self._clock = clock
 
     async def identify(self, headers: MultiMapping[str]) -> Identity:
-        """Who asks, by the headers of a request.
+        """The identity of the caller, by the headers of a request.
 
-        Raises Unauthorized, Forbidden, and IssuerUnavailable or DatabaseUnavailable where nobody can tell.
+        Raises Unauthorized, Forbidden, and IssuerUnavailable or DatabaseUnavailable if it cannot be decided.
         """
         if (key := _only(headers, "X-Internal-Auth")) is not None:
             right = hmac.compare_digest(key.encode(errors="surrogateescape"), self._internal_key)
@@ -77,7 +77,7 @@ class Authenticator:
         if not self.open:
             raise Unauthorized("a token is needed: Authorization: Bearer …", given=False)
         self._check_host(headers.get("Host", ""))
-        # A page of another site, in a browser on this machine, may send but must not be heard.
+        # A page of another site, in a browser on this machine, may send requests, which must be refused.
         if _is_of_another_site(headers):
             raise Forbidden("a page of another site may not ask here")
         return ANYBODY
@@ -91,7 +91,7 @@ class Authenticator:
             raise Forbidden(f"an open server does not answer to the name {name!r}: {right}")
 
     async def still_admits(self, identity: Identity) -> bool:
-        """Whether one who was let in would be let in again now."""
+        """Whether an identity that was admitted would be admitted again now."""
         if identity.token_id:
             return await self._tokens.find_valid(identity.token_id) is not None
         if identity.expires_at is not None:
@@ -112,7 +112,7 @@ class Authenticator:
 
 
 def _only(headers: MultiMapping[str], name: str) -> str | None:
-    """The value of a header. Raises Unauthorized where it stands twice: others may go by the other one."""
+    """The value of a header. Raises Unauthorized if it is given twice: a proxy may use the other one."""
     values = headers.getall(name, ())
     if len(values) > 1:
         raise Unauthorized(f"there are {len(values)} headers {name}, and one is taken")
@@ -122,7 +122,7 @@ def _only(headers: MultiMapping[str], name: str) -> str | None:
 def _is_of_another_site(headers: MultiMapping[str]) -> bool:
     if headers.get("Sec-Fetch-Site") == "cross-site":
         return True
-    # Of a page that stands on no site at all the origin is "null".
+    # The origin of a page without a site is "null".
     origin = headers.get("Origin")
     return origin is not None and origin.partition("://")[2] != headers.get("Host", "")
 
@@ -134,7 +134,7 @@ def _name_in(host: str) -> str:
 
 @lru_cache
 def _is_local(host: str) -> bool:
-    """Whether a header Host means this machine, whatever a name server says."""
+    """Whether a header Host means this machine, without asking a name server."""
     name = _name_in(host)
     try:
         address = ipaddress.ip_address(name)

@@ -1,4 +1,4 @@
-"""Who asks."""
+"""The identity of a caller."""
 
 from __future__ import annotations
 

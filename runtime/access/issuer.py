@@ -52,7 +52,7 @@ class Issuer:
         return cls(settings.auth_jwks_url, settings.auth_issuer, settings.auth_audience, clock)
 
     async def prove(self, text: str) -> Identity:
-        """Who a JWT says asks. Raises Unauthorized, and IssuerUnavailable where that cannot be told."""
+        """The identity that a JWT proves. Raises Unauthorized, and IssuerUnavailable without the keys."""
         try:
             key = await self._find_key(jwt.get_unverified_header(text).get("kid"))
             claims = jwt.decode(

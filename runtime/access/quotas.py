@@ -36,7 +36,7 @@ class Quotas:
         self._waiting: dict[tuple[str, Kind], list[asyncio.Future[None]]] = {}
 
     def take(self, client: str, kind: Kind, amount: int) -> None:
-        """Count this for a client. Raises TooManyRequests; what nothing else stands beside always fits."""
+        """Count this for a client. Raises TooManyRequests; a client's only item is always admitted."""
         held = self._held[client, kind]
         most: int = getattr(self._limits, kind)
         if held and held + amount > most:

@@ -33,7 +33,7 @@ logger = logging.getLogger("agent_runtime.model")
 
 AUTHORIZATION = "Authorization"
 MAX_EVENT_BYTES = 1024 * 1024
-# Of one answer, with all that stands around it: a few hundred bytes for each token.
+# Of one answer with its framing: a few hundred bytes for each token.
 MAX_STREAM_BYTES = 256 * 1024 * 1024
 # A whole reply has at most a million characters of answer, each of up to twelve bytes as JSON.
 MAX_REPLY_BYTES = 16 * 1024 * 1024
@@ -248,7 +248,7 @@ class ChatCompletions:
             raise failure
 
     async def _gather(self, content: aiohttp.StreamReader, fragments: Fragments) -> bool:
-        """Gather what comes; whether the server said that it was all."""
+        """Gather the pieces; return whether the server marked the end."""
         parser = EventStreamParser(MAX_EVENT_BYTES)
         left = MAX_STREAM_BYTES
         async for piece in content.iter_any():

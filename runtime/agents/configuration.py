@@ -45,7 +45,7 @@ class _Wrong(Exception):
 
 
 def load_registry(path: str) -> Registry:
-    """What the file at `path` says, checked; the built-in set where `path` is empty.
+    """The registry of the file at `path`, checked; the built-in one where `path` is empty.
 
     Raises SettingsError, one line with the file, the line in it, what is wrong and what would be right.
     """
@@ -64,7 +64,7 @@ def load_registry(path: str) -> Registry:
 
 
 def _refusal(path: str, line: int, message: str) -> SettingsError:
-    # What is told of the file may have line breaks in it, or be all of the file.
+    # The message may have line breaks, or quote all of the file.
     told = " ".join(message.split())
     return SettingsError(f"{SETTING} {path!r}, line {line}: {told[:LONGEST_MESSAGE]}")
 
@@ -166,7 +166,7 @@ def _check_schema(schema: dict[str, Any], place: Place) -> None:
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
-        # Where one of several schemas should fit, the first says most: it lists the types there are.
+        # Where one of several schemas should fit, the first message helps most: it lists the types.
         message = (error.context[0] if error.context else error).message
         raise _Wrong((*place, *error.absolute_path), f"this is no JSON Schema: {message}") from None
 

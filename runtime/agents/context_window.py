@@ -1,4 +1,4 @@
-"""Reads what a model is to be told of a conversation."""
+"""Reads the part of a conversation that fits into the context window of a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FIRST_PAGE, PAGE, GROWTH = 2, 100, 4
 CHARACTERS_A_TOKEN = 4
 # What a model is sent of a message, and what is counted.
 FIELDS = ("seq", "role", "content", "name", "tool_call_id", "tool_calls", "token_count")
-# What stands for the arguments that a person edited where the model cannot be told all of them.
+# Replaces arguments that a person edited and that are too long for the model.
 TOO_LONG = '{"edited":"A person edited these arguments; they are too long to be shown."}'
 # A list of more bytes goes to the model as it is stored: to decode it would hold everybody up.
 LONG_CONTENT = 4096

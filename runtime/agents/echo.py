@@ -1,4 +1,4 @@
-"""The model that is there without one: it repeats what it was told, and says that this is all it does."""
+"""The built-in model: it repeats the last message, and explains that it does no more."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INTRODUCTION = "This is the built-in echo model: no language model is set (AGENT
 
 
 class EchoModel:
-    """Implements Model. It says a word every `pause` seconds, calls no tools and counts no tokens."""
+    """Implements Model. It sends a word every `pause` seconds, calls no tools and counts no tokens."""
 
     def __init__(
         self, pause: float = 0.03, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -27,7 +27,7 @@ class EchoModel:
         self._sleep = sleep
 
     async def ask(self, question: Question, say: Callable[[str], None]) -> Answer:
-        """Say what was said last. Raises nothing."""
+        """Repeat the last message. Raises nothing."""
         text = f"{INTRODUCTION} {_echo(question.messages)}"
         # Each word goes out with the space that follows it, so that the pieces make up the text.
         for word in re.findall(r"\s*\S+\s*", text):

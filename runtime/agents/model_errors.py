@@ -1,4 +1,4 @@
-"""What a model's server says when it does not answer, in words for people, and when it may be asked again."""
+"""Errors of a model's server: their text for people, and when to ask again."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def one_line(text: str, secret: str) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds that `Retry-After` asks for (RFC 9110, 10.2.3); None where it says nothing usable.
+    """The seconds that `Retry-After` asks for (RFC 9110, 10.2.3); None if it is not usable.
 
     A date is counted from the server's own `Date`, so that a clock that is wrong does not matter.
     """

@@ -1,4 +1,4 @@
-"""What a model is sent of a log: all that it says, in a form that strict servers take as well."""
+"""Turns a log into the messages for a model, in a form that strict servers accept."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Decisions(Struct, frozen=True):
 
 
 def chat_messages(instructions: str, log: Sequence[Message], decisions: Decisions) -> list[Message]:
-    """The instructions, with those that stand in the log, then the conversation.
+    """The instructions, with those in the log, then the conversation.
 
     Every call of a tool is followed by its result, a marked one where there is none in the log; a result
-    without its call, and a message that says nothing, are left out. An edited call stands as it was run.
+    without its call, and an empty message, are left out. An edited call has the arguments that were run.
     """
     stored = ["\n".join(_texts(each)) for each in log if each["role"] in ("system", "developer")]
     system = "\n\n".join(text for text in (instructions, *stored) if text)
@@ -65,7 +65,7 @@ def _paired(log: Sequence[Message], decisions: Decisions) -> Iterator[Message]:
 
 
 def _results(log: Sequence[Message], start: int) -> dict[str, Message]:
-    """The results that follow an answer, up to the next one or to what the user says next."""
+    """The results that follow an answer, up to the next answer or message of the user."""
     results: dict[str, Message] = {}
     for index in range(start, len(log)):
         message = log[index]

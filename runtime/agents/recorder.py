@@ -1,5 +1,5 @@
-"""Stores what a running turn comes to: what the model says joined, a few times a second, and each step at
-once. Who follows the turn is told of nothing that is not stored."""
+"""Stores a running turn: the text of the model joined, a few times a second, and each step at once. Followers
+get only what is stored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runtime.store.write.outcomes import TurnWritten
 from runtime.store.write.turn_commands import AdvanceTurn
 from runtime.uncancellable import run_detached
 
-# Seconds. What is said within the pause after one write is joined in the next; the first word of all, and
+# Seconds. Text within the pause after one write is joined in the next; the first word, and
 # every word of a slow model, waits for none.
 PAUSE = 0.05
 WRITING_TO_PAUSE = 2.0
@@ -50,7 +50,7 @@ class Recorder:
         self._on_stop = on_stop
         self._on_loss = on_loss
         self.ended: Turn | None = None
-        # What the model has said since the last step, and what of it is still to be stored.
+        # The text since the last step, and the pieces of it that are not stored yet.
         self._said = io.StringIO()
         self._texts: list[str] = []
         self._news = asyncio.Event()
@@ -59,11 +59,11 @@ class Recorder:
 
     @property
     def said(self) -> str:
-        """What the model has said since the last step."""
+        """The text of the model since the last step."""
         return self._said.getvalue()
 
     def append_text(self, text: str) -> None:
-        """Take a piece of what the model says."""
+        """Add a piece of the model's text."""
         if text:
             self._said.write(text)
             if self._texts and len(self._texts[-1]) < PIECE:
@@ -73,12 +73,12 @@ class Recorder:
             self._news.set()
 
     def poll(self) -> None:
-        """The turn may have been asked to stop: the next write tells."""
+        """The turn may have been asked to stop: write, which returns that."""
         self._news.set()
 
     async def run(self) -> None:
-        """Store what is said until the recorder is closed. Not to be cancelled: a write in flight would be
-        in or not in."""
+        """Store text until the recorder is closed. Not to be cancelled: the result of a write in flight would
+        be unknown."""
         try:
             while not self._closed.is_set():
                 await self._wait(self._news, RENEWAL)
@@ -91,7 +91,7 @@ class Recorder:
                 self._on_loss(error)
 
     def close(self) -> None:
-        """Let `run` come to its end."""
+        """End `run`."""
         self._closed.set()
         self._news.set()
 
@@ -123,7 +123,7 @@ class Recorder:
                     lambda: self._turns.advance_turn(command), PATIENCE, f"turn {self._turn_id}"
                 )
             except AgentRuntimeError:
-                # It was not stored: it belongs to what the end of the turn tells.
+                # It was not stored: it belongs to the text at the end of the turn.
                 self._texts[:0] = texts
                 raise
             self._beat = written.beat

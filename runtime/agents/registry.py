@@ -35,7 +35,7 @@ class Tool(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Agent(Struct, frozen=True, forbid_unknown_fields=True):
-    """What an agent is for, what it is told, and what it may do.
+    """The purpose of an agent, its instructions, and its permissions.
 
     An empty `model` is the usual one; `parameters` go to the model as they are. `files` are patterns
     (see `matches`) of the files that it may edit; empty: any.
@@ -94,7 +94,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Registry(Struct, frozen=True):
-    """All that is in force, checked: each name stands for an agent or a tool that is there."""
+    """The agents, tools and rules in force, checked: each name refers to one that exists."""
 
     agents: dict[str, Agent]
     tools: dict[str, Tool]
@@ -136,6 +136,6 @@ class Registry(Struct, frozen=True):
 def matches(pattern: str, text: str) -> bool:
     """Whether a pattern fits the whole text. `*` is any run of characters, also of `/`.
 
-    Every other character stands for itself, `?` and `[` too; case counts.
+    Every other character matches itself, `?` and `[` too; case counts.
     """
     return fnmatchcase(text, re.sub(r"[?\[]", r"[\g<0>]", pattern))

@@ -15,7 +15,7 @@ from runtime.agents.model import Answer, ToolCall, new_call_id
 from runtime.errors import ModelGarbled
 from runtime.models import KEY_PATTERN, TokenCount
 
-# The most of one answer: characters of all that it says, each of at most four bytes; tool calls; characters
+# The most of one answer: characters of all of it, each of at most four bytes; tool calls; characters
 # in the name of a tool.
 MAX_CHARACTERS = 1_000_000
 MAX_CALLS = 128
@@ -39,7 +39,7 @@ class FunctionFragment(Struct):
 
 
 class CallFragment(Struct):
-    """A piece of a tool call; which call it belongs to is said by `index`, or `id`, or not at all."""
+    """A piece of a tool call; its call is given by `index`, by `id`, or not at all."""
 
     index: int | None = None
     id: Annotated[str, Meta(max_length=MAX_CHARACTERS)] | None = None
@@ -96,7 +96,7 @@ def _decode(data: str) -> Chunk:
 
 
 def mend(text: str) -> str:
-    """The text with split surrogate pairs joined, and with U+FFFD for halves that stand alone."""
+    """The text with split surrogate pairs joined, and with U+FFFD for lone halves."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
@@ -111,7 +111,7 @@ class _Brackets:
 
     def end_in(self, text: str) -> bool:
         """Whether the first bracket of all is closed in the next piece, if brackets are all that counts."""
-        # What stands behind a backslash is no sign; it may be the first character of the next piece.
+        # A character after a backslash is no sign; it may be the first of the next piece.
         free_from = int(self._escaped and bool(text))
         for match in self.SIGNS.finditer(text):
             sign = match[0]
@@ -290,7 +290,7 @@ class Fragments:
         return self._continued(fragment) or self._begin(fragment)
 
     def _continued(self, fragment: CallFragment) -> _CallSoFar | None:
-        """The call that a fragment goes on with which says neither index nor id; None begins a new one."""
+        """The call that a fragment without index and id continues; None for a new one."""
         last = self._calls[-1] if self._calls else None
         name = fragment.function and fragment.function.name
         if last and name and (_is_another(last, fragment) or last.name not in ("", name)):

@@ -1,4 +1,4 @@
-"""Where in the text of a TOML document something stands: tomllib tells no positions."""
+"""Finds the line of a value in the text of a TOML document: tomllib gives no positions."""
 
 from __future__ import annotations
 

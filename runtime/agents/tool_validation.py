@@ -1,6 +1,6 @@
 """Checks the tool calls of a model before anybody acts on them.
 
-A refusal is written for the model: it says what to do better.
+A refusal is written for the model, with what to do better.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def check_call(registry: Registry, agent_type: str, call: ToolCall) -> dict[str,
 
     Calls of `switch_agent` are checked as all others. Raises KeyError for an unknown agent.
     """
-    # Before the arguments: a model that names a wrong tool is best told that.
+    # Before the arguments: for a wrong tool that is the more useful error.
     tool = _find_tool(registry, agent_type, call.name)
     arguments: dict[str, Any] = _parse(call.arguments)
     _check(registry.agents[agent_type], tool, arguments)

@@ -1,5 +1,5 @@
-"""Runs one turn: asks the model of the agent that holds the session, again and again, until it has
-answered, or its tools are the client's to run, or something ends it."""
+"""Runs one turn: asks the model of the session's agent until it has answered, its tools wait for the client,
+or the turn is ended."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ class TurnRun:
         return structs.replace(answer, calls=tuple(calls))
 
     async def _end(self) -> Turn | None:
-        """What became of the turn; where it did not come to its own end, that is stored here."""
+        """The turn as it ended. An end that the turn did not reach by itself is stored here."""
         ending = self._cut_short
         if not self._answering.cancelled():
             error = self._answering.exception()
@@ -213,7 +213,7 @@ class TurnRun:
         return Ending("failed", json_text(INTERNAL), AgentRuntimeError.code)
 
     def _last_words(self, ending: Ending) -> dict[str, object]:
-        """The ending, with what was said before it."""
+        """The ending, with the text before it."""
         said = self._recorder.said
         if not said:
             return {"ending": ending}

@@ -1,4 +1,4 @@
-"""What begins a turn, as a client sends it."""
+"""The messages of a client that start a turn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runtime.store.validation import JsonValue, json_type
 
 
 class Content(MessageBatch):
-    """What the user says, as the one message that it becomes."""
+    """The content of a user's message, as the one message that it becomes."""
 
     __slots__ = ()
     schema: ClassVar[dict[str, Any]] = {
@@ -54,7 +54,7 @@ class OptionalContent(Content):
 
 
 class UserMessage(Struct, frozen=True, tag="user_message"):
-    """Something that the user says."""
+    """A message of the user."""
 
     content: Content
 
@@ -69,7 +69,7 @@ class ToolResultMessage(Struct, frozen=True, tag="tool_result"):
 
 
 class SwitchAgentMessage(Struct, frozen=True, tag="switch_agent"):
-    """The user hands the conversation over, and may say something to the next agent at once."""
+    """The user hands the conversation over, perhaps with a message to the next agent."""
 
     agent_type: Key
     content: OptionalContent | None = None

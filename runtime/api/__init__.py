@@ -1,6 +1,6 @@
-"""HTTP: parse what came, call the store, answer. One file a resource, one table of routes.
+"""HTTP: parse the request, call the store, respond. One file for each resource, one table of routes.
 
-`application.py` puts the routes together, `routes.py` says what a route is, `request.py` parses,
-`respond.py` and `problems.py` answer, `middleware.py` stands around every request, and `openapi.py`
-writes down what the routes declare.
+`application.py` puts the routes together, `routes.py` defines a route, `request.py` and `body.py` parse,
+`responses.py` and `problems.py` make replies, `middleware.py` wraps every request, and `openapi.py` describes
+the routes.
 """

@@ -79,7 +79,7 @@ class Context(Struct, frozen=True, rename={"encoded_metadata": "metadata"}):
 class AgentSummary(Struct, frozen=True):
     """What an agent is for and which tools it may call.
 
-    `has_file_restrictions` says that it may write only some kinds of files.
+    With `has_file_restrictions` it may write only some kinds of files.
     """
 
     type: str

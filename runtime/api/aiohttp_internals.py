@@ -87,7 +87,7 @@ class RunnerInternals(web.AppRunner):
 
     def wrap_server(self, made: web.Server, options: dict[str, object]) -> web.Server:
         """The server to use in place of `made`, which has these options."""
-        raise NotImplementedError
+        return made
 
     async def _make_server(self) -> web.Server:
         # aiohttp has no public way to choose the class of its connections.
@@ -103,7 +103,7 @@ class ResponseInternals(web.Response):
 
     def encode_head(self, request: web.BaseRequest) -> bytes | None:
         """The head as bytes; None lets aiohttp encode it."""
-        raise NotImplementedError
+        return None
 
     @property
     def is_ended(self) -> bool:

@@ -36,7 +36,7 @@ from runtime.config import Settings
 from runtime.metrics import Metrics
 from runtime.store.store import Store
 
-# In the order in which the router looks: what is asked most often stands first.
+# In the order in which the router looks: the most frequent first.
 ROUTES = (
     *messages.ROUTES,
     *agents.ROUTES,
@@ -62,7 +62,7 @@ def create_app(
     *,
     pace: StreamTimeouts = DEFAULT_STREAM_TIMEOUTS,
 ) -> web.Application:
-    """The HTTP application over an open store and the engine that runs its turns; `gate` says who asks.
+    """The HTTP application over an open store and the engine that runs its turns; `gate` authenticates.
 
     The caller closes both after the application, and ends the streams of the store's followers
     when the application begins to shut down.

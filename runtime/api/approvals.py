@@ -71,8 +71,10 @@ class Approvals(Struct, frozen=True):
 
 
 class PendingApprovals(Struct, frozen=True):
-    """The approvals that nobody has decided and whose time has not passed, oldest first, and how many of them
-    stand here; and the call to read on with: after it."""
+    """Approvals that are neither decided nor expired, oldest first, and their number on this page.
+
+    `next_after` is the call to read on after.
+    """
 
     session_id: str
     pending_approvals: list[Approval]

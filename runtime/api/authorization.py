@@ -1,4 +1,4 @@
-"""Lets a request in, or not: who asks, what they may do, and how much they have in hand already."""
+"""Admits requests: authenticates the caller, checks the scope, and counts the quotas."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUOTA_LEASE = web.RequestKey("holding", QuotaLease)
 
 
 class Authorizer:
-    """Asks the gate who asks, at the pace of the intake, and counts each request for its clients."""
+    """Authenticates at the pace of the throttle, and counts each request for its client."""
 
     def __init__(self, gate: Authenticator, intake: Throttle, shares: Quotas) -> None:
         self.gate = gate
@@ -26,9 +26,10 @@ class Authorizer:
         self._intake = intake
 
     async def admit(self, request: web.Request, scope: Scope | None, holding: QuotaLease) -> None:
-        """Note on the request who asks, who must hold the `scope`, and what it takes of their shares.
+        """Identify the caller, who must have the `scope`, and count the request in the caller's quotas.
 
-        None asks nobody. Raises Unauthorized, Forbidden, TooManyRequests and what `Gate.identify` raises.
+        A request without a scope needs no identity. Raises Unauthorized, Forbidden, TooManyRequests and what
+        `Authenticator.identify` raises.
         """
         request[QUOTA_LEASE] = holding
         if scope is None:
@@ -61,7 +62,7 @@ def network_of(address: str) -> str:
 async def make_room(request: web.Request, size: int) -> None:
     """Before a write is answered with so many bytes: wait until its client may have them in hand.
 
-    A write is not refused for its reply: 429 says that nothing was done.
+    A write is not refused for its reply: 429 means that nothing was done.
     """
     holding = request[QUOTA_LEASE]
     if size > LARGE and holding.taken("bytes") < size:

@@ -31,7 +31,7 @@ LINGER_SECONDS = 10.0
 MAX_HEAD = 64 * 1024
 # How many times a stalled reader is checked before it is disconnected.
 LOOKS = 4
-# Of what could not be parsed no more is told than this.
+# The most characters of the reason why a request could not be parsed.
 MAX_DETAIL = 200
 
 
@@ -194,7 +194,7 @@ class _Server(ServerInternals):
 
 
 class Runner(RunnerInternals):
-    """Runs the application on connections of ours; `around` stands around every request."""
+    """Runs the application on connections of ours; `around` wraps the handling of every request."""
 
     def __init__(
         self,

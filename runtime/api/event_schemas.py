@@ -1,4 +1,4 @@
-"""What readers see of the events of streams. Events are encoded by hand; this is what the document says."""
+"""The events of streams as the OpenAPI document describes them. They are encoded by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TurnBegun(Struct, frozen=True):
 
 
 class TextPiece(Struct, frozen=True):
-    """A piece of what the agent says."""
+    """A piece of the answer of an agent."""
 
     type: Literal["assistant_message"]
     token: str
@@ -30,7 +30,7 @@ class TextPiece(Struct, frozen=True):
 
 
 class Said(Struct, frozen=True):
-    """What the agent has said, whole."""
+    """The whole answer of an agent."""
 
     type: Literal["assistant_message"]
     content: str | None
@@ -81,7 +81,7 @@ class TurnBroken(Struct, frozen=True):
 
 
 class EventsMissing(Struct, frozen=True):
-    """Stands for events that are no longer kept."""
+    """Replaces events that are no longer kept."""
 
     type: Literal["gap"]
     content: str
@@ -160,7 +160,7 @@ EVENT_DATA = (
     ),
 )
 
-# What `Last-Event-ID` may be; empty says nothing.
+# The form of `Last-Event-ID`; an empty one is ignored.
 EVENT_IDS: dict[Any, str] = {
     SessionStream: r"^[0-9]{0,18}$",
     TurnStream: r"^([0-9]{1,9}(-[0-9]{1,9})?)?$",

@@ -22,7 +22,7 @@ class FollowQuery(Struct, frozen=True):
 async def follow_session(call: Call[FollowQuery, None]) -> web.StreamResponse:
     """The messages from a number on, and then live, with every other change.
 
-    A number that the session has not come to is of an erased one: then `reset`, and all messages.
+    A number above the session's last one is from an erased session: `reset` follows, and all messages.
     """
     resumed = last_event_id(call.request)
     after = call.query.after if resumed is None else resumed

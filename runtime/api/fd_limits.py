@@ -15,9 +15,9 @@ logger = logging.getLogger("agent_runtime.http")
 # What is kept free of connections: for databases, models, files, and for connections that asyncio has
 # taken, up to 128 at once, and not shown to anybody yet.
 RESERVE = 192
-# It is said again after so many seconds.
+# Seconds until it is logged again.
 REPEAT_SECONDS = 60.0
-# How asyncio begins to complain; uvloop closes what it has no descriptor for, and says nothing.
+# The beginning of asyncio's message; uvloop closes such a connection without one.
 NONE_LEFT = "socket.accept() out of system resource"
 
 
@@ -38,7 +38,7 @@ def most_connections() -> int:
 
 
 class Refusals:
-    """Says that connections are refused, once in a while."""
+    """Logs that connections are refused, once in a while."""
 
     def __init__(self) -> None:
         self._said = -REPEAT_SECONDS

@@ -23,7 +23,7 @@ LIST = b'"messages":['
 
 
 class Reading(Protocol):
-    """Messages of a session as it stands at a head, read as they are taken."""
+    """Messages of a session at one head, read as they are consumed."""
 
     @property
     def head(self) -> Head: ...
@@ -49,7 +49,7 @@ async def reply_with_messages(
         try:
             first = await _next(chunks) or MessageChunk([], more=False)
             if not first.more:
-                # At the end it is known whether they stood there together.
+                # Only at the end it is known whether they existed together.
                 await _next(chunks)
         except MessagesCut:
             continue

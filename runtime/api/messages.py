@@ -77,7 +77,7 @@ class AppendedReply(Struct, frozen=True):
 
 
 class ReplacedReply(Struct, frozen=True):
-    """Where each message of the history stands, kept or new."""
+    """The place of each message of the history, kept or new."""
 
     session_id: str
     messages: list[Receipt]
@@ -176,8 +176,8 @@ async def _written(
 async def list_messages(call: Call[PageQuery, None]) -> web.StreamResponse:
     """A page of messages, oldest first: after a number, before one, the last ones, or a numbered page.
 
-    A page has 4 MiB at most, or one message: it may end before the limit, and says where to go on. A numbered
-    page is whole, and sent as it is read where it is larger.
+    A page has 4 MiB at most, or one message: it may end before the limit, with the number to go on from. A
+    numbered page is whole, and sent as it is read if it is larger.
     """
     query = call.query
     _check_one_way(query)

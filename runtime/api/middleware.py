@@ -1,4 +1,4 @@
-"""What stands around every request: its id, its problem details, its measure and its log line."""
+"""Middleware of every request: its id, problem details, duration and log line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runtime.api.routes import REQUEST_ID
 
 logger = logging.getLogger("agent_runtime.http")
 
-# What stands around all that aiohttp does for a request, its routing too. Its own kind of middleware costs
+# Wraps aiohttp's whole handling of a request, routing included. Its own kind of middleware costs
 # more than what is done here.
 Around = Callable[[Handler], Handler]
 MIDDLEWARE: web.AppKey[Around] = web.AppKey("around")

@@ -69,7 +69,7 @@ ONLY_AN_EDIT_HAS_ARGUMENTS = {
     },
     "else": {"properties": {"modified_arguments": {"type": "null"}}},
 }
-# Null stands for the one that is not meant, where both are sent.
+# Where both are sent, the one that is not meant is null.
 EITHER_RESULT_OR_ERROR = {
     "if": {"required": ["error"], "properties": {"error": {"not": {"type": "null"}}}},
     "then": {"properties": {"result": {"type": "null"}}},

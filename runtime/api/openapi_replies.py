@@ -31,7 +31,7 @@ ALWAYS = {
     "X-Request-ID": _header("The id of the request: the client's, when it sent a sane one.", REQUEST_ID)
 }
 LATER = {"Retry-After": _header("Seconds after which to try again.", SECONDS)}
-PROVE = {"WWW-Authenticate": _header("How to be let in (RFC 6750).", CHALLENGE)}
+PROVE = {"WWW-Authenticate": _header("How to authenticate (RFC 6750).", CHALLENGE)}
 PROBLEM_HEADERS = {
     401: PROVE,
     403: PROVE,
@@ -64,7 +64,7 @@ def schemas_of(kinds: Iterable[Any]) -> tuple[tuple[dict[str, Any], ...], dict[s
 
 
 def describe_reply(route: Route, status: int) -> dict[str, Any]:
-    """What a route answers when all is well, or when it says so itself."""
+    """The reply of a route that succeeds, or with a status that the route declares."""
     kind = route.replies[status]
     described: dict[str, Any] = {
         "description": HTTPStatus(status).phrase,

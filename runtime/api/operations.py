@@ -29,7 +29,7 @@ class Health(Struct, frozen=True):
 
 
 class Readiness(Struct, frozen=True):
-    """Whether requests can be served: each check is "ok" or says what is not ready."""
+    """Whether requests can be served: each check is "ok" or the reason why not."""
 
     status: Literal["ok", "unavailable"]
     checks: dict[str, str]

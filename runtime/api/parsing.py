@@ -47,7 +47,7 @@ def parse_body(body: bytes, wanted: type[T]) -> T:
     except RecursionError:
         raise InvalidInput("$", "is nested too deep") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        # Where any value may stand msgspec gives no place, or only a part of it.
+        # Where any value is allowed msgspec gives no place, or only a part of it.
         if not isinstance(error, msgspec.ValidationError) or str(error).startswith(OUT_OF_RANGE):
             _refuse(body, error)
         _check_is_json(body)

@@ -42,7 +42,7 @@ STATUS: dict[type[errors.AgentRuntimeError], int] = {
     errors.DatabaseDamaged: 500,
 }
 
-# Those that tell, in seconds, when to try again.
+# Errors with a time, in seconds, after which to try again.
 PASSING = (errors.NotStored, errors.DatabaseUnavailable, errors.IssuerUnavailable, errors.TooManyRequests)
 
 # The codes of what HTTP itself finds wrong, before the store is asked.
@@ -93,7 +93,7 @@ def status_of(kind: type[BaseException]) -> int:
 
 
 def problem(error: Exception, request_id: str) -> web.Response:
-    """The reply to an error. One that nobody expected is logged, and says nothing of our insides."""
+    """The reply to an error. An unexpected one is logged, and its reply shows no details."""
     if isinstance(error, web.HTTPException):
         return _from_aiohttp(error, request_id)
     if isinstance(error, HttpError):
@@ -127,7 +127,7 @@ def _from_ours(error: errors.AgentRuntimeError, status: int, request_id: str) ->
 
 
 def _challenge(error: errors.AgentRuntimeError) -> str:
-    """How to be let in (RFC 6750, 3)."""
+    """How to authenticate (RFC 6750, 3)."""
     if isinstance(error, errors.Forbidden) and error.scope:
         return f'Bearer realm="agent-runtime", error="insufficient_scope", scope="{error.scope}"'
     if isinstance(error, errors.Unauthorized) and error.given:

@@ -30,7 +30,7 @@ PREFERENCE_END = re.compile("[;=]")
 
 
 def owner_of(request: web.Request) -> str:
-    """Who asks. Empty: the owner of what is kept where nobody signs in."""
+    """The owner that the caller acts as; empty without access control."""
     return request[IDENTITY].owner
 
 

@@ -101,10 +101,10 @@ class Reply(ResponseInternals):
         await web.StreamResponse.write_eof(self, head + body)
 
     def _is_usual(self, request: web.BaseRequest) -> bool:
-        """Whether there is a body, and nothing to be said of the connection that HTTP/1.1 does not imply."""
+        """Whether there is a body, and no header about the connection is needed in HTTP/1.1."""
         has_body = request.method != hdrs.METH_HEAD and isinstance(self.body, bytes)
         stays = request.version == HttpVersion11 and request.keep_alive and self.keep_alive is None
-        # Of others aiohttp says what is wrong: they could end a header and begin another.
+        # aiohttp refuses other values: they could end a header and begin another.
         return has_body and stays and "".join(self.headers.values()).isprintable()
 
     def _encode_head(self) -> bytes:
@@ -142,12 +142,12 @@ def reply(
 
 
 def no_content(version: int, *, replayed: bool = False) -> web.Response:
-    """The reply that says nothing but that it is done."""
+    """A reply without a body."""
     return Reply(status=204, headers=session_headers(version, replayed=replayed))
 
 
 def accepted(outcome: Accepted, *, asked: bool) -> web.Response:
-    """202: a buffered write (W5). `asked` says that the request itself chose it."""
+    """202: a buffered write (W5). `asked` is true if the request chose it."""
     headers = {"Preference-Applied": "respond-async"} if asked else None
     body = AcceptedReply(outcome.session_id, outcome.accepted)
     return reply(body, status=202, replayed=outcome.replayed, headers=headers)

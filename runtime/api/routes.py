@@ -27,7 +27,7 @@ B = TypeVar("B")
 class StreamTimeouts(Struct, frozen=True):
     """How replies are kept going, in seconds.
 
-    After `heartbeat` quiet seconds a comment says that a stream lives, to proxies above all. A reader that
+    After `heartbeat` quiet seconds a stream gets a comment, so that proxies keep it open. A reader that
     takes nothing for `patience` seconds is cut off: it would hold its reply in memory.
     """
 
@@ -50,7 +50,7 @@ REQUEST_ID = web.RequestKey("request_id", str)
 
 
 class Call(Struct, Generic[Q, B], frozen=True):
-    """A request, parsed. A handler's annotation, `Call[query, body]`, says what it is parsed into."""
+    """A request, parsed. A handler's annotation, `Call[query, body]`, gives the types."""
 
     request: web.Request
     keys: dict[str, str]
@@ -113,7 +113,7 @@ class Route(Struct, frozen=True):
 def add_routes(router: web.UrlDispatcher, routes: tuple[Route, ...], admission: Authorizer) -> None:
     """Let the router answer these, to those who are admitted. GET answers HEAD as well."""
     for route in routes:
-        # Any character may stand in a key, braces too, which a plain {name} would not match.
+        # A key may have any character, braces too, which a plain {name} would not match.
         pattern = route.path.replace("}", ":[^/]+}")
         handler = _bind(route, admission)
         if route.method == "GET":
@@ -136,7 +136,7 @@ def _bind(route: Route, admission: Authorizer) -> Callable[[web.Request], Awaita
         with QuotaLease(admission.shares) as holding:
             await admission.admit(request, scope, holding)
             if is_stream:
-                # Before anything is done: 429 says that nothing was.
+                # Before anything is done: 429 means that nothing was.
                 holding.take("streams")
             keys = {name: path_key(request, name) for name in names}
             query = None if query_type is nothing else parse_query(request, query_type)
@@ -163,7 +163,7 @@ async def _send_if_large(
     """Send a large reply at once: until its reader has taken it, it is in hand."""
     size = len(response.body) if isinstance(response.body, bytes) else 0
     if size > LARGE:
-        # Only of what was read: 429 says that nothing was done. See `make_room` for what was written.
+        # Only for reads: 429 means that nothing was done. See `make_room` for what was written.
         if is_read:
             holding.take("bytes", size)
         stamp(response, request[REQUEST_ID])

@@ -96,7 +96,7 @@ async def list_turns(call: Call[TurnsQuery, None]) -> web.Response:
 
 
 async def stop_turn(call: Call[None, None]) -> web.Response:
-    """Stop a turn: what was said so far is stored, marked as stopped."""
+    """Stop a turn. The text so far is stored, marked as stopped."""
     turn_id = call.keys["turn_id"]
     version = await call.store.stop_turn(call.session_id, turn_id, **write_options(call.request))
     return reply(StopAccepted(call.session_id, turn_id), version, status=202)

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.set_defaults(action=list_tokens)
     revoke = actions.add_parser("revoke", help="invalidate a token, at once and on every server")
     which = revoke.add_mutually_exclusive_group(required=True)
-    # Suppressed: the default of an argument that is not there would take the place of what --name says.
+    # Suppressed: the default of a missing argument would replace the value of --name.
     which.add_argument(
         "token",
         nargs="?",
@@ -87,7 +87,7 @@ async def run(options: argparse.Namespace, settings: Settings) -> int:
 
 
 async def create_token(tokens: Tokens, options: argparse.Namespace) -> None:
-    """Make a token. What proves it stands alone on the last line."""
+    """Make a token. The last line of the output is the secret text, alone."""
     token, text = await tokens.create(
         options.name, owner=options.owner, scope=options.scope, lifetime=options.expires
     )

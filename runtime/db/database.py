@@ -42,7 +42,7 @@ class Database(Protocol):
 
     dialect: Dialect
     sole_writer: bool
-    """True where no other process can write: what memory says of a head is the truth (R2)."""
+    """True where no other process can write: a head in memory is the truth (R2)."""
     instance: str
     """What this process is known by in the database. On Postgres its connections bear this name, and
     `find_instance` sees at once when they are gone."""

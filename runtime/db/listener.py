@@ -1,4 +1,4 @@
-"""Hears what other instances notify (R2), over a connection of its own that it keeps alive."""
+"""Receives the notifications of other instances (R2), on a connection of its own that it keeps alive."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ _owned: set[tuple[int, int]] = set()
 
 
 class Note(NamedTuple):
-    """What a lock file says."""
+    """The content of a lock file."""
 
     owner: str = ""
     boot: str = ""

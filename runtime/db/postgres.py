@@ -67,7 +67,7 @@ LEAST_COPIED = 8
 
 # asyncpg raises the errors of the server, errors of its own, and what the network raises.
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-# The connection is gone, and nothing is said of the statement: another one may serve it.
+# The connection is gone, and the statement may have run or not: another connection may serve it.
 BROKEN = (
     ConnectionResetError,
     BrokenPipeError,
@@ -209,7 +209,7 @@ class PostgresTransaction:
         try:
             await self._connection.copy_records_to_table(table, records=rows, columns=columns)
         except (TypeError, ValueError, OverflowError) as error:
-            # asyncpg could not encode a value, which it says in its own words everywhere else.
+            # asyncpg could not encode a value; elsewhere it raises an error of its own for that.
             raise DataRefused(str(error)) from error
 
 
@@ -367,7 +367,7 @@ class PostgresDatabase:
             status = await connection.execute("COMMIT")
         except BaseException as error:
             if isinstance(error, asyncpg.PostgresError) and error.severity_en == "ERROR":
-                # The server itself says so: the transaction is gone, the connection is well.
+                # By the server's own error: the transaction is gone, the connection is usable.
                 raise translate(error) from error
             connection.terminate()
             if isinstance(error, DRIVER_ERRORS):

@@ -60,7 +60,7 @@ WRITER_PRAGMAS = (
     "PRAGMA wal_autocheckpoint = 0",
     f"PRAGMA journal_size_limit = {WAL_LIMIT}",
 )
-# Beside the owner of a file: whoever commits leaves checkpoints to the owner, and waits for its turn between
+# Beside the owner of a file: a commit leaves checkpoints to the owner, and waits for its turn between
 # two of the owner's transactions. (Older versions of SQLite can damage a file when a commit and a checkpoint
 # of two connections meet in one instant; `agent-runtime token` commits once, by hand: so much of it remains.)
 GUEST_PRAGMAS = ("PRAGMA foreign_keys = ON", "PRAGMA wal_autocheckpoint = 0", "PRAGMA busy_timeout = 10000")

@@ -1,4 +1,4 @@
-"""What SQLite says and understands, in our terms: errors and values."""
+"""Translates SQLite's errors and values."""
 
 from __future__ import annotations
 

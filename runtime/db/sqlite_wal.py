@@ -84,7 +84,7 @@ class SharedIndex:
         self._descriptor = os.open(f"{path}-shm", os.O_RDWR)
 
     def read(self) -> WalIndex | None:
-        """What it says now; None while another thread or process writes to it."""
+        """Its content; None while another thread or process writes to it."""
         return parse_index(os.pread(self._descriptor, INDEX_BYTES, 0))
 
     def forget_backfill(self) -> None:
