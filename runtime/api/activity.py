@@ -18,7 +18,7 @@ from runtime.agents.registry import SWITCH_AGENT
 from runtime.api.responses import reply
 from runtime.api.routes import DEFAULT_MODEL, ENGINE, Call, Route
 from runtime.errors import MetricsNotFound
-from runtime.models import Key, Limit, utc_now
+from runtime.models import Key, Limit
 from runtime.store.read.activity import Activity, EndedTurn, sessions_of
 
 EventType = Literal[
@@ -139,7 +139,7 @@ async def get_metrics(call: Call[None, None]) -> web.Response:
         for name, each in tools.items()
         if each["requested"]
     }
-    return reply(ConversationMetrics(metrics, computed, utc_now()))
+    return reply(ConversationMetrics(metrics, computed, activity.read_at))
 
 
 def _agents(activity: Activity) -> dict[str, dict[str, float]]:

@@ -96,7 +96,7 @@ class Store:
         self._core = core
         self.unstored = 0
         self.turns = TurnStore(core)
-        self.activity = ActivityReader(core.database, core.reader)
+        self.activity = ActivityReader(core.database, core.reader, core.clock)
         self.tokens = Tokens(core.database, core.clock)
         self.saved = SavedStates(core)
         self.imports = Imports(core)

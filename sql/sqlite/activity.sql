@@ -1,4 +1,5 @@
--- What happened lately in sessions: for the metrics and the audit log of the earlier service's clients.
+-- What happened lately in sessions: for the metrics and the audit log of the earlier service's clients. A long name
+-- or error is left out: thousands of them are read at a time.
 
 -- name: list_recent_sessions(owner, limit)
 -- The sessions of an owner with the latest activity.
@@ -10,8 +11,8 @@ SELECT id, session_id
 
 -- name: list_recent_turns(session_db_ids, limit)
 -- The turns of the sessions [id, …] that ended last.
-SELECT t.session_db_id, t.n, t.turn_id, t.status, t.agent, t.started_at, t.ended_at, t.error,
-       t.input_tokens, t.output_tokens
+SELECT t.session_db_id, t.n, t.turn_id, t.status, t.agent, t.started_at, t.ended_at,
+       CASE WHEN length(t.error) <= 2000 THEN t.error END AS error, t.input_tokens, t.output_tokens
   FROM json_each(?1) AS k
   JOIN turns AS t ON t.session_db_id = k.value
  WHERE t.ended_at IS NOT NULL
@@ -29,7 +30,8 @@ SELECT w.session_db_id, w.n, w.from_agent, w.to_agent, w.switched_at
 
 -- name: list_recent_approvals(session_db_ids, limit)
 -- The latest approvals of the sessions [id, …].
-SELECT a.session_db_id, a.call_id, a.tool_name, a.status, a.created_at, a.decided_at
+SELECT a.session_db_id, a.call_id,
+       CASE WHEN length(a.tool_name) <= 300 THEN a.tool_name END AS tool_name, a.status, a.created_at, a.decided_at
   FROM json_each(?1) AS k
   JOIN pending_approvals AS a ON a.session_db_id = k.value
  ORDER BY a.created_at DESC, a.session_db_id DESC, a.call_id DESC
@@ -38,7 +40,8 @@ SELECT a.session_db_id, a.call_id, a.tool_name, a.status, a.created_at, a.decide
 -- name: list_recent_tool_messages(session_db_ids, count, limit)
 -- Of the last `count` messages of each of the sessions [id, …] those that call tools or are a tool's result. The
 -- metadata of a failed result is what the runtime writes.
-SELECT m.session_db_id, m.seq, m.role, m.timestamp, m.name,
+SELECT m.session_db_id, m.seq, m.role, m.timestamp,
+       CASE WHEN length(m.name) <= 300 THEN m.name END AS name,
        iif(m.metadata = '{"failed":true}', 1, 0) AS failed
   FROM json_each(?1) AS k
   JOIN sessions AS s ON s.id = k.value

@@ -62,7 +62,7 @@ PLAYED = (
     [("failed", "orchestrator", "no model", 0, 0), ("completed", "orchestrator", None, 7, 3)],
     [("orchestrator", "coder")],
     [("w", "write_file", "pending"), ("r", "write_file", "rejected"), ("a", "write_file", "approved")],
-    [(True, "write_file", True), (False, "", False)],
+    [(True, "write_file", True), (False, "…", False)],
 )
 
 

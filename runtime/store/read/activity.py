@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from msgspec import Struct
@@ -10,11 +10,13 @@ from msgspec import Struct
 from runtime.db.database import Database
 from runtime.models import ApprovalStatus, TurnStatus
 from runtime.store.read.reader import Reader
-from runtime.store.records import SessionKey, decode, decode_optional
+from runtime.store.records import SessionKey, decode_optional
 from runtime.store.validation import json_list
 
 # The most sessions that are read, entries of each kind, and messages of each session.
 SESSIONS, ENTRIES, MESSAGES = 1000, 10_000, 200
+# In place of the name of a tool that is missing, or too long to be read.
+LONG_NAME = "…"
 
 
 class EndedTurn(Struct, frozen=True):
@@ -65,8 +67,9 @@ class ToolMessage(Struct, frozen=True):
 
 
 class Activity(Struct, frozen=True):
-    """What happened, the latest first in each list."""
+    """What happened until `read_at`, the latest first in each list."""
 
+    read_at: datetime
     turns: list[EndedTurn]
     switches: list[Handover]
     approvals: list[ApprovalEntry]
@@ -76,9 +79,10 @@ class Activity(Struct, frozen=True):
 class ActivityReader:
     """Reads activity. At most 1,000 sessions, those of latest activity, and 10,000 entries of each kind."""
 
-    def __init__(self, database: Database, reader: Reader) -> None:
+    def __init__(self, database: Database, reader: Reader, clock: Callable[[], datetime]) -> None:
         self._database = database
         self._reader = reader
+        self._clock = clock
 
     async def of_owner(self, owner: str) -> Activity:
         """The activity in the sessions of an owner."""
@@ -97,6 +101,7 @@ class ActivityReader:
         approvals = await self._database.fetch("list_recent_approvals", ids, ENTRIES)
         tools = await self._database.fetch("list_recent_tool_messages", ids, messages, ENTRIES)
         return Activity(
+            read_at=self._clock(),
             turns=[
                 EndedTurn(
                     names[id], n, turn_id, status, agent, started, ended, decode_optional(error), *tokens
@@ -105,12 +110,12 @@ class ActivityReader:
             ],
             switches=[Handover(names[id], *rest) for id, *rest in switches],
             approvals=[
-                ApprovalEntry(names[id], call_id, decode(tool_name), *rest)
+                ApprovalEntry(names[id], call_id, decode_optional(tool_name) or LONG_NAME, *rest)
                 for id, call_id, tool_name, *rest in approvals
             ],
             tool_messages=[
                 ToolMessage(
-                    names[id], seq, role == "tool", str(decode_optional(name) or ""), bool(failed), at
+                    names[id], seq, role == "tool", str(decode_optional(name) or LONG_NAME), bool(failed), at
                 )
                 for id, seq, role, at, name, failed in tools
             ],
