@@ -141,7 +141,7 @@ async def test_w14_a_log_with_other_content_takes_no_more_writes(path: Path) -> 
 
 
 async def open_impatiently(path: Path) -> SqliteDatabase:
-    url, limits = DatabaseUrl("sqlite", str(path)), dataclasses.replace(LIMITS, command_timeout=0.2)
+    url, limits = DatabaseUrl("sqlite", str(path)), dataclasses.replace(LIMITS, command_timeout=2.0)
     return await SqliteDatabase.open(url, limits, LockFile.take(path))
 
 
@@ -174,7 +174,7 @@ async def test_r7_a_slow_statement_of_a_transaction_is_interrupted(
     await slow_to_insert(sqlite_url)
     database = await open_impatiently(path)
     async with asyncio.timeout(PATIENCE):
-        with pytest.raises(DatabaseUnavailable, match=rf"{told} took longer than 0\.2 s"):
+        with pytest.raises(DatabaseUnavailable, match=rf"{told} took longer than 2 s"):
             await run(database)
         await check_that_nothing_is_held_up(database)
 
