@@ -62,7 +62,7 @@ def _put_around(
             stamp(response, request_id)
         elapsed = perf_counter() - began
         observe(request, response.status, elapsed)
-        if access_log:
+        if access_log and logger.isEnabledFor(logging.INFO):
             _log(request, response.status, elapsed * 1000, request_id)
         return response
 

@@ -27,12 +27,19 @@ from runtime.db.database import Dialect, MigrateMode
 from runtime.db.queries import find_folder, load_queries
 from runtime.db.url import DatabaseUrl
 from runtime.errors import AgentRuntimeError, DatabaseInUse, MigrationError
+from runtime.retry import growing_pauses
 from runtime.uncancellable import run_to_completion
 
 logger = logging.getLogger("agent_runtime.db")
 
 # How long to wait for another process that is migrating the same Postgres, in seconds.
 LOCK_SECONDS = 60
+# How long a migration waits for a table that others use, in milliseconds; then it gives up its locks and
+# begins again. Less than the second after which Postgres ends one of two that wait for each other: no read
+# fails for it.
+TABLE_LOCK_MS = 300
+# SQLSTATE: lock_not_available, deadlock_detected.
+LOCKED_STATES = ("55P03", "40P01")
 # How many rows are copied at first, and how long a portion should take, in seconds.
 FIRST_PORTION, PORTION_SECONDS = 100, 0.2
 # How often to log how many rows are copied, in seconds: somebody waits for the start.
@@ -170,10 +177,17 @@ def _roll_back_last(url: DatabaseUrl, count: int) -> list[str]:
 
 
 def _run(step: Callable[[Any], None], migration: Any) -> str:
-    try:
-        step(migration)
-    except Exception as error:
-        raise MigrationError(f"migration {migration.id} failed: {_one_line(error)}") from error
+    """Do the step, again and again for LOCK_SECONDS where others use its tables."""
+    give_up = time.monotonic() + LOCK_SECONDS
+    for pause in growing_pauses():
+        try:
+            step(migration)
+            break
+        except Exception as error:
+            locked = getattr(error, "sqlstate", None) in LOCKED_STATES
+            if not locked or time.monotonic() >= give_up:
+                raise MigrationError(f"migration {migration.id} failed: {_one_line(error)}") from error
+        time.sleep(pause)
     return str(migration.id)
 
 
@@ -222,7 +236,8 @@ def _yoyo_url(url: DatabaseUrl) -> str:
     # By keywords: of a URL's path yoyo would take a percent-encoded name as it stands.
     words = {word: value for word, value in conninfo_to_dict(url.address).items() if value is not None}
     # As every connection of ours: a migration must not conflict with servers that write meanwhile.
-    words["options"] = f"{words.get('options', '')} -c default_transaction_isolation=read\\ committed"
+    isolation = "-c default_transaction_isolation=read\\ committed"
+    words["options"] = f"{words.get('options', '')} {isolation} -c lock_timeout={TABLE_LOCK_MS}"
     return f"postgresql+psycopg:///?{urlencode(words)}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -282,3 +283,18 @@ async def test_a_lock_that_another_process_holds_is_waited_for_in_bounds(
         with pytest.raises(MigrationError, match=r"another process has been migrating .* for 1 s"):
             await apply_migrations(empty_postgres_url)
     assert await apply_migrations(empty_postgres_url) == IDS
+
+
+async def test_a_migration_and_a_reader_do_not_wait_for_each_other(postgres_url: str) -> None:
+    """The reader has one table and wants the next one; the migration has that and wants the first."""
+    ids = IDS[IDS.index("0006-small-keys-swap") :]
+    await rollback_migrations(postgres_url, len(ids))
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'messages'::regclass"
+    with psycopg.connect(postgres_url) as reader:
+        reader.execute("LOCK TABLE messages IN ACCESS SHARE MODE")
+        applying = asyncio.create_task(apply_migrations(postgres_url))
+        async with asyncio.timeout(PATIENCE):
+            while query(postgres_url, waiting) == [(0,)]:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        await asyncio.to_thread(reader.execute, "LOCK TABLE sessions IN ACCESS SHARE MODE")
+    assert await applying == ids
