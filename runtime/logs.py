@@ -28,7 +28,9 @@ class TextFormatter(logging.Formatter):
         return _time_of(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return super().formatMessage(record).translate(CONTROL_CHARACTERS)
+        line = super().formatMessage(record)
+        # Translating costs as much as the rest of a line, and hardly any needs it.
+        return line if line.isprintable() else line.translate(CONTROL_CHARACTERS)
 
 
 class JsonFormatter(logging.Formatter):

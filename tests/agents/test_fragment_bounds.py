@@ -27,6 +27,8 @@ from runtime.agents.stream_assembler import (
 )
 from runtime.errors import ModelGarbled
 
+pytestmark = pytest.mark.slow
+
 Json = Any
 
 

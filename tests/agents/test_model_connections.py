@@ -52,6 +52,7 @@ async def test_cancelling_breaks_the_connection_at_once() -> None:
         assert (await client.ask()).text == "y"
 
 
+@pytest.mark.slow
 async def test_many_questions_are_asked_at_a_time() -> None:
     gate = asyncio.Event()
     many = 200

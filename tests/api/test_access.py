@@ -235,6 +235,7 @@ async def test_a_quiet_stream_ends_as_well(client: Client) -> None:
             assert set(await stream.read()) <= set(b":\n")
 
 
+@pytest.mark.slow
 async def test_a_stream_ends_when_its_token_expires(client: Client) -> None:
     store = store_of(client)
     _, text = await store.tokens.create("test", owner="alice", lifetime=timedelta(seconds=2))

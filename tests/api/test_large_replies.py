@@ -15,6 +15,8 @@ from tests.support.api_server import Client, check, check_problem, make, serving
 from tests.support.event_readers import hearing
 from tests.support.slow_sockets import connect, lazy_socket, send
 
+pytestmark = pytest.mark.slow
+
 # More than sockets hold together.
 COUNT, SIZE = 400, 90_000
 MESSAGE = {"role": "user", "content": "x" * SIZE}

@@ -31,6 +31,8 @@ from tests.support.model_server import (
 )
 from tests.support.turn_requests import ask, call, fails, gist, messages, spoken, talking, turns, user
 
+pytestmark = pytest.mark.slow
+
 REFUSALS: list[tuple[Reply, str, str]] = [
     (html(), "model_unavailable", "502 Bad Gateway: an HTML page"),
     (html(200), "model_garbled", "text/html; charset=utf-8 instead of a stream of events"),

@@ -16,6 +16,8 @@ from runtime.api.parser_process import MAX_INLINE
 from tests.support.api_server import Client, Json, serving
 from tests.support.model_server import model_server, says
 
+pytestmark = pytest.mark.slow
+
 JSON = {"Content-Type": "application/json"}
 MESSAGES = "/sessions/s/messages"
 PADDING = " " * (MAX_INLINE + 1)

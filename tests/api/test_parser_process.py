@@ -20,6 +20,8 @@ from tests.api.test_bad_input import BAD_BODIES, BAD_MESSAGES, JSON, MESSAGES, T
 from tests.api.test_turn_requests import MALFORMED
 from tests.support.api_server import USER, Client, check, check_problem, make, serving, texts
 
+pytestmark = pytest.mark.slow
+
 PADDING = b" " * (MAX_INLINE + 1)
 LARGE = b'{"role": "user", "content": "large"}' + PADDING
 # Seconds of work for the process, so that it is found at it.

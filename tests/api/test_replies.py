@@ -18,6 +18,8 @@ from tests.support.api_server import USER, Client, append, make, serving
 from tests.support.event_readers import LONG
 from tests.support.slow_sockets import connected
 
+pytestmark = pytest.mark.slow
+
 JSON, PROBLEM = "application/json", "application/problem+json"
 CREATE = '{"session_id": "%s"}'
 # What is asked, and the status and type of the answer. Some of it may be asked once.

@@ -298,6 +298,7 @@ def of_type(kind: str) -> st.SearchStrategy[Json]:
     return st.fixed_dictionaries({"type": st.just(kind), **required}, optional=optional)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(sorted(NEEDED)).flatmap(of_type), min_size=1, max_size=8))
 def test_no_message_breaks_the_server(sqlite_url: str, said: list[Json]) -> None:

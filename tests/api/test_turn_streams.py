@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from runtime.api.routes import StreamTimeouts
 from tests.support.api_server import check, check_problem, serving, texts
 from tests.support.event_readers import LONG, hearing, next_event, stalled_reader
@@ -105,6 +107,7 @@ async def test_a_text_is_heard_from_each_of_its_characters_on(database_url: str)
                 assert spoken(await read_all(stream)) == TEXT[length:]
 
 
+@pytest.mark.slow
 async def test_a_long_text_is_heard_from_each_of_its_pieces_on(database_url: str) -> None:
     # Longer than what is stored in one row.
     pieces = [f"{n:04d}" * 150 for n in range(20)]
@@ -176,6 +179,7 @@ async def test_a_comment_while_the_model_is_silent(database_url: str) -> None:
         assert spoken(await read_all(stream)) == "a"
 
 
+@pytest.mark.slow
 async def test_a_reader_that_stalls_is_cut_off_and_the_turn_goes_on(database_url: str) -> None:
     # As an event each of these takes six bytes: more than the buffers of the sockets between can hold.
     pieces = ["\x01" * 90_000] * 10

@@ -23,6 +23,8 @@ from tests.support.delayed_database import Delayed
 from tests.support.held_eraser import LENGTH, WORDS, count, erased, gone, held, seqs
 from tests.support.long_sessions import make_session
 
+pytestmark = pytest.mark.slow
+
 
 async def count_by_transaction(url: str) -> None:
     """From now on note of every message that is erased the number of the batch before."""

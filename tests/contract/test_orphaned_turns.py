@@ -36,6 +36,8 @@ from tests.support.running_turns import (
 )
 from tests.support.two_instances import two_instances
 
+pytestmark = pytest.mark.slow
+
 DAY = 86_400
 SETTINGS = Settings(turn_events_kept=DAY)
 

@@ -28,6 +28,8 @@ from runtime.errors import (
 from tests.support.database_locks import slow_to_insert
 from tests.support.database_rows import aiosqlite_threads, insert_session, message_row, session_ids, until
 
+pytestmark = pytest.mark.slow
+
 # What is broken off would take hours, and what holds up nobody no time; a busy machine may take a while.
 PATIENCE = 30
 LIMITS = PoolLimits(pool_min=1, pool_max=2, pool_timeout=1, command_timeout=5, slow_query_ms=1e9)

@@ -64,6 +64,7 @@ STEPS = st.lists(
 session_ids = (f"session {n}" for n in itertools.count())
 
 
+@pytest.mark.slow
 @given(STEPS, st.data())
 @settings(
     max_examples=EXAMPLES * 4 // 10,

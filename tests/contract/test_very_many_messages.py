@@ -13,6 +13,8 @@ from runtime.store.store import Store, open_store
 from runtime.store.write.outcomes import Replaced
 from tests.support.api_server import check, make, serving
 
+pytestmark = pytest.mark.slow
+
 COUNT = 2 * MANY_MESSAGES + 1
 SENT: list[dict[str, Any]] = [{"role": "user", "content": str(number)} for number in range(COUNT)]
 

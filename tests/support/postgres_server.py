@@ -37,9 +37,9 @@ class PostgresServer:
     def create(self, template: str = "template1", name: str = "") -> str:
         """The name of a new database that is equal to `template`."""
         name = name or f"test_{next(self._numbers)}"
-        self._admin.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
-        )
+        # Without fsync a copy of the files takes half the time of one through the WAL.
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
+        self._admin.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
         return name
 
     def drop(self, name: str) -> None:

@@ -268,6 +268,7 @@ def test_w3_a_batch_leaves_and_answers_what_its_requests_would_one_by_one(
 
 @given(interleavings(clean_up, erase, *TURNS))
 @settings(thoroughly, max_examples=2 * EXAMPLES)
+@pytest.mark.slow
 def test_w3_what_is_left_to_be_erased_is_gone_and_is_erased_whole(
     hasty_tables: Tables, steps: list[Step]
 ) -> None:

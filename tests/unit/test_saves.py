@@ -93,6 +93,7 @@ def _shown(outcome: Outcome | RequestError) -> Any:
     return str(outcome) if isinstance(outcome, RequestError) else outcome
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=600)
 @given(commands=st.lists(COMMANDS, min_size=2, max_size=8))
 def test_w3_a_batch_does_what_its_commands_do_one_by_one(tables: Tables, commands: list[Command]) -> None:
