@@ -32,7 +32,7 @@ from tests.support.postgres_server import PostgresServer, run_server
 DIALECTS = ("sqlite", "postgres")
 
 # Every test in these folders starts processes, breaks something, migrates, or drives the interfaces of the
-# earlier service, which change least: all are marked `slow`. A slow test elsewhere is marked in its own module.
+# earlier service, which change least: all are marked `slow`. A slow test elsewhere is marked in its module.
 SLOW_FOLDERS = ("compat", "faults", "migrations", "process")
 
 # The same examples every time; `--hypothesis-profile=long` draws twenty times as many, and new ones.
