@@ -136,6 +136,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     llm_connect_timeout: Seconds = 10.0
     llm_timeout: Seconds = 60.0
     llm_retries: Retries = 3
+    search: Switch = True
     turn_events_kept: Seconds = 86_400.0
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@
     │   ├── KeyReused               the idempotency key belongs to another request
     │   ├── TurnNotFound
     │   ├── MetricsNotFound
+    │   ├── SearchOff               the search is switched off
     │   ├── TurnRunning             a session has one turn at a time
     │   ├── TurnLost                the turn has ended, or another instance has taken it over
     │   ├── CutNotMeasured          internal: the store measures a long truncation and retries
@@ -189,6 +190,15 @@ class MetricsNotFound(RequestError):
 
     def __init__(self, session_id: str) -> None:
         super().__init__(f"no turn of session {session_id!r} has ended; there are no metrics of it")
+
+
+class SearchOff(RequestError):
+    """The search is switched off."""
+
+    code = "search_off"
+
+    def __init__(self) -> None:
+        super().__init__("the search is switched off: AGENT_RUNTIME__SEARCH=off")
 
 
 class TurnRunning(RequestError):

@@ -246,6 +246,34 @@ class SwitchPage(Struct, frozen=True):
     next_before: int | None
 
 
+class SearchHit(Struct, frozen=True):
+    """A message that a search found.
+
+    `snippet` is a part of its text, of at most 200 characters; `matches` are where matches start and end in
+    it, in characters (Unicode code points).
+    """
+
+    session_id: str
+    title: str | None
+    seq: int
+    role: Role
+    timestamp: datetime
+    snippet: str
+    matches: list[tuple[int, int]]
+
+
+class SearchPage(Struct, frozen=True):
+    """Hits, latest first. `next_cursor` is the `cursor` of the next page; a page may end before its limit.
+
+    `complete` is false while stored messages are not indexed yet: those from before an upgrade, or the latest
+    ones under a heavy load.
+    """
+
+    hits: list[SearchHit]
+    next_cursor: str | None
+    complete: bool
+
+
 _ARGUMENTS = {"encoded_arguments": "arguments", "encoded_modified_arguments": "modified_arguments"}
 
 

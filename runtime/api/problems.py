@@ -26,6 +26,7 @@ STATUS: dict[type[errors.AgentRuntimeError], int] = {
     errors.ApprovalExpired: 410,
     errors.TurnNotFound: 404,
     errors.MetricsNotFound: 404,
+    errors.SearchOff: 404,
     errors.TurnRunning: 409,
     errors.TurnLost: 409,
     errors.CallNotOpen: 409,

@@ -83,6 +83,16 @@ def encode_notification(instance: str, changes: Sequence[CommittedChange]) -> st
     return text if len(text) < MAX_NOTIFICATION else msgspec.json.encode((instance, None)).decode()
 
 
+def encode_added(changes: Sequence[CommittedChange]) -> str | None:
+    """The messages that a batch added, for the search: [[session_db_id, after_seq, through_seq], …]."""
+    ranges = [
+        (change.head.id, change.added[0].seq - 1, change.added[-1].seq)
+        for change in changes
+        if change.head is not None and change.added
+    ]
+    return msgspec.json.encode(ranges).decode() if ranges else None
+
+
 def decode_notification(text: str) -> tuple[str, list[Notice] | None]:
     """The instance that sent a notification, and the changes, or None if they were too long.
 

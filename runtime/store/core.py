@@ -24,6 +24,7 @@ from runtime.store.submission import Submitter
 from runtime.store.validation import check_key
 from runtime.store.write.cleanup import Cleanup
 from runtime.store.write.eraser import Eraser
+from runtime.store.write.indexer import Indexer
 from runtime.store.write.loader import Loader
 from runtime.store.write.queue import WriteLimits
 from runtime.store.write.writer import Writer
@@ -70,8 +71,10 @@ class Core:
             limits=WriteLimits(settings.max_pending_bytes, settings.write_timeout, settings.flush_interval),
             metrics=metrics,
             clock=clock,
+            is_searched=settings.search,
         )
-        self.eraser = Eraser(database, self.writer, clock)
+        self.indexer = Indexer(database, self.writer, clock, metrics, is_on=settings.search)
+        self.eraser = Eraser(database, self.writer, clock, self.indexer.note_removals)
         self.cleanup = Cleanup(database, self.writer, self.eraser, clock, settings.turn_events_kept)
         self.submitter = Submitter(database, self.writer, self.reader, settings.durability, clock, make_id)
         database.listen(self.subscriptions.receive, self.subscriptions.poll)
@@ -86,6 +89,7 @@ class Core:
             self.cache.apply(change)
         self.subscriptions.publish(changes)
         self.eraser.note(changes)
+        self.indexer.note(changes)
 
     async def settled_key(self, owner: str, session_id: str) -> SessionKey:
         """The key of a session, after its buffered writes are stored (W6). Raises InvalidInput."""
@@ -122,6 +126,7 @@ class Core:
         started = time.monotonic()
         self.end_streams()
         await self.eraser.close()
+        await self.indexer.close()
         reserve = min(CLOSE_SECONDS, timeout / 2)
         unstored = await self.writer.close(timeout - reserve)
         with contextlib.suppress(DatabaseError):

@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType, structs
 
 from runtime.config import Settings
 from runtime.db.connect import open_database
-from runtime.errors import CutNotMeasured
+from runtime.errors import CutNotMeasured, SearchOff
 from runtime.metrics import Metrics
 from runtime.models import (
     DEFAULT_AGENT,
@@ -33,6 +33,7 @@ from runtime.models import (
     MessagePage,
     Metadata,
     Role,
+    SearchPage,
     Session,
     SessionPage,
     SessionStats,
@@ -49,6 +50,7 @@ from runtime.store.messages import Messages, new_messages
 from runtime.store.read.activity import ActivityReader
 from runtime.store.read.message_pages import MessagesCut, NumberedPage, page_of
 from runtime.store.read.reader import HistoryReading
+from runtime.store.read.search import Wanted, search
 from runtime.store.records import SessionKey
 from runtime.store.saved_states import SavedStates
 from runtime.store.submission import BufferedOptions, WriteOptions, session_key
@@ -78,6 +80,9 @@ from runtime.store.write.outcomes import (
     TurnWritten,
 )
 from runtime.store.write.turn_commands import StopTurn
+
+# How long a search waits for the latest messages to be indexed.
+SEARCH_SECONDS = 1.0
 
 
 class Store:
@@ -378,6 +383,33 @@ class Store:
         return await self._core.reader.list_sessions(
             owner, limit=limit, cursor=cursor, include_deleted=include_deleted, count=count
         )
+
+    async def search(
+        self,
+        query: str,
+        *,
+        session_id: str | None = None,
+        role: Role | None = None,
+        agent: str | None = None,
+        after: datetime | None = None,
+        before: datetime | None = None,
+        limit: int = 20,
+        cursor: str | None = None,
+        owner: str = "",
+    ) -> SearchPage:
+        """Return a page of messages that have all words of a query, latest first.
+
+        A query has words, `"words in quotes"` that follow one another, and beginnings of words, `word*`.
+        `agent` is the one that holds the session now; `after` and `before` bound the times of messages, the
+        first included. Raises SearchOff.
+        """
+        check_limit(limit, "limit")
+        if not self._core.indexer.is_on:
+            raise SearchOff
+        await self._core.writer.settle(None)
+        complete = await self._core.indexer.catch_up(SEARCH_SECONDS)
+        wanted = Wanted(owner, session_id, role, agent, after, before)
+        return await search(self._core.database, query, wanted, limit, cursor, complete=complete)
 
     async def get_stats(self, session_id: str, *, owner: str = "") -> SessionStats:
         """Return the size of a session."""

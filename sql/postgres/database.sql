@@ -3,10 +3,6 @@
 -- name: ping()
 SELECT 1 AS ok;
 
--- name: notify(payload)
--- Wakes the followers on other instances, once this transaction is in (R2).
-SELECT pg_notify('agent_runtime', $1::text);
-
 -- name: list_applied_migrations()
 SELECT migration_id FROM _yoyo_migration ORDER BY migration_id;
 

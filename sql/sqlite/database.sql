@@ -3,10 +3,6 @@
 -- name: ping()
 SELECT 1 AS ok;
 
--- name: notify(payload)
--- Differs because no other process serves a SQLite file: there is nobody to wake.
-SELECT ?1 WHERE 0;
-
 -- name: list_applied_migrations()
 SELECT migration_id FROM _yoyo_migration ORDER BY migration_id;
 

@@ -20,6 +20,7 @@ CONTRACT = {
     ("DELETE", "/sessions/{session_id}"),
     ("POST", "/sessions/{session_id}/restore"),
     ("GET", "/sessions/{session_id}/stats"),
+    ("GET", "/search"),
     ("POST", "/maintenance/cleanup"),
     ("POST", "/sessions/{session_id}/messages"),
     ("GET", "/sessions/{session_id}/messages"),

@@ -37,6 +37,7 @@ STATUS = {
     "call_not_open": 409,
     "approval_expired": 410,
     "version_mismatch": 412,
+    "search_off": 404,
     "invalid_input": 422,
     "idempotency_key_reused": 422,
     "refused_by_database": 422,

@@ -9,7 +9,19 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from tests.bench import append, growth, instances, limits, loops, memory, over_http, shutdown, spread, turns
+from tests.bench import (
+    append,
+    growth,
+    instances,
+    limits,
+    loops,
+    memory,
+    over_http,
+    search,
+    shutdown,
+    spread,
+    turns,
+)
 from tests.bench.databases import Databases, open_databases
 from tests.bench.report import Report
 from tests.bench.usual_way import benchmark as usual_way
@@ -25,6 +37,7 @@ BENCHMARKS = {
     "shutdown": shutdown.run,
     "instances": instances.run,
     "turns": turns.run,
+    "search": search.run,
 }
 
 

@@ -39,7 +39,7 @@ from tests.support.two_instances import two_instances
 pytestmark = pytest.mark.slow
 
 DAY = 86_400
-SETTINGS = Settings(turn_events_kept=DAY)
+SETTINGS = Settings(turn_events_kept=DAY, search=False)
 
 
 @pytest.fixture
@@ -50,6 +50,8 @@ def clock() -> Clock:
 @pytest.fixture
 async def store(database_url: str, clock: Clock) -> AsyncIterator[Store]:
     async with open_timed(database_url, clock, SETTINGS) as store:
+        # Where time jumps, what is written in the background meanwhile would seem to wait for long.
+        await asyncio.wait([store._core.indexer._task])
         yield store
 
 

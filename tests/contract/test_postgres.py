@@ -197,7 +197,7 @@ class Heard:
 
 async def notify(database: Database, payload: str) -> None:
     async with database.transaction() as transaction:
-        await transaction.fetch("notify", payload)
+        await transaction.fetch("announce", "here", utc_now(), None, payload)
 
 
 async def test_r2_notifications_of_every_instance_are_heard(database: Database, postgres_url: str) -> None:
@@ -223,7 +223,7 @@ async def test_a_transaction_that_rolls_back_notifies_nobody(database: Database,
 
 async def notify_and_raise(database: Database) -> None:
     async with database.transaction() as transaction:
-        await transaction.fetch("notify", "out")
+        await transaction.fetch("announce", "here", utc_now(), None, "out")
         raise LookupError
 
 

@@ -42,6 +42,9 @@ MEANT = {
     "find_any_token": "the first row of a table",
     "list_columns": "the catalogue, once at the start",
     "count_sessions_of_others": "an import asks for it, once",
+    "list_search_queue": "as many rows as batches of the last moments",
+    "find_search_progress": "as many rows as batches of the last moments, and the last session",
+    "update_search_backfill": "a table of one row",
     "find_instance": "a view of the connections, as many as there are",
 }
 
@@ -84,6 +87,13 @@ VALUES: dict[str, Any] = {
     "session_id": "session 4711",
     **dict.fromkeys(("call_id", "after_call_id"), "call 4711"),
     "key": "key 4711",
+    "words": '[["w7", false], ["@oowner", false]]',
+    **dict.fromkeys(("writer", "notification"), "writer 1"),
+    **dict.fromkeys(("queued_at", "queued_before", "after", "before"), EARLY),
+    **dict.fromkeys(("through_id", "first_id", "from_id", "pages"), 1),
+    "below_id": 9_000_000,
+    "places": "[[1, 1], [4711, 2]]",
+    "ranges": "[[1, 0, 2], [4711, 2, 5]]",
     "fingerprint": "f",
     "payload": "p",
     "session_db_ids": "[1, 4711]",

@@ -13,7 +13,8 @@ POSTGRES_COLUMNS = """
     SELECT table_name, column_name, is_nullable = 'NO' FROM information_schema.columns
      WHERE table_schema = 'public'
 """
-# Without the indexes that keep a constraint: those have names of the database's own making.
+# Without the indexes that keep a constraint: those have names of the database's own making. And without that
+# of the words, which on SQLite is a table of another kind.
 POSTGRES_INDEXES = """
     SELECT t.relname, i.relname, array(
                SELECT a.attname::text FROM unnest(x.indkey) WITH ORDINALITY AS k (attnum, n)
@@ -23,16 +24,16 @@ POSTGRES_INDEXES = """
       FROM pg_index AS x
       JOIN pg_class AS i ON i.oid = x.indexrelid
       JOIN pg_class AS t ON t.oid = x.indrelid
-     WHERE t.relnamespace = 'public'::regnamespace
+     WHERE t.relnamespace = 'public'::regnamespace AND i.relname <> 'search_entries_words'
 """
 SQLITE_COLUMNS = """
     SELECT t.name, c.name, c."notnull" = 1 OR c.pk > 0 FROM sqlite_schema AS t, pragma_table_info(t.name) AS c
-     WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%'
+     WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%' AND t.name NOT LIKE 'search_words%'
 """
 SQLITE_INDEXES = """
     SELECT t.name, i.name, json_group_array(c.name), i."unique" = 1, i.partial = 1, i.origin <> 'c'
       FROM sqlite_schema AS t, pragma_index_list(t.name) AS i, pragma_index_info(i.name) AS c
-     WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%'
+     WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%' AND t.name NOT LIKE 'search_words%'
      GROUP BY t.name, i.name
 """
 

@@ -82,6 +82,12 @@ INSERTS = {
         "SELECT n, 'sqlite:////old.db', CASE WHEN n % 10 > 0 THEN 3 END FROM n",
         SESSIONS,
     ),
+    "search_entries": (
+        "id, session_db_id, seq, words",
+        f"SELECT n, 1 + (n - 1) / {MESSAGES}, 1 + (n - 1) % {MESSAGES}, {{words}} FROM n",
+        SESSIONS * 2,
+    ),
+    "search_queue": ("writer, queued_at, ranges", "SELECT 'writer ' || n % 3, {time}, '[]' FROM n", SESSIONS),
     "writers": ("id, batch, written_at", "SELECT 'writer ' || n, n, {time} FROM n", WRITERS),
 }
 NUMBERS = {
@@ -94,11 +100,13 @@ WORDS = {
         "empty": "'{}'",
         "time": "timestamptz '2026-01-01 00:00:00+00' + n * interval '30 s'",
         "true": "true",
+        "words": "array_to_tsvector(ARRAY['w' || n % 1000, '@oowner'])",
     },
     "sqlite": {
         "empty": "'{}'",
         "time": "strftime('%Y-%m-%dT%H:%M:%S.000000Z', 1767225600 + n * 30, 'unixepoch')",
         "true": "1",
+        "words": "'w' || n % 1000 || ' @oowner'",
     },
 }
 

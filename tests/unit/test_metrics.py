@@ -21,6 +21,7 @@ NAMES = {
     "cache_bytes": "gauge",
     "http_request_seconds": "histogram",
     "sse_streams": "gauge",
+    "search_unindexed_sessions": "gauge",
     "wal_bytes": "gauge",
     "shutdown_seconds": "gauge",
     # Turns

@@ -105,6 +105,7 @@ class Batch:
         self.erased: dict[SessionKey, Head] = {}
         self.released_at: dict[int, datetime] = {}
         self.portions: list[Portion] = []
+        self.index_rows: Rows = defaultdict(list)
         self.new_ids = iter(stored.new_ids)
         self.forget_before: datetime | None = None
         self.forget_events_before: datetime | None = None
@@ -194,6 +195,7 @@ class Batch:
             rows["forget_turn_events"].append((self.forget_events_before, FORGET_TURNS))
         for portion in self.portions:
             portion.write(rows)
+        rows.update(self.index_rows)
         return rows
 
     def changes(self) -> Iterator[CommittedChange]:

@@ -177,6 +177,27 @@ class EraseRows(Command, frozen=True):
     rows: int
 
 
+class SearchEntry(Struct, frozen=True):
+    """The distinct words of a message, a space between them; `first_id` is the first id of its moment."""
+
+    session_db_id: int
+    seq: int
+    first_id: int
+    words: str
+
+
+class IndexWords(Command, frozen=True):
+    """Add entries to the index of words, and note what is done: rows of the queue, or sessions from before.
+
+    `merged_pages` of the index are merged, if any. The command names no session.
+    """
+
+    entries: tuple[SearchEntry, ...] = ()
+    queue_ids: tuple[int, ...] = ()
+    backfilled: tuple[int, int] | None = None
+    merged_pages: int = 0
+
+
 def messages_of(command: Command) -> tuple[NewMessage, ...]:
     """The messages of a command."""
     messages: tuple[NewMessage, ...] = getattr(command, "messages", ())

@@ -34,10 +34,17 @@ NO_SESSION = SessionKey("", "")
 class Eraser:
     """A task that submits one portion after the other to the writer while rows are left to erase.
 
-    Callers can wait until all rows of a deleted session are erased.
+    Callers can wait until all rows of a deleted session are erased. `on_erased` is called after each portion.
     """
 
-    def __init__(self, database: Database, writer: Writer, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        writer: Writer,
+        clock: Callable[[], datetime],
+        on_erased: Callable[[], None],
+    ) -> None:
+        self._on_erased = on_erased
         self._database = database
         self._writer = writer
         self._clock = clock
@@ -120,6 +127,7 @@ class Eraser:
         fitting = int(self._rows * TARGET_SECONDS / max(seconds, 0.001))
         self._rows = min(max(fitting, FEWEST_ROWS), 2 * self._rows, MOST_ROWS)
         self._forget([key for key, id in self._left.items() if id in outcome.finished])
+        self._on_erased()
         return seconds if outcome.rows or outcome.finished else 0.0
 
     def _forget(self, keys: Sequence[SessionKey]) -> None:

@@ -9,10 +9,13 @@ from runtime.store.write.statements import Rows
 
 
 class AtOnce(Struct, frozen=True):
-    """The most that a batch erases in its own transaction. The rest is erased in portions."""
+    """The most that a batch erases in its own transaction. The rest is erased in portions.
+
+    To take words out of SQLite's index takes 0.1 s a MiB of text.
+    """
 
     rows: int = 1000
-    bytes: int = 16 * 1024 * 1024
+    bytes: int = 2 * 1024 * 1024
 
 
 class Portion(Struct, frozen=True):

@@ -131,6 +131,10 @@ class Erased(Outcome, frozen=True):
     finished: tuple[int, ...]
 
 
+class Indexed(Outcome, frozen=True):
+    """The index of words is changed."""
+
+
 class Accepted(Struct, frozen=True):
     """A buffered write of `accepted` messages, which will be stored within the flush interval (W5)."""
 

@@ -40,6 +40,10 @@ STATEMENTS = (
     "delete_old_writers",
     "delete_old_turn_events",
     "forget_turn_events",
+    "insert_search_entry",
+    "delete_from_search_queue",
+    "update_search_backfill",
+    "merge_word_segments",
 )
 
 Rows = defaultdict[str, list[tuple[object, ...]]]

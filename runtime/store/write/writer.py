@@ -30,7 +30,7 @@ from runtime.errors import (
 )
 from runtime.metrics import Metrics
 from runtime.retry import growing_pauses
-from runtime.store.changes import CommittedChange, encode_notification
+from runtime.store.changes import CommittedChange, encode_added, encode_notification
 from runtime.store.messages import MANY_MESSAGES
 from runtime.store.records import SessionKey
 from runtime.store.write.batch import PlanInput
@@ -60,7 +60,8 @@ class _BatchChangedError(Exception):
 class Writer:
     """Stores requests in batches. `clock` gives the time of day; `instance` is the name of this writer (W7).
 
-    `on_commit` is called with the changes of a batch after COMMIT, before its callers resume.
+    `on_commit` is called with the changes of a batch after COMMIT, before its callers resume. With
+    `is_searched` the messages of each batch are queued for the search.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Writer:
         limits: WriteLimits,
         metrics: Metrics,
         clock: Callable[[], datetime],
+        is_searched: bool = True,
     ) -> None:
         self.queue = WriteQueue(limits)
         self.stored = 0
@@ -84,6 +86,7 @@ class Writer:
         self._instance = instance
         self._metrics = metrics
         self._clock = clock
+        self._is_searched = is_searched
         self._batch_number = 0
         self._usual_seconds = 0.0
         self._lock_until = 0.0
@@ -274,8 +277,12 @@ class Writer:
             if rows := planned.rows.get(statement):
                 await tx.execute_many(statement, rows)
         await tx.execute_many("raise_batch", [(self._instance, self._batch_number, self._clock())])
-        if planned.changes and not self._database.sole_writer:
-            await tx.fetch("notify", encode_notification(self._instance, planned.changes))
+        changes, text = planned.changes, None
+        ranges = encode_added(changes) if self._is_searched else None
+        if changes and not self._database.sole_writer:
+            text = encode_notification(self._instance, changes)
+        if ranges is not None or text is not None:
+            await tx.execute_many("announce", [(self._instance, self._clock(), ranges, text)])
 
     async def _is_stored(self, number: int) -> bool:
         """Whether a batch is stored whose COMMIT got no answer (W7). Retries until the database answers."""

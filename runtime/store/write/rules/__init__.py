@@ -10,6 +10,7 @@ from runtime.store.write.rules import (
     imports,
     messages,
     saves,
+    search,
     sessions,
     turn_starts,
     turns,
@@ -23,6 +24,7 @@ RULES: Rules = {
     **approvals.RULES,
     **saves.RULES,
     **imports.RULES,
+    **search.RULES,
     **turn_starts.RULES,
     **turns.RULES,
 }
