@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from msgspec import Struct
@@ -31,6 +32,8 @@ WORD_LENGTH, MAX_WORD_BYTES = 64, 900_000
 
 # The members of a content part that are its text or parts in their turn, and those of which all is text: what
 # a tool is called with, and what it returns. Others are types, ids, links and data.
+# Lists of more parts are not searched: JSON with so many commas.
+MAX_COMMAS = 100_000
 _TEXTS = frozenset({"text", "content", "refusal", "thinking"})
 _WHOLE = frozenset({"input", "output", "arguments", "result"})
 
@@ -49,12 +52,16 @@ def words_of(text: str) -> Iterator[tuple[str, int, int]]:
 
 
 def texts_of(content: JsonText, tool_calls: JsonText | None) -> list[str]:
-    """The texts of a message that are searched: its content, and the names and arguments of its calls."""
-    value = decode(content)
-    texts = [value] if isinstance(value, str) else []
-    for part in value if isinstance(value, list) else ():
-        texts += _texts_in(part, is_text=isinstance(part, str))
-    if tool_calls is not None:
+    """The texts of a message that are searched: its content, and the names and arguments of its calls.
+
+    Structures with more than MAX_COMMAS commas are left out: to go through them takes long.
+    """
+    texts: list[str] = []
+    if content.startswith('"') or content.count(",") <= MAX_COMMAS:
+        value = decode(content)
+        for part in value if isinstance(value, list) else [value]:
+            texts += _texts_in(part, is_text=isinstance(part, str))
+    if tool_calls is not None and tool_calls.count(",") <= MAX_COMMAS:
         for call in decode(tool_calls) or ():
             function = call.get("function", call) if isinstance(call, dict) else call
             texts += _texts_in(function, is_text=True)
@@ -89,6 +96,11 @@ def session_mark(session_id: str) -> str:
 def role_mark(role: str) -> str:
     """The mark of the messages of a role."""
     return f"{MARK}r{role}"
+
+
+def first_id(at: datetime) -> int:
+    """The first id of an entry for a message of this time."""
+    return min(max(int(at.timestamp() * 1000), 0), (1 << 43) - 1) << 20
 
 
 class Term(NamedTuple):

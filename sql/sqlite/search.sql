@@ -84,6 +84,13 @@ SELECT c.id, e.session_db_id, e.seq, s.session_id, m.role, m.timestamp, m.size,
   LEFT JOIN agent_contexts AS a ON a.session_db_id = s.id
  ORDER BY c.id DESC;
 
+-- name: find_search_entry(owner, session_id, seq)
+-- Where a page goes on: the entry of the last message of the one before.
+SELECT e.id
+  FROM sessions AS s
+  JOIN search_entries AS e ON e.session_db_id = s.id
+ WHERE s.owner = ?1 AND s.session_id = ?2 AND e.seq = ?3;
+
 -- name: list_search_texts(places)
 -- The texts of the messages [[session_db_id, seq], …].
 SELECT m.session_db_id, m.seq, m.content, m.tool_calls

@@ -11,6 +11,7 @@ from schemathesis.openapi.checks import RejectedPositiveData
 # Requests that fit the document and are refused, and rightly: OpenAPI has no words for what makes them wrong.
 BEYOND_SCHEMAS = {
     "?cursor": "a cursor is a `next_cursor` that a page has given, and opaque",
+    "?q": "a word, in any script",
     "?before": "one way to read back, and only one",
     "?last": "one way to read back, and only one",
     "?page": "one way to read back, and only one",

@@ -101,6 +101,9 @@ async def test_not_one_leak(
         running = await begin_to_wait(here, stack)
         requests = all_requests(ids, running)
         assert len(requests) == count
+        # What is said is indexed a moment later.
+        while not (await here.ask("victim", "GET", "/search?q=word"))["complete"]:
+            pass
         before = rows_of_the_victim(here.database)
         turns = (await here.ask("victim", "GET", "/sessions/victim-open/turns"))["turns"]
         assert [turn["status"] for turn in turns] == ["running", "completed"]

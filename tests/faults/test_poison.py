@@ -49,7 +49,7 @@ class Counted:
 @asynccontextmanager
 async def counted_store(url: str) -> AsyncIterator[tuple[Store, Counted]]:
     database = Counted(await open_database(url))
-    store = Store(Core(database, Settings(), Metrics()))
+    store = Store(Core(database, Settings(search=False), Metrics()))
     try:
         yield store, database
     finally:

@@ -7,13 +7,14 @@ import base64
 import binascii
 import time
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
+import msgspec
 from msgspec import Struct
 
 from runtime.db.database import Database, Row
 from runtime.errors import InvalidInput
-from runtime.models import MAX_SEQ, Role, SearchHit, SearchPage
+from runtime.models import MAX_SEQ, Key, Role, SearchHit, SearchPage, Seq, Time
 from runtime.store.paging import count_fitting
 from runtime.store.records import decode_optional, encode_text
 from runtime.store.validation import json_list
@@ -21,6 +22,7 @@ from runtime.store.words import (
     Match,
     Matcher,
     Term,
+    first_id,
     index_terms,
     owner_mark,
     parse_query,
@@ -35,6 +37,8 @@ FIRST_CANDIDATES, MOST_CANDIDATES, TEXT_BYTES = 25, 1000, 1024 * 1024
 PAGE_SECONDS = 1.0
 # After so many words, other requests get a turn of the event loop.
 WORDS_AT_A_TIME = 5000
+
+Position = tuple[Time, Key, Seq]
 
 
 class Wanted(Struct, frozen=True):
@@ -66,28 +70,29 @@ async def search(
     """A page of hits, latest first: it ends early after PAGE_SECONDS. Raises InvalidInput."""
     terms = parse_query(query)
     hits: list[SearchHit] = []
-    last = start = _decode_cursor(cursor)
+    last: Row | None = None
+    start = await _find_position(database, wanted.owner, cursor)
     deadline = time.monotonic() + PAGE_SECONDS
-    async for position, row, match in _scan(database, terms, wanted, start):
+    async for row, match in _scan(database, terms, wanted, start):
+        if match is not None and last is not None and len(hits) == limit:
+            return SearchPage(hits, _encode_cursor(last), complete)
         if match is not None:
-            if len(hits) == limit:
-                return SearchPage(hits, _encode_cursor(last), complete)
             hits.append(_hit(row, match))
-            last = position
+            last = row
         if time.monotonic() > deadline:
-            return SearchPage(hits, _encode_cursor(position), complete)
+            return SearchPage(hits, _encode_cursor(row), complete)
     return SearchPage(hits, None, complete)
 
 
 async def _scan(
     database: Database, terms: Sequence[Term], wanted: Wanted, below: int
-) -> AsyncIterator[tuple[int, Row, Match | None]]:
-    """Candidates with their ids, latest first, and where they match; None where they do not."""
+) -> AsyncIterator[tuple[Row, Match | None]]:
+    """Candidates, latest first, and where they match; None where they do not."""
     words, count = encode_text(index_terms(terms, wanted.marks)), FIRST_CANDIDATES
     while True:
         rows = await database.fetch("list_search_candidates", words, below, 0, count, *wanted.filters)
         async for row, match in _matches(database, terms, rows):
-            yield row["id"], row, match
+            yield row, match
         if len(rows) < count:
             return
         below, count = rows[-1]["id"], min(2 * count, MOST_CANDIDATES)
@@ -129,18 +134,24 @@ def _hit(row: Row, match: Match) -> SearchHit:
     )
 
 
-def _encode_cursor(id: int) -> str:
-    return base64.urlsafe_b64encode(id.to_bytes(8, "big")).decode().rstrip("=")
+def _encode_cursor(row: Row) -> str:
+    """The cursor of a page that ends with this candidate.
+
+    It names a message of the owner: an id would reveal how many messages others have stored.
+    """
+    position = msgspec.json.encode((row["timestamp"], row["session_id"], row["seq"]))
+    return base64.urlsafe_b64encode(position).decode().rstrip("=")
 
 
-def _decode_cursor(cursor: str | None) -> int:
+async def _find_position(database: Database, owner: str, cursor: str | None) -> int:
     """The id below which a page begins."""
     if cursor is None:
         return MAX_SEQ
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-    except (ValueError, binascii.Error):
-        text = b""
-    if len(text) != 8 or (id := int.from_bytes(text, "big")) > MAX_SEQ:
-        raise InvalidInput("$.cursor", "Expected a `next_cursor` of an earlier page")
-    return id
+        at, session_id, seq = msgspec.json.decode(text, type=Position)
+    except (ValueError, binascii.Error, msgspec.MsgspecError):
+        raise InvalidInput("$.cursor", "Expected a `next_cursor` of an earlier page") from None
+    rows = await database.fetch("find_search_entry", owner, session_id, seq)
+    # If the message is gone since, others of its moment are listed again.
+    return rows[0]["id"] if rows else first_id(at + timedelta(milliseconds=1))

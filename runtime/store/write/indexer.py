@@ -22,6 +22,7 @@ from runtime.store.records import SessionKey
 from runtime.store.validation import json_list
 from runtime.store.words import (
     MAX_WORD_BYTES,
+    first_id,
     owner_mark,
     role_mark,
     session_mark,
@@ -40,6 +41,8 @@ QUEUE_ROWS, SESSIONS = 100, 100
 GATHER_SECONDS = 0.1
 # Of the time of a busy writer, one part in so many is for indexing.
 SHARE = 20
+# Seconds: what is stored is to be found a second later.
+LONGEST_PAUSE = 0.5
 # What another writer has queued for so many seconds is indexed here: it may be gone.
 LATE_SECONDS = 5.0
 # Seconds between two looks for what others have left, after a failure, and between two lines of progress.
@@ -141,6 +144,10 @@ class Indexer:
             except AgentRuntimeError as error:
                 logger.warning("indexing failed and is retried in %g s: %s", FAILURE_SECONDS, error)
                 await asyncio.sleep(FAILURE_SECONDS)
+            except Exception:
+                # A bug must not end the search for good.
+                logger.exception("indexing failed inside the server and is retried in %g s", LOOK_SECONDS)
+                await asyncio.sleep(LOOK_SECONDS)
 
     async def _rest(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -228,7 +235,7 @@ class Indexer:
         is_busy = self._writer.stored > self._stored + 1
         self._stored = self._writer.stored
         if is_busy:
-            seconds = (prepared + self._writer.last_seconds) * (SHARE - 1)
+            seconds = min((prepared + self._writer.last_seconds) * (SHARE - 1), LONGEST_PAUSE)
             # A search that waits goes first.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
@@ -268,8 +275,3 @@ async def _distinct_words(texts: Sequence[str]) -> list[str]:
             if count % WORDS_AT_A_TIME == 0:
                 await asyncio.sleep(0)
     return sorted(found)
-
-
-def first_id(at: datetime) -> int:
-    """The first id of an entry for a message of this time."""
-    return min(max(int(at.timestamp() * 1000), 0), (1 << 43) - 1) << 20
