@@ -43,6 +43,9 @@ class Metrics:
         self.flush_rows = self._counter("flush_rows", "Rows written.")
         self.transactions = self._counter("transactions", "Transactions committed.")
         self.flush_failures = self._counter("flush_failures", "Batches that failed.", "reason")
+        self.retention_sessions = self._counter(
+            "retention_sessions", "Sessions deleted and erased by their age.", "action"
+        )
         self.wal_bytes = self._gauge("wal_bytes", "Length of SQLite's write-ahead log.")
         self.shutdown_seconds = self._gauge("shutdown_seconds", "Duration of the shutdown.")
         self.pool_connections = self._gauge("pool_connections", "Connections for reading.", "state")

@@ -115,6 +115,36 @@ class SessionPage(Struct, frozen=True):
     total: int | UnsetType = UNSET
 
 
+class Owner(Struct, frozen=True, omit_defaults=True):
+    """An owner of sessions: how many, how many are deleted and can be restored, and the messages of both.
+
+    With `at_least` the owner has more sessions than are counted for a page: the numbers are lower bounds.
+    """
+
+    owner: str
+    sessions: int
+    deleted_sessions: int
+    messages: int
+    last_activity: datetime
+    at_least: bool = False
+
+
+class OwnerPage(Struct, frozen=True):
+    """Owners in the order of their names. `next_cursor` is the cursor of the next page."""
+
+    owners: list[Owner]
+    next_cursor: str | None
+
+
+class ErasedOwner(Struct, frozen=True):
+    """How many sessions, messages and access tokens of an owner were erased."""
+
+    owner: str
+    sessions: int
+    messages: int
+    tokens: int
+
+
 class SessionStats(Struct, frozen=True):
     """The size of a session. `total_tokens` is the sum of its messages' token counts."""
 

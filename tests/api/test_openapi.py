@@ -21,6 +21,8 @@ CONTRACT = {
     ("POST", "/sessions/{session_id}/restore"),
     ("GET", "/sessions/{session_id}/stats"),
     ("POST", "/maintenance/cleanup"),
+    ("GET", "/owners"),
+    ("DELETE", "/owners/{owner}"),
     ("POST", "/sessions/{session_id}/messages"),
     ("GET", "/sessions/{session_id}/messages"),
     ("PUT", "/sessions/{session_id}/messages"),

@@ -22,6 +22,7 @@ NAMES = {
     "http_request_seconds": "histogram",
     "sse_streams": "gauge",
     "wal_bytes": "gauge",
+    "retention_sessions": "counter",
     "shutdown_seconds": "gauge",
     # Turns
     "turns": "counter",
