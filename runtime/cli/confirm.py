@@ -19,7 +19,8 @@ def confirmed(what: str, *, yes: bool) -> bool:
     # Ctrl-C ends the question: while the loop does not run, its own handler would only be noted.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        answer = input(f"This will {what}. Go on? [y/N] ")
+        print(f"This will {what}.")
+        answer = input("Go on? [y/N] ")
     except EOFError:
         answer = ""
     finally:
