@@ -80,10 +80,10 @@ Share = Annotated[int, Meta(ge=1, le=10**6, description="a whole number from 1 t
 Retries = Annotated[int, Meta(ge=0, le=20, description="a whole number from 0 to 20")]
 
 # A century bounds what is meant as an age. Not 0: it would delete everything at once.
-Days = Annotated[
-    Annotated[float, Meta(gt=0, le=36_525)] | None,
-    Meta(description="days, more than 0 and at most 36525; empty: for ever"),
+SomeDays = Annotated[
+    float, Meta(gt=0, le=36_525, description="days, more than 0 and at most 36525; empty: for ever")
 ]
+Days = SomeDays | None
 
 SWITCH_WORDS = {"on": True, "off": False}
 
@@ -229,8 +229,10 @@ def _nearest(variable: str, known: Mapping[str, str]) -> str:
 def _parse(variable: str, text: str, wanted: Any) -> Any:
     """The value that a variable's text stands for. Raises SettingsError."""
     value = SWITCH_WORDS.get(text, text) if wanted is Switch else text
-    if wanted is Days and not text.strip():
-        return None
+    if wanted == Days:
+        if not text.strip():
+            return None
+        wanted = SomeDays
     try:
         return msgspec.convert(value, wanted, strict=wanted is Switch)
     except msgspec.ValidationError:

@@ -91,7 +91,7 @@ def _object(encoded: msgspec.Raw) -> Metadata:
 class Token(Struct, frozen=True):
     """Authenticates a program as its owner. Each scope includes the ones before it: `read`, `write`, `admin`.
 
-    `admin` allows the cleanup of all owners' sessions.
+    `admin` allows what concerns all owners, such as the cleanup, and acting for another owner.
     """
 
     id: str

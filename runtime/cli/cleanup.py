@@ -56,7 +56,7 @@ async def run(options: argparse.Namespace, settings: Settings) -> int:
         if options.dry_run:
             print(f"would {what}")
             return 0
-        if not confirmed(what, yes=False):
+        if not confirmed(what):
             return 1
     cleaned = await _clean(settings, hours, days, dry_run=False)
     print(f"soft-deleted {cleaned.soft_deleted} idle sessions, erased {cleaned.hard_deleted} deleted ones")

@@ -6,13 +6,12 @@ import signal
 import sys
 
 
-def confirmed(what: str, *, yes: bool) -> bool:
-    """Whether to do `what`, which begins with a verb: by `--yes`, or by an answer on a terminal.
+def confirmed(what: str) -> bool:
+    """Whether a person on the terminal agrees to `what`, which begins with a verb.
 
-    Otherwise one line on stderr names what was not done. No store may be open: this waits for a person.
+    Without a terminal nobody does, and one line on stderr names what was not done. No store may be open: this
+    waits for a person.
     """
-    if yes:
-        return True
     if not sys.stdin.isatty():
         print(f"agent-runtime: this would {what}; nothing was done, repeat it with --yes", file=sys.stderr)
         return False

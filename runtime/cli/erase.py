@@ -36,11 +36,13 @@ async def run(options: argparse.Namespace, settings: Settings) -> int:
 
     owner, nobody = options.owner or "", options.nobody
     try:
-        async with open_store(settings=settings) as store:
-            found = await store.erase_owner(owner, nobody=nobody, dry_run=True)
-        counts = f"{found.sessions} sessions with {found.messages} messages, and {found.tokens} tokens"
-        if not confirmed(f"erase for good {counts}, of {_name(owner)}", yes=options.yes):
-            return 1
+        # Who does not ask need not wait for the count.
+        if not options.yes:
+            async with open_store(settings=settings) as store:
+                found = await store.erase_owner(owner, nobody=nobody, dry_run=True)
+            counts = f"{found.sessions} sessions with {found.messages} messages, and {found.tokens} tokens"
+            if not confirmed(f"erase for good {counts}, of {_name(owner)}"):
+                return 1
         async with open_store(settings=settings) as store:
             erased = await store.erase_owner(owner, nobody=nobody)
             if options.vacuum:

@@ -204,6 +204,19 @@ def ask(server: ServerProcess, method: str, body: object = None) -> int:
         return error.code
 
 
+# A server
+
+
+def test_a_server_keeps_the_periods_of_its_settings(database_url: str) -> None:
+    with start_server({"DB_URL": database_url, "RETAIN_IDLE_DAYS": "30"}) as server:
+        server.wait_for("an idle session is kept for 30 days, a deleted one for ever")
+        assert server.stop() == 0
+        assert "Traceback" not in server.log
+    with start_server({"DB_URL": database_url, "RETAIN_IDLE_DAYS": ""}) as server:
+        assert server.stop() == 0
+        assert "agent_runtime.retention" not in server.log
+
+
 # On a terminal
 
 COMMANDS = (("cleanup",), ("erase", "--owner", OWNER))

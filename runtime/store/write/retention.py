@@ -53,6 +53,12 @@ class Retention:
         if self._periods == RetentionPeriods(None, None):
             yield
             return
+        periods = [
+            "ever" if days is None else f"{days:g} days"
+            for days in (self._periods.idle_days, self._periods.deleted_days)
+        ]
+        text = "an idle session is kept for %s, a deleted one for %s; nothing is deleted in the first hour"
+        logger.info(text, *periods)
         task = asyncio.create_task(self._run(sleep), name="retention")
         try:
             yield
