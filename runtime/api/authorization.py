@@ -68,10 +68,8 @@ def _acting(request: web.Request, identity: Identity) -> Identity:
     if not is_key(names[0]):
         right = "must be the name of an owner: 1 to 255 characters in UTF-8, none of them a control character"
         raise InvalidInput(OWNER_HEADER, f"{right}; leave it out to act for yourself")
-    acting = identity.act_for(names[0])
-    caller = identity.client or "anybody"
     fields = {
-        "caller": caller,
+        "caller": identity.client or "anybody",
         "caller_owner": identity.owner,
         "owner": names[0],
         "method": request.method,
@@ -79,18 +77,9 @@ def _acting(request: web.Request, identity: Identity) -> Identity:
         "request_id": request[REQUEST_ID],
     }
     # When it begins: the line of a stream in the access log comes at its end.
-    text = "%s of owner %r acts for owner %r: %s %s %s"
-    logger.info(
-        text,
-        caller,
-        identity.owner,
-        names[0],
-        request.method,
-        fields["path"],
-        fields["request_id"],
-        extra=fields,
-    )
-    return acting
+    text = "%(caller)s of owner %(caller_owner)r acts for owner %(owner)r: %(method)s %(path)s %(request_id)s"
+    logger.info(text, fields, extra=fields)
+    return identity.act_for(names[0])
 
 
 async def is_still_admitted(request: web.Request) -> bool:

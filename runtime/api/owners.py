@@ -17,7 +17,7 @@ class OwnersQuery(Struct, frozen=True):
 
 
 async def list_owners(call: Call[OwnersQuery, None]) -> web.Response:
-    """A page of the owners of sessions, by name. It ends early after 20,000 sessions."""
+    """A page of the owners of sessions, by name. It ends early after 10,000 sessions."""
     try:
         return reply(await call.store.list_owners(**structs.asdict(call.query)))
     except InvalidInput as error:

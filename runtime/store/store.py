@@ -375,7 +375,7 @@ class Store:
     async def list_owners(self, *, limit: int = 50, cursor: str | None = None) -> OwnerPage:
         """Return a page of the owners of sessions, by name; `cursor` is the previous page's `next_cursor`.
 
-        A page ends early after 20,000 sessions; an owner who alone has more gets lower bounds (`at_least`).
+        A page ends early after 10,000 sessions; an owner who alone has more gets lower bounds (`at_least`).
         """
         return await self._owners.list_owners(limit, cursor)
 

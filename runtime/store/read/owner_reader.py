@@ -13,7 +13,7 @@ from runtime.errors import InvalidInput
 from runtime.models import MAX_SEQ, Key, Owner, OwnerPage
 
 # The most sessions that are counted for a page: in about 0.1 s.
-MOST_COUNTED = 20_000
+MOST_COUNTED = 10_000
 
 
 class OwnerReader:
