@@ -102,7 +102,7 @@ async def serve(settings: Settings, clock: Callable[[], datetime] = utc_now) -> 
     ):
         engine = Engine(store, registry, model, metrics)
         app = create_app(store, engine, gate, settings, metrics)
-        async with _listening(app, store, engine, settings):
+        async with store.keep_retention(), _listening(app, store, engine, settings):
             await stop.wait()
             logger.info("shutting down, in at most %g s", settings.shutdown_timeout)
             _end_in_time(settings.shutdown_timeout)

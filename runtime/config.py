@@ -79,6 +79,12 @@ Claim = Annotated[str, Meta(description="what a claim of a JWT must be")]
 Share = Annotated[int, Meta(ge=1, le=10**6, description="a whole number from 1 to 1000000")]
 Retries = Annotated[int, Meta(ge=0, le=20, description="a whole number from 0 to 20")]
 
+# A century bounds what is meant as an age. Not 0: it would delete everything at once.
+SomeDays = Annotated[
+    float, Meta(gt=0, le=36_525, description="days, more than 0 and at most 36525; empty: for ever")
+]
+Days = SomeDays | None
+
 SWITCH_WORDS = {"on": True, "off": False}
 
 # Settings of the earlier service that mean nothing here.
@@ -138,6 +144,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     llm_retries: Retries = 3
     search: Switch = True
     turn_events_kept: Seconds = 86_400.0
+    retain_idle_days: Days = None
+    retain_deleted_days: Days = None
 
     def __post_init__(self) -> None:
         if self.pool_min > self.pool_max:
@@ -222,6 +230,10 @@ def _nearest(variable: str, known: Mapping[str, str]) -> str:
 def _parse(variable: str, text: str, wanted: Any) -> Any:
     """The value that a variable's text stands for. Raises SettingsError."""
     value = SWITCH_WORDS.get(text, text) if wanted is Switch else text
+    if wanted == Days:
+        if not text.strip():
+            return None
+        wanted = SomeDays
     try:
         return msgspec.convert(value, wanted, strict=wanted is Switch)
     except msgspec.ValidationError:

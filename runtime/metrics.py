@@ -46,6 +46,9 @@ class Metrics:
         self.search_unindexed_sessions = self._gauge(
             "search_unindexed_sessions", "Sessions from before an upgrade that the search has yet to index."
         )
+        self.retention_sessions = self._counter(
+            "retention_sessions", "Sessions deleted and erased by their age.", "action"
+        )
         self.wal_bytes = self._gauge("wal_bytes", "Length of SQLite's write-ahead log.")
         self.shutdown_seconds = self._gauge("shutdown_seconds", "Duration of the shutdown.")
         self.pool_connections = self._gauge("pool_connections", "Connections for reading.", "state")

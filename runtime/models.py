@@ -91,7 +91,7 @@ def _object(encoded: msgspec.Raw) -> Metadata:
 class Token(Struct, frozen=True):
     """Authenticates a program as its owner. Each scope includes the ones before it: `read`, `write`, `admin`.
 
-    `admin` allows the cleanup of all owners' sessions.
+    `admin` allows what concerns all owners, such as the cleanup, and acting for another owner.
     """
 
     id: str
@@ -113,6 +113,36 @@ class SessionPage(Struct, frozen=True):
     sessions: list[Session]
     next_cursor: str | None
     total: int | UnsetType = UNSET
+
+
+class Owner(Struct, frozen=True, omit_defaults=True):
+    """An owner of sessions: how many, how many are deleted and can be restored, and the messages of both.
+
+    With `at_least` the owner has more sessions than are counted for a page: the numbers are lower bounds.
+    """
+
+    owner: str
+    sessions: int
+    deleted_sessions: int
+    messages: int
+    last_activity: datetime
+    at_least: bool = False
+
+
+class OwnerPage(Struct, frozen=True):
+    """Owners in the order of their names. `next_cursor` is the cursor of the next page."""
+
+    owners: list[Owner]
+    next_cursor: str | None
+
+
+class ErasedOwner(Struct, frozen=True):
+    """How many sessions, messages and access tokens of an owner were erased."""
+
+    owner: str
+    sessions: int
+    messages: int
+    tokens: int
 
 
 class SessionStats(Struct, frozen=True):

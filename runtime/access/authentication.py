@@ -96,7 +96,7 @@ class Authenticator:
             return await self._tokens.find_valid(identity.token_id) is not None
         if identity.expires_at is not None:
             return self._clock() < identity.expires_at
-        return self.open or identity is not ANYBODY
+        return self.open or bool(identity.client)
 
     async def _prove(self, authorization: str) -> Identity:
         scheme, _, text = authorization.partition(" ")

@@ -28,7 +28,11 @@ class ClientLimits(Struct, frozen=True):
 
 
 class Quotas:
-    """What every client has in hand."""
+    """What every client has in hand.
+
+    A request that acts for another owner is counted for the client that sends it: the quotas bound what one
+    sender makes this process hold, and a sender could name a new owner with each request.
+    """
 
     def __init__(self, limits: ClientLimits) -> None:
         self._limits = limits

@@ -17,7 +17,7 @@ from msgspec import UNSET, Struct, UnsetType, structs
 from runtime.agents.registry import SWITCH_AGENT
 from runtime.api.responses import reply
 from runtime.api.routes import DEFAULT_MODEL, ENGINE, Call, Route
-from runtime.errors import MetricsNotFound
+from runtime.errors import MetricsNotFound, SessionNotFound
 from runtime.models import Key, Limit
 from runtime.store.read.activity import Activity, EndedTurn, sessions_of
 
@@ -314,6 +314,6 @@ ROUTES = (
         {200: SessionMetrics},
         errors=(MetricsNotFound,),
     ),
-    Route("GET", "/events/audit-log", list_audit_log, {200: AuditLog}),
+    Route("GET", "/events/audit-log", list_audit_log, {200: AuditLog}, errors=(SessionNotFound,)),
     Route("GET", "/events/stats", get_stats, {200: EventStats}),
 )

@@ -11,7 +11,18 @@ from aiohttp import web
 from runtime.access.authentication import Authenticator
 from runtime.access.quotas import ClientLimits, Quotas
 from runtime.agents.engine import Engine
-from runtime.api import activity, agents, approvals, events, messages, operations, search, sessions, turns
+from runtime.api import (
+    activity,
+    agents,
+    approvals,
+    events,
+    messages,
+    operations,
+    owners,
+    search,
+    sessions,
+    turns,
+)
 from runtime.api.authorization import AUTHORIZER, Authorizer
 from runtime.api.body import READ_TIMEOUT
 from runtime.api.gateway_dialect import GatewayDialect
@@ -44,6 +55,7 @@ ROUTES = (
     *approvals.ROUTES,
     *events.ROUTES,
     *sessions.ROUTES,
+    *owners.ROUTES,
     *activity.ROUTES,
     *search.ROUTES,
     *operations.ROUTES,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from ipaddress import ip_network
 
 from aiohttp import web
@@ -9,10 +10,16 @@ from aiohttp import web
 from runtime.access.authentication import Authenticator
 from runtime.access.identity import Identity
 from runtime.access.quotas import QuotaLease, Quotas
-from runtime.api.responses import LARGE
+from runtime.api.responses import LARGE, REQUEST_ID
 from runtime.api.throttle import Throttle
+from runtime.errors import InvalidInput
 from runtime.models import Scope
+from runtime.store.validation import is_key
 
+logger = logging.getLogger("agent_runtime.access")
+
+# Names the owner that an admin acts for.
+OWNER_HEADER = "X-Owner"
 IDENTITY = web.RequestKey("identity", Identity)
 QUOTA_LEASE = web.RequestKey("holding", QuotaLease)
 
@@ -41,10 +48,38 @@ class Authorizer:
         identity.demand(scope)
         if identity.client:
             holding.join(identity.client)
-        request[IDENTITY] = identity
+        request[IDENTITY] = _acting(request, identity)
 
 
 AUTHORIZER = web.AppKey("admission", Authorizer)
+
+
+def _acting(request: web.Request, identity: Identity) -> Identity:
+    """The caller as it acts: for the owner that `X-Owner` names, where it names one.
+
+    Raises Forbidden without the scope admin, whatever the header has, and InvalidInput for a wrong name.
+    """
+    names = request.headers.getall(OWNER_HEADER, ())
+    if not names:
+        return identity
+    identity.demand("admin", OWNER_HEADER)
+    if len(names) > 1:
+        raise InvalidInput(OWNER_HEADER, f"must be given once, and is there {len(names)} times")
+    if not is_key(names[0]):
+        right = "must be the name of an owner: 1 to 255 characters in UTF-8, none of them a control character"
+        raise InvalidInput(OWNER_HEADER, f"{right}; leave it out to act for yourself")
+    fields = {
+        "caller": identity.client or "anybody",
+        "caller_owner": identity.owner,
+        "owner": names[0],
+        "method": request.method,
+        "path": request.rel_url.raw_path,
+        "request_id": request[REQUEST_ID],
+    }
+    # When it begins: the line of a stream in the access log comes at its end.
+    text = "%(caller)s of owner %(caller_owner)r acts for owner %(owner)r: %(method)s %(path)s %(request_id)s"
+    logger.info(text, fields, extra=fields)
+    return identity.act_for(names[0])
 
 
 async def is_still_admitted(request: web.Request) -> bool:

@@ -17,8 +17,7 @@ from runtime.api.aiohttp_internals import NO_BODY, ConnectionInternals, RunnerIn
 from runtime.api.fd_limits import Refusals, most_connections
 from runtime.api.middleware import MIDDLEWARE, Around, random_id
 from runtime.api.problems import HttpError, problem
-from runtime.api.responses import stamp
-from runtime.api.routes import REQUEST_ID
+from runtime.api.responses import REQUEST_ID, stamp
 
 logger = logging.getLogger("agent_runtime.http")
 

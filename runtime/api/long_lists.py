@@ -11,8 +11,14 @@ from aiohttp import hdrs, web
 from msgspec import Raw, Struct
 
 from runtime.api.authorization import QUOTA_LEASE
-from runtime.api.responses import forget_frames, reply, session_headers, stamp, write_pieces
-from runtime.api.routes import REQUEST_ID
+from runtime.api.responses import (
+    REQUEST_ID,
+    forget_frames,
+    reply,
+    session_headers,
+    stamp,
+    write_pieces,
+)
 from runtime.errors import AgentRuntimeError
 from runtime.store.read.message_pages import MessageChunk, MessagesCut
 from runtime.store.records import Head

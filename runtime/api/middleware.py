@@ -15,8 +15,7 @@ from prometheus_client import Histogram
 
 from runtime.api.authorization import IDENTITY
 from runtime.api.problems import problem
-from runtime.api.responses import stamp
-from runtime.api.routes import REQUEST_ID
+from runtime.api.responses import REQUEST_ID, stamp
 
 logger = logging.getLogger("agent_runtime.http")
 
@@ -79,7 +78,7 @@ def _log(request: web.Request, status: int, milliseconds: float, request_id: str
         "status": status,
         "milliseconds": round(milliseconds, 1),
         "request_id": request_id,
-        "owner": request[IDENTITY].owner if IDENTITY in request else None,
+        "owner": request[IDENTITY].effective_owner if IDENTITY in request else None,
     }
     logger.info("%s %s %d %.1f ms %s", request.method, path, status, milliseconds, request_id, extra=fields)
 

@@ -43,6 +43,12 @@ BUFFER_HEADERS = {
         {"type": "string", "examples": ["respond-async", "wait"]},
     )
 }
+ACT_FOR = {
+    "X-Owner": (
+        "With the scope admin: the owner to act for. Other characters than ASCII are sent in UTF-8.",
+        {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[\x21-\x7e]+( [\x21-\x7e]+)*$"},
+    )
+}
 RESUMED = "The id of the last event that was received: the stream goes on behind it."
 
 SECURITY_SCHEMES = {
@@ -181,5 +187,7 @@ def _header_parameters(route: Route) -> Iterator[dict[str, Any]]:
     headers = {**(WRITE_HEADERS if route.writes else {}), **(BUFFER_HEADERS if route.buffers else {})}
     if route.method == "GET" and (pattern := EVENT_IDS.get(route.replies[200])):
         headers["Last-Event-ID"] = (RESUMED, {"type": "string", "pattern": pattern})
+    if route.scope is not None:
+        headers.update(ACT_FOR)
     for name, (text, schema) in headers.items():
         yield {"name": name, "in": "header", "description": text, "schema": schema}

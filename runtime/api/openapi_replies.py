@@ -123,7 +123,8 @@ def _errors(route: Route, *, has_body: bool) -> Iterator[type[errors.AgentRuntim
     if "session_id" in route.keys:
         yield errors.SessionNotFound
     yield from route.errors
-    if route.keys or has_body or route.parsed[0] is not NoneType:
+    # Each route that needs a scope takes X-Owner.
+    if route.scope is not None or route.keys or has_body or route.parsed[0] is not NoneType:
         yield errors.InvalidInput
     if route.writes:
         yield from (errors.VersionMismatch, errors.KeyReused, errors.RefusedByDatabase)

@@ -31,7 +31,7 @@ PREFERENCE_END = re.compile("[;=]")
 
 def owner_of(request: web.Request) -> str:
     """The owner that the caller acts as; empty without access control."""
-    return request[IDENTITY].owner
+    return request[IDENTITY].effective_owner
 
 
 def write_options(request: web.Request) -> WriteOptions:

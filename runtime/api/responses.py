@@ -35,6 +35,8 @@ ALWAYS = {
 }
 
 
+REQUEST_ID = web.RequestKey("request_id", str)
+
 # A reply of more bytes than this may have to wait for its reader.
 LARGE = 64 * 1024
 

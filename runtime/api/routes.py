@@ -13,7 +13,7 @@ from runtime.agents.engine import Engine
 from runtime.api.authorization import Authorizer
 from runtime.api.body import read_body
 from runtime.api.request import owner_of, parse_query, path_key
-from runtime.api.responses import LARGE, forget_frames, stamp
+from runtime.api.responses import LARGE, REQUEST_ID, forget_frames, stamp
 from runtime.api.stream_dialects import StreamDialect
 from runtime.errors import AgentRuntimeError
 from runtime.metrics import Metrics
@@ -46,7 +46,6 @@ STREAM_TIMEOUTS = web.AppKey("pace", StreamTimeouts)
 DIALECT: web.AppKey[StreamDialect] = web.AppKey("dialect")
 DEFAULT_MODEL = web.AppKey("default_model", str)
 DOCUMENT: web.AppKey[Callable[[], bytes]] = web.AppKey("document")
-REQUEST_ID = web.RequestKey("request_id", str)
 
 
 class Call(Struct, Generic[Q, B], frozen=True):

@@ -49,10 +49,11 @@ class SessionChange(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CleanupOrder(Struct, frozen=True, forbid_unknown_fields=True):
-    """How long a session may be idle, and how long a deleted one is kept."""
+    """How long a session may be idle, and how long a deleted one is kept; a dry run counts only."""
 
     max_age_hours: Hours = 24
     hard_delete_after_days: Days = 30
+    dry_run: bool = False
 
 
 class ListQuery(Struct, frozen=True):
@@ -161,7 +162,7 @@ async def get_stats(call: Call[None, None]) -> web.Response:
 
 
 async def clean_up(call: Call[None, CleanupOrder | None]) -> web.Response:
-    """Delete idle sessions, and erase those deleted long ago."""
+    """Delete idle sessions, and erase those deleted long ago; or count them."""
     order = call.body or CleanupOrder()
     cleaned = await call.store.cleanup(**structs.asdict(order))
     return reply(cleaned)

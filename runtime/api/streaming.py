@@ -11,8 +11,8 @@ from aiohttp import web
 
 from runtime.api.authorization import QUOTA_LEASE, is_still_admitted
 from runtime.api.connection import Connection
-from runtime.api.responses import LARGE, forget_frames, stamp, write_pieces
-from runtime.api.routes import EVENT_STREAM, METRICS, REQUEST_ID, STREAM_TIMEOUTS
+from runtime.api.responses import LARGE, REQUEST_ID, forget_frames, stamp, write_pieces
+from runtime.api.routes import EVENT_STREAM, METRICS, STREAM_TIMEOUTS
 from runtime.errors import AgentRuntimeError
 
 logger = logging.getLogger("agent_runtime.http")

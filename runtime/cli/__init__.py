@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from runtime import __version__
-from runtime.cli import agents, check, cleanup, import_, migrate, serve, stats, token
+from runtime.cli import agents, check, cleanup, erase, import_, migrate, serve, stats, token
 from runtime.config import Settings
 from runtime.errors import DatabaseError, StartupError
 from runtime.logs import configure_logging
@@ -40,7 +40,7 @@ exit status: 0 done; 1 something was found to be wrong, is still to do, or could
 2 could not start.
 """
 
-COMMANDS = (serve, migrate, import_, cleanup, token, stats, check, agents)
+COMMANDS = (serve, migrate, import_, cleanup, erase, token, stats, check, agents)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

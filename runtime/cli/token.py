@@ -53,7 +53,7 @@ def _add_create(create: argparse.ArgumentParser) -> None:
         "--scope",
         choices=get_args(Scope),
         default="write",
-        help="read: look only; write: change as well (default); admin: clean up for every owner as well",
+        help="read: look only; write: change as well (default); admin: act for every owner as well",
     )
     create.add_argument(
         "--expires", type=_lifetime, metavar="90d", help="after so many s, m, h, d or w (default: never)"

@@ -75,6 +75,9 @@ class Database(Protocol):
     def wal_bytes(self) -> int:
         """How long the write-ahead log of a SQLite file is; 0 on Postgres, where the server sees to it."""
 
+    async def vacuum(self) -> None:
+        """Rewrite the files, so that nothing deleted is left in them. Writes wait meanwhile."""
+
     def fault(self) -> str:
         """What is wrong with the database though it may answer; empty where nothing is."""
 

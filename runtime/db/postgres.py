@@ -38,6 +38,8 @@ OLDEST_POSTGRES = 13
 FIRST_CONNECT_SECONDS = 10.0
 ROLLBACK_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
+# The most that rewriting all tables may take: it grows with them, and an operator waits for it.
+VACUUM_SECONDS = 7 * 86_400.0
 
 ISOLATION = "read committed"
 SESSION = {
@@ -318,6 +320,16 @@ class PostgresDatabase:
     def wal_bytes(self) -> int:
         """Nothing of ours."""
         return 0
+
+    async def vacuum(self) -> None:
+        """Rewrite the tables, each under a lock against everything."""
+        async with self._turn:
+            connection = await self._writing_connection()
+            try:
+                await _translated(connection.execute(self._queries["vacuum"].sql, timeout=VACUUM_SECONDS))
+            except BaseException:
+                connection.terminate()
+                raise
 
     def fault(self) -> str:
         """Nothing: what is wrong with the server shows in its answers."""

@@ -56,6 +56,8 @@ MAX_READERS = 2
 WRITER_PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA foreign_keys = ON",
+    # What is deleted is overwritten in the file: some builds of SQLite do so by default, and others not.
+    "PRAGMA secure_delete = ON",
     # Its errors would be lost: see CHECKPOINT_FRAMES.
     "PRAGMA wal_autocheckpoint = 0",
     f"PRAGMA journal_size_limit = {WAL_LIMIT}",
@@ -207,20 +209,32 @@ class SqliteDatabase:
             await self._checkpoint("TRUNCATE")
         self._wal.note()
 
+    async def vacuum(self) -> None:
+        """Rewrite the file, and empty the WAL, which holds the old pages as well."""
+        async with self._turn:
+            await self._run_outside([self._queries["vacuum"].sql])
+        await self._checkpoint("TRUNCATE")
+
     async def _checkpoint(self, mode: str) -> None:
         async with self._turn:
-            writing = await self._writing_connection()
-            try:
-                for pragma in (
+            await self._run_outside(
+                [
                     f"PRAGMA busy_timeout = {WAL_BUSY_MS}",
                     f"PRAGMA wal_checkpoint({mode})",
                     f"PRAGMA busy_timeout = {BUSY_STEP * 1000:.0f}",
-                ):
-                    await translated(writing.connection.execute_fetchall(pragma))
-            except BaseException as error:
-                await run_to_completion(self._clean_up(writing, error))
-                raise
+                ]
+            )
             self._log.note_checkpoint()
+
+    async def _run_outside(self, statements: Sequence[str]) -> None:
+        """Run statements that stand outside of transactions, in the turn of one."""
+        writing = await self._writing_connection()
+        try:
+            for statement in statements:
+                await translated(writing.connection.execute_fetchall(statement))
+        except BaseException as error:
+            await run_to_completion(self._clean_up(writing, error))
+            raise
 
     def _note_damage(self, error: DatabaseDamaged) -> None:
         """Nothing more is written to a file that is damaged; what can be read of it is."""

@@ -110,6 +110,7 @@ class Cache:
         self.size = 0
         self.epoch = 0
         self._entries: OrderedDict[SessionKey, Entry] = OrderedDict()
+        self._keys: dict[int, SessionKey] = {}
 
     def get(self, key: SessionKey) -> Entry | None:
         entry = self._entries.get(key)
@@ -159,6 +160,12 @@ class Cache:
                 self.epoch += 1
                 self._drop(key)
 
+    def drop_session(self, session_db_id: int) -> None:
+        """Evict the session with this id: another instance has deleted it."""
+        if (key := self._keys.get(session_db_id)) is not None:
+            self.epoch += 1
+            self._drop(key)
+
     def catch_up(self, old: Head, head: Head, missing: Sequence[Encoded] | None) -> None:
         """Advance an entry from `old` to a head read from the database, by the messages in between.
 
@@ -187,6 +194,7 @@ class Cache:
         entry.head = head
         entry.extend(messages)
         self._entries[head.key] = entry
+        self._keys[head.id] = head.key
         self.size += entry.size
         while self.size > self.max_bytes and self._entries:
             self._drop(next(iter(self._entries)))
@@ -195,6 +203,7 @@ class Cache:
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.size -= entry.size
+            self._keys.pop(entry.head.id, None)
 
 
 def _continues(entry: Entry, change: CommittedChange) -> bool:

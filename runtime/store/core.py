@@ -27,6 +27,7 @@ from runtime.store.write.eraser import Eraser
 from runtime.store.write.indexer import Indexer
 from runtime.store.write.loader import Loader
 from runtime.store.write.queue import WriteLimits
+from runtime.store.write.retention import Retention, RetentionPeriods
 from runtime.store.write.writer import Writer
 
 logger = logging.getLogger("agent_runtime.store")
@@ -62,7 +63,7 @@ class Core:
         self.clock = clock
         self.cache = Cache(settings.cache_bytes)
         self.reader = Reader(database, self.cache, metrics, clock, shared_heads(database))
-        self.subscriptions = Subscriptions(database.instance)
+        self.subscriptions = Subscriptions(database.instance, self.cache.drop_session)
         self.writer = Writer(
             database,
             Loader(self.cache, sole_writer=database.sole_writer),
@@ -76,6 +77,8 @@ class Core:
         self.indexer = Indexer(database, self.writer, clock, metrics, is_on=settings.search)
         self.eraser = Eraser(database, self.writer, clock, self.indexer.note_removals)
         self.cleanup = Cleanup(database, self.writer, self.eraser, clock, settings.turn_events_kept)
+        periods = RetentionPeriods(settings.retain_idle_days, settings.retain_deleted_days)
+        self.retention = Retention(database, self.cleanup, periods, metrics)
         self.submitter = Submitter(database, self.writer, self.reader, settings.durability, clock, make_id)
         database.listen(self.subscriptions.receive, self.subscriptions.poll)
         metrics.cache_bytes.set_function(lambda: self.cache.size)
@@ -119,7 +122,7 @@ class Core:
     def end_streams(self) -> None:
         """End all streams and all waits for the eraser: the server is stopping."""
         self.subscriptions.end()
-        self.eraser.release()
+        self.eraser.end_waits()
 
     async def close(self, timeout: float) -> int:
         """Store the pending writes within `timeout` seconds and close; return how many were lost (W11)."""

@@ -29,9 +29,11 @@ from runtime.models import (
     Committed,
     Decision,
     Durability,
+    ErasedOwner,
     History,
     MessagePage,
     Metadata,
+    OwnerPage,
     Role,
     SearchPage,
     Session,
@@ -47,6 +49,7 @@ from runtime.store.follow.session_follower import Following, SessionFollower
 from runtime.store.follow.turn_follower import TurnFollower, parse_position
 from runtime.store.imports import Imports
 from runtime.store.messages import Messages, new_messages
+from runtime.store.owners import Owners, check_owner
 from runtime.store.read.activity import ActivityReader
 from runtime.store.read.message_pages import MessagesCut, NumberedPage, page_of
 from runtime.store.read.reader import HistoryReading
@@ -105,6 +108,7 @@ class Store:
         self.tokens = Tokens(core.database, core.clock)
         self.saved = SavedStates(core)
         self.imports = Imports(core)
+        self._owners = Owners(core, self.tokens)
 
     async def create_session(
         self,
@@ -357,12 +361,41 @@ class Store:
         command = commands.DeleteApproval(session_key(session_id, options), check_key(call_id, "$.call_id"))
         return await self._core.submitter.write(command, ApprovalDeleted, options)
 
-    async def cleanup(self, *, max_age_hours: float = 24, hard_delete_after_days: float = 30) -> Cleaned:
+    async def cleanup(
+        self, *, max_age_hours: float = 24, hard_delete_after_days: float = 30, dry_run: bool = False
+    ) -> Cleaned:
         """Delete idle sessions and erase those deleted long ago, of all owners.
 
-        Deletes old idempotency keys and events of turns, too. Works in small transactions.
+        Deletes old idempotency keys and events of turns, too. Works in small transactions. A `dry_run`
+        counts what would be deleted and erased, and changes nothing.
         """
-        return await self._core.cleanup.clean(max_age_hours, hard_delete_after_days)
+        await self._core.writer.settle(None)
+        work = self._core.cleanup.count if dry_run else self._core.cleanup.clean
+        return await work(max_age_hours, hard_delete_after_days)
+
+    def keep_retention(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Delete sessions by the settings `retain_…` in the background, inside an `async with` block."""
+        return self._core.retention.kept()
+
+    async def list_owners(self, *, limit: int = 50, cursor: str | None = None) -> OwnerPage:
+        """Return a page of the owners of sessions, by name; `cursor` is the previous page's `next_cursor`.
+
+        A page ends early after 10,000 sessions; an owner who alone has more gets lower bounds (`at_least`).
+        """
+        return await self._owners.list_owners(limit, cursor)
+
+    async def erase_owner(self, owner: str, *, nobody: bool = False, dry_run: bool = False) -> ErasedOwner:
+        """Erase all that an owner has, tokens too, and return how much; a repeat returns zeros.
+
+        Sessions of the owner "", which has no name, are erased with `nobody` alone. A `dry_run` counts. Works
+        in small transactions and may be interrupted; a repeat goes on. Raises InvalidInput.
+        """
+        check_owner(owner, nobody=nobody)
+        return await (self._owners.count(owner) if dry_run else self._owners.erase(owner))
+
+    async def vacuum(self) -> None:
+        """Rewrite the database's files, so that nothing deleted is left in them. Writes wait meanwhile."""
+        await self._core.database.vacuum()
 
     async def get_session(self, session_id: str, *, owner: str = "") -> Session:
         """Return the session."""

@@ -19,7 +19,7 @@ from runtime.db.database import Database, Row
 from runtime.errors import DatabaseUnavailable, InvalidInput, TokenNotFound
 from runtime.models import Scope, Token
 from runtime.store.read.batch_loader import BatchLoader
-from runtime.store.validation import check_key
+from runtime.store.validation import check_key, json_list
 
 # A token has the form art_<id>_<secret>: a leaked one can be recognised and revoked by its id.
 MARK = "art"
@@ -28,6 +28,8 @@ FORM = re.compile(f"{MARK}_([0-9a-f]+)_[0-9a-f]+")
 ID_BYTES, SECRET_BYTES = 6, 32
 # Seconds that a look-up may take; after that the database counts as unavailable.
 LOOK_UP_SECONDS = 5.0
+# The most tokens that a transaction erases.
+PORTION = 500
 
 
 class Tokens:
@@ -80,6 +82,23 @@ class Tokens:
         async with self._database.transaction() as tx:
             await tx.execute_many("revoke_token", [(token.id, self._clock())])
         return token
+
+    async def erase_all_of(self, owner: str) -> int:
+        """Delete the tokens of an owner for good; return how many. A server that was closed stays closed."""
+        erased, last = 0, PORTION
+        while last == PORTION:
+            async with self._database.transaction() as tx:
+                rows = await tx.fetch("lock_tokens_to_erase", owner, PORTION)
+                if rows:
+                    await tx.execute_many("insert_erased_token", [(self._clock(),)])
+                    await tx.execute_many("delete_tokens", [(json_list(row["id"] for row in rows),)])
+            last = len(rows)
+            erased += last
+        return erased
+
+    async def count_all_of(self, owner: str) -> int:
+        """The number of tokens of an owner."""
+        return sum(token.owner == owner for token in await self.list_all())
 
     async def prove(self, text: str) -> Token | None:
         """The token with this text, if it is valid now."""

@@ -53,3 +53,12 @@ SELECT s.owner, s.session_id, s.message_count, count(m.seq) AS messages_found, s
  GROUP BY s.id
 HAVING count(m.seq) <> s.message_count OR coalesce(max(m.seq), 0) > s.last_seq
  LIMIT $1;
+
+-- name: try_lock_retention()
+-- Whether this instance is the one that deletes by age now.
+-- Where another instance does, the answer is false, at once. The number means nothing: every release has to use the
+-- same one. The lock ends with the connection that writes.
+SELECT pg_try_advisory_lock(7091318039310988654) AS locked;
+
+-- name: unlock_retention()
+SELECT pg_advisory_unlock(7091318039310988654) AS unlocked;

@@ -51,3 +51,12 @@ SELECT s.owner, s.session_id, s.message_count, count(m.seq) AS messages_found, s
  GROUP BY s.id
 HAVING count(m.seq) <> s.message_count OR coalesce(max(m.seq), 0) > s.last_seq
  LIMIT ?1;
+
+-- name: try_lock_retention()
+-- Whether this instance is the one that deletes by age now.
+-- Differs because one process owns a file.
+SELECT 1 AS locked;
+
+-- name: unlock_retention()
+-- Differs because one process owns a file.
+SELECT 1 AS unlocked;

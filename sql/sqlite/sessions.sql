@@ -227,3 +227,22 @@ SELECT owner, session_id
  WHERE owner IS NOT NULL AND deleted_at IS NOT NULL AND deleted_at < ?1
  ORDER BY deleted_at, id
  LIMIT ?2;
+
+-- name: count_idle_sessions(idle_before)
+-- How many sessions list_idle_sessions has on all of its pages.
+WITH RECURSIVE owners (owner) AS (
+    SELECT min(owner) FROM sessions WHERE deleted_at IS NULL AND owner >= ''
+    UNION ALL
+    SELECT (SELECT min(n.owner) FROM sessions AS n WHERE n.deleted_at IS NULL AND n.owner > o.owner)
+      FROM owners AS o
+     WHERE o.owner IS NOT NULL
+)
+SELECT count(*) AS total
+  FROM owners AS o
+  JOIN sessions AS s ON s.owner = o.owner AND s.deleted_at IS NULL AND s.last_activity < ?1;
+
+-- name: count_erasable_sessions(deleted_before)
+-- How many sessions list_erasable_sessions has on all of its pages.
+SELECT count(*) AS total
+  FROM sessions
+ WHERE owner IS NOT NULL AND deleted_at IS NOT NULL AND deleted_at < ?1;

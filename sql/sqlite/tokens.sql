@@ -11,9 +11,10 @@ SELECT t.id, t.hash, t.name, t.owner, t.scope, t.created_at, t.expires_at, t.rev
   JOIN tokens AS t ON t.id = k.value;
 
 -- name: list_tokens()
--- All of them, also those revoked; a person asks.
+-- All of them, also those revoked, but for the one that stands for erased ones; a person asks.
 SELECT id, name, owner, scope, created_at, expires_at, revoked_at
   FROM tokens
+ WHERE id <> ''
  ORDER BY created_at, id;
 
 -- name: find_any_token()

@@ -22,6 +22,8 @@ CONTRACT = {
     ("GET", "/sessions/{session_id}/stats"),
     ("GET", "/search"),
     ("POST", "/maintenance/cleanup"),
+    ("GET", "/owners"),
+    ("DELETE", "/owners/{owner}"),
     ("POST", "/sessions/{session_id}/messages"),
     ("GET", "/sessions/{session_id}/messages"),
     ("PUT", "/sessions/{session_id}/messages"),
@@ -191,10 +193,14 @@ def test_parameters_are_those_that_the_handlers_parse() -> None:
 
 def test_writes_name_their_headers() -> None:
     headers = set(parameters("post", "/sessions/{session_id}/messages", "header"))
-    assert headers == {"Idempotency-Key", "If-Match", "Prefer"}
-    assert set(parameters("patch", "/sessions/{session_id}", "header")) == {"Idempotency-Key", "If-Match"}
-    assert parameters("get", "/sessions/{session_id}", "header") == {}
-    assert set(parameters("get", "/sessions/{session_id}/events", "header")) == {"Last-Event-ID"}
+    # X-Owner is everywhere but on the public routes.
+    assert headers == {"Idempotency-Key", "If-Match", "Prefer", "X-Owner"}
+    changed = set(parameters("patch", "/sessions/{session_id}", "header"))
+    assert changed == {"Idempotency-Key", "If-Match", "X-Owner"}
+    assert set(parameters("get", "/sessions/{session_id}", "header")) == {"X-Owner"}
+    followed = set(parameters("get", "/sessions/{session_id}/events", "header"))
+    assert followed == {"Last-Event-ID", "X-Owner"}
+    assert parameters("get", "/health", "header") == {}
 
 
 def test_bodies_are_described() -> None:

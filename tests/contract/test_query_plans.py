@@ -81,6 +81,8 @@ VALUES: dict[str, Any] = {
     "owner": "owner 11",
     "after_owner": "",
     "ids": '["token 4711", "token 9"]',
+    **dict.fromkeys(("first_owner", "last_owner"), "owner 11"),
+    "through_id": 4711,
     "hash": "hash",
     "scope": "read",
     "revoked_at": EARLY,
@@ -101,6 +103,7 @@ VALUES: dict[str, Any] = {
     "ends": "[[1, 9223372036854775807, 0, 0], [4711, 10, 3, 5]]",
     "keys": '[["owner 11", "session 4711"], ["", "session 4712"]]',
 }
+KEYS = {"delete_idempotency_keys": '["key 4711", "key 9"]'}
 NAMES = {
     "list_idempotency_keys": '[["owner 11", "key 4711"], ["", "key 4712"]]',
     **dict.fromkeys(
@@ -112,11 +115,12 @@ KEYED_BY_NAME = {
     **dict.fromkeys(("raise_batch", "lock_batch", "delete_writer"), "writer 1"),
     **dict.fromkeys(("insert_token", "revoke_token"), "token 4711"),
 }
-STATEMENTS = load_queries("sqlite")
+# A plan is of statements that read or change rows.
+STATEMENTS = {name: query for name, query in load_queries("sqlite").items() if query.name != "vacuum"}
 
 
 def values(query: Query) -> list[Any]:
-    own: dict[str, Any] = {"names": NAMES.get(query.name)}
+    own: dict[str, Any] = {"names": NAMES.get(query.name), "keys": KEYS.get(query.name)}
     if query.name in KEYED_BY_NAME:
         own["id"] = KEYED_BY_NAME[query.name]
     return [own.get(name) or VALUES[name] for name in query.parameters]

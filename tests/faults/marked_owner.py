@@ -50,6 +50,7 @@ async def fill(here: World) -> dict[str, str]:
         "event_id": re.findall("^id: (.*)$", events, re.MULTILINE)[-1],
         "version": str((await ask("GET", start))["version"]),
         "cursor": listed["next_cursor"],
+        "owner": "victim",
         "agent": "orchestrator",
         "agent_type": "orchestrator",
     }

@@ -54,6 +54,10 @@ def _of_route(route: Route, ids: Ids) -> Iterator[Example]:
         yield Example(route, route.method, path, query, bodies[0], {})
     for body in bodies[1:]:
         yield Example(route, route.method, path, queries[0], body, {})
+    if route.scope is not None:
+        # Another's name, and the own one, are refused alike.
+        for name in ("victim", "x"):
+            yield Example(route, route.method, path, queries[0], bodies[0], {"X-Owner": name})
     for headers in _headers(route, ids):
         yield Example(route, route.method, path, queries[0], bodies[0], headers)
     if route.method == "GET":

@@ -86,7 +86,10 @@ async def test_not_one_leak(
 ) -> None:
     count = len(
         all_requests(
-            dict.fromkeys(("session_id", "call_id", "turn_id", "event_id", "version", "cursor"), "x"), "x"
+            dict.fromkeys(
+                ("session_id", "call_id", "turn_id", "event_id", "version", "cursor", "owner"), "x"
+            ),
+            "x",
         )
     )
     strangers = [f"stranger {number}" for number in range(count)]

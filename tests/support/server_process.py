@@ -39,6 +39,7 @@ def run_command(
         [*PROGRAM, *arguments],
         env=environment(env),
         cwd=cwd,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=PATIENCE,

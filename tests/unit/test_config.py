@@ -79,6 +79,12 @@ def test_an_unknown_variable_names_the_nearest(misspelt: str, meant: str) -> Non
         ("ALLOWED_HOSTS", "http://agents", "host names"),
         ("ALLOWED_HOSTS", "agents:8001", "without ports"),
         ("ALLOWED_HOSTS", "agents,,others", "host names"),
+        ("RETAIN_IDLE_DAYS", "0", "days, more than 0"),
+        ("RETAIN_IDLE_DAYS", "-1", "days, more than 0"),
+        ("RETAIN_IDLE_DAYS", "null", "empty: for ever"),
+        ("RETAIN_DELETED_DAYS", "nan", "days, more than 0"),
+        ("RETAIN_DELETED_DAYS", "inf", "at most 36525"),
+        ("RETAIN_DELETED_DAYS", "30d", "days, more than 0"),
     ],
 )
 def test_a_wrong_value_names_variable_value_and_what_is_right(name: str, value: str, right: str) -> None:
@@ -141,3 +147,12 @@ def test_no_password_is_shown_by_the_settings_themselves() -> None:
 )
 def test_a_url_without_password_stays_as_it_is(url: str) -> None:
     assert redact_url(url) == url
+
+
+@pytest.mark.parametrize(
+    ("text", "days"), [("", None), (" ", None), ("30", 30.0), ("0.5", 0.5), ("36525", 36525.0)]
+)
+def test_what_is_kept_is_kept_for_so_many_days_or_for_ever(text: str, days: float | None) -> None:
+    settings = Settings.from_environment({f"{PREFIX}RETAIN_IDLE_DAYS": text})
+    assert settings.retain_idle_days == days
+    assert settings.retain_deleted_days is None

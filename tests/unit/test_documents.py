@@ -147,6 +147,8 @@ def test_the_settings_are_those_of_the_program() -> None:
 
 def written(value: object) -> str:
     """A default as an operator would set it."""
+    if value is None:
+        return '""'
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value) or '""'

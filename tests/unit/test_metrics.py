@@ -23,6 +23,7 @@ NAMES = {
     "sse_streams": "gauge",
     "search_unindexed_sessions": "gauge",
     "wal_bytes": "gauge",
+    "retention_sessions": "counter",
     "shutdown_seconds": "gauge",
     # Turns
     "turns": "counter",

@@ -31,10 +31,14 @@ class Subscriber(Protocol):
 
 
 class Subscriptions:
-    """The subscribers of this instance, by the db id of their session."""
+    """The subscribers of this instance, by the db id of their session.
 
-    def __init__(self, instance: str) -> None:
+    `on_deleted` is called with the db id of each session that another instance deletes.
+    """
+
+    def __init__(self, instance: str, on_deleted: Callable[[int], None]) -> None:
         self._instance = instance
+        self._on_deleted = on_deleted
         self._subscribers: defaultdict[int, set[Subscriber]] = defaultdict(set)
         self._ended = False
         self._warned = False
@@ -74,6 +78,9 @@ class Subscriptions:
         if notices is None:
             self.poll()
         else:
+            for notice in notices:
+                if "deleted" in notice.changed:
+                    self._on_deleted(notice.session_db_id)
             self._notify(notices)
 
     def _notify(self, notices: Sequence[Notice]) -> None:

@@ -107,6 +107,7 @@ class Batch:
         self.portions: list[Portion] = []
         self.index_rows: Rows = defaultdict(list)
         self.new_ids = iter(stored.new_ids)
+        self.deleted_keys: list[tuple[object, ...]] = []
         self.forget_before: datetime | None = None
         self.forget_events_before: datetime | None = None
 
@@ -186,6 +187,7 @@ class Batch:
         # In the order of their ids, so that two instances cannot deadlock on heads.
         for session in sorted(self.sessions.values(), key=attrgetter("id")):
             session.write(rows)
+        rows["delete_idempotency_keys"] += self.deleted_keys
         rows["insert_idempotency_key"] += sorted(self.new_replies)
         if self.forget_before is not None:
             rows["delete_old_idempotency_keys"].append((self.forget_before, FORGET_LIMIT))

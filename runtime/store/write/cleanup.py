@@ -20,6 +20,7 @@ CHUNK = 100
 # How long an idempotency key is kept, and the row of a dead writer.
 KEPT = timedelta(days=1)
 
+DAY = 86_400.0
 BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 NO_SESSION = SessionKey("", "")
 
@@ -47,21 +48,50 @@ class Cleanup:
 
         Sessions are deleted right after a start, too, because a deleted session can be restored.
         """
+        # By one reading: what the first step deletes is not erased by the second.
         steady = self._steady.read()
-        idle_since = _before(steady, max_age_hours * 3600)
-        deleted_since = _before(steady, hard_delete_after_days * 86_400)
-        soft = await self._delete(
-            # A page starts after the owner that the previous one ended with.
-            lambda owner: self._database.fetch("list_idle_sessions", idle_since, owner, CHUNK),
-            lambda key: DeleteSession(key, idle_since=idle_since),
-        )
-        hard = await self._delete(
-            lambda _: self._database.fetch("list_erasable_sessions", deleted_since, CHUNK),
-            lambda key: DeleteSession(key, hard=True, deleted_since=deleted_since),
-        )
+        soft = await self._delete_idle(_before(steady, max_age_hours * 3600))
+        hard = await self._erase_deleted(_before(steady, hard_delete_after_days * DAY))
         await self._eraser.wait_for_all()
         await self.forget_old()
         return Cleaned(soft_deleted=soft, hard_deleted=hard)
+
+    async def count(self, max_age_hours: float, hard_delete_after_days: float) -> Cleaned:
+        """How many sessions `clean` would delete and erase now."""
+        steady = self._steady.read()
+        idle_since = _before(steady, max_age_hours * 3600)
+        deleted_since = _before(steady, hard_delete_after_days * DAY)
+        [idle] = await self._database.fetch("count_idle_sessions", idle_since)
+        [deleted] = await self._database.fetch("count_erasable_sessions", deleted_since)
+        return Cleaned(soft_deleted=idle["total"], hard_deleted=deleted["total"])
+
+    async def retain(self, idle_days: float | None, deleted_days: float | None) -> Cleaned:
+        """Delete what is idle for so many days, and erase what was deleted so long ago; None keeps it.
+
+        Nobody asked for it just now, so nothing is deleted until the clock has been observed for an hour.
+        """
+        steady = self._steady.read()
+        if not self._steady.settled:
+            return Cleaned(soft_deleted=0, hard_deleted=0)
+        soft = hard = 0
+        if idle_days is not None:
+            soft = await self._delete_idle(_before(steady, idle_days * DAY))
+        if deleted_days is not None:
+            hard = await self._erase_deleted(_before(steady, deleted_days * DAY))
+        return Cleaned(soft_deleted=soft, hard_deleted=hard)
+
+    async def _delete_idle(self, since: datetime) -> int:
+        return await self._delete(
+            # A page starts after the owner that the previous one ended with.
+            lambda owner: self._database.fetch("list_idle_sessions", since, owner, CHUNK),
+            lambda key: DeleteSession(key, idle_since=since),
+        )
+
+    async def _erase_deleted(self, since: datetime) -> int:
+        return await self._delete(
+            lambda _: self._database.fetch("list_erasable_sessions", since, CHUNK),
+            lambda key: DeleteSession(key, hard=True, deleted_since=since),
+        )
 
     async def _delete(
         self,

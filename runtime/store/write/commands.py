@@ -61,6 +61,10 @@ class DeleteSession(Command, frozen=True):
     deleted_since: datetime | None = None
 
 
+class EraseSession(Command, frozen=True):
+    """Delete the session for good, whether or not it is deleted so far. A missing one is left so."""
+
+
 class RestoreSession(Command, frozen=True):
     """Take back a soft deletion."""
 
@@ -196,6 +200,17 @@ class IndexWords(Command, frozen=True):
     queue_ids: tuple[int, ...] = ()
     backfilled: tuple[int, int] | None = None
     merged_pages: int = 0
+
+
+class DeleteKeys(Command, frozen=True):
+    """Delete these idempotency keys of an owner. The command names no session."""
+
+    keys: tuple[str, ...]
+
+
+def is_final(command: Command) -> bool:
+    """Whether a command deletes a session for good."""
+    return isinstance(command, EraseSession) or (isinstance(command, DeleteSession) and command.hard)
 
 
 def messages_of(command: Command) -> tuple[NewMessage, ...]:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from runtime.db.database import Database
-from runtime.errors import AgentRuntimeError, ShuttingDown
+from runtime.errors import AgentRuntimeError, NotStored, ShuttingDown
+from runtime.models import MAX_SEQ
 from runtime.store.changes import CommittedChange
 from runtime.store.records import SessionKey
 from runtime.store.write.commands import EraseRows, Request
@@ -52,6 +53,9 @@ class Eraser:
         self._due = asyncio.Event()
         self._left: dict[SessionKey, int] = {}
         self._progress = asyncio.Event()
+        self._failures = 0
+        self._failure = ""
+        self._ending = False
         self._task = asyncio.create_task(self._run(), name="eraser")
 
     def note(self, changes: Sequence[CommittedChange]) -> None:
@@ -74,15 +78,39 @@ class Eraser:
         while self._left:
             await self._progress.wait()
 
-    def release(self) -> None:
+    async def wait_for_released(self) -> None:
+        """Wait until no rows are left of the sessions that are deleted for good by now, by any instance.
+
+        Raises NotStored if erasing fails meanwhile, and ShuttingDown.
+        """
+        failures = self._failures
+        through = await self._last_released(MAX_SEQ)
+        while through is not None and await self._last_released(through) is not None:
+            if self._failures != failures:
+                raise NotStored(f"some rows are still to be erased: {self._failure}")
+            if self._ending:
+                raise ShuttingDown("the server is stopping; some rows are still to be erased")
+            self._due.set()
+            # Another instance may be the one that erases them.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(OTHERS_SECONDS):
+                    await self._progress.wait()
+
+    async def _last_released(self, through: int) -> int | None:
+        [row] = await self._database.fetch("find_last_released_session", through)
+        found: int | None = row["id"]
+        return found
+
+    def end_waits(self) -> None:
         """Let no caller wait any longer: the rows will be erased later."""
-        self._forget(list(self._left))
+        self._ending = True
+        self._forget_all()
 
     async def close(self) -> None:
         """Stop at once. The next start continues."""
         self._task.cancel()
         await asyncio.wait([self._task])
-        self.release()
+        self.end_waits()
 
     async def _run(self) -> None:
         while True:
@@ -96,7 +124,9 @@ class Eraser:
             except AgentRuntimeError as error:
                 # Committed portions stay erased. The failed one may have been too large.
                 self._rows = max(1, self._rows // 4)
-                self.release()
+                self._failures += 1
+                self._failure = str(error)
+                self._forget_all()
                 logger.warning("erasing failed and is retried in %g s: %s", FAILURE_SECONDS, error)
                 await asyncio.sleep(FAILURE_SECONDS)
 
@@ -115,7 +145,7 @@ class Eraser:
             if not found:
                 await asyncio.sleep(OTHERS_SECONDS)
         if not self._due.is_set():
-            self.release()
+            self._forget_all()
 
     async def _erase_portion(self) -> float:
         """Erase some rows; return the duration in seconds, 0 if nothing was found."""
@@ -129,6 +159,9 @@ class Eraser:
         self._forget([key for key, id in self._left.items() if id in outcome.finished])
         self._on_erased()
         return seconds if outcome.rows or outcome.finished else 0.0
+
+    def _forget_all(self) -> None:
+        self._forget(list(self._left))
 
     def _forget(self, keys: Sequence[SessionKey]) -> None:
         for key in keys:

@@ -10,7 +10,7 @@ from runtime.models import MAX_SEQ
 from runtime.store.records import Head, head_from
 from runtime.store.validation import json_list
 from runtime.store.write.batch import PlanInput
-from runtime.store.write.commands import DeleteSession, EraseRows, Request
+from runtime.store.write.commands import EraseRows, Request, is_final
 from runtime.store.write.erasing import AtOnce, Portion
 
 # A large row counts as one more row for each of these: SQLite reads all of it to erase it.
@@ -134,7 +134,7 @@ async def load_small_sessions(
     tx: Transaction, requests: Sequence[Request], stored: PlanInput, at_once: AtOnce
 ) -> None:
     """Find the sessions to delete for good that are small enough for this transaction."""
-    erasing = {r.key for r in requests if isinstance(r.command, DeleteSession) and r.command.hard}
+    erasing = {request.key for request in requests if is_final(request.command)}
     heads = [stored.heads[key] for key in sorted(erasing & stored.heads.keys())]
     ids = [head.id for head in heads if head.message_count <= at_once.rows][:WEIGHED_SESSIONS]
     if ids:

@@ -283,7 +283,7 @@ async def _load_new_ids(tx: Transaction, requests: Sequence[Request], stored: Pl
         if isinstance(request.command, commands.CreateSession | commands.ImportSession | StartTurn)
         or (isinstance(request.command, commands.ReplaceMessages | SaveApproval) and request.command.create)
     ]
-    erasing = any(isinstance(r.command, commands.DeleteSession) and r.command.hard for r in requests)
+    erasing = any(commands.is_final(request.command) for request in requests)
     if any(erasing or request.key not in stored.heads for request in makers):
         rows = await tx.fetch("allocate_session_ids", len(makers))
         stored.new_ids = [row["id"] for row in rows]

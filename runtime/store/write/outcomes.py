@@ -57,6 +57,13 @@ class SessionDeleted(Outcome, frozen=True):
     deleted: bool = True
 
 
+class SessionErased(Outcome, frozen=True):
+    """The session is deleted for good. `found` is false if there was none; `message_count` is what it had."""
+
+    found: bool
+    message_count: int = 0
+
+
 class Appended(Outcome, frozen=True):
     """A receipt for each message."""
 
@@ -121,7 +128,7 @@ class Imported(Outcome, frozen=True):
 
 
 class Forgotten(Outcome, frozen=True):
-    """Some of the old rows are deleted."""
+    """Some of the old rows, or the named keys, are deleted."""
 
 
 class Erased(Outcome, frozen=True):

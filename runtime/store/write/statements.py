@@ -35,6 +35,8 @@ STATEMENTS = (
     "delete_approval",
     "insert_approval",
     "update_approval",
+    # Before new ones: a request of the same batch may have used one of them again.
+    "delete_idempotency_keys",
     "insert_idempotency_key",
     "delete_old_idempotency_keys",
     "delete_old_writers",

@@ -7,10 +7,18 @@ from msgspec import UNSET
 from runtime.errors import SessionExists, SessionNotFound
 from runtime.store.changes import Change
 from runtime.store.records import Details
+from runtime.store.validation import json_list
 from runtime.store.write import commands
 from runtime.store.write.batch import Batch, check_version
 from runtime.store.write.commands import Request
-from runtime.store.write.outcomes import Erased, Forgotten, Outcome, SessionDeleted, SessionWritten
+from runtime.store.write.outcomes import (
+    Erased,
+    Forgotten,
+    Outcome,
+    SessionDeleted,
+    SessionErased,
+    SessionWritten,
+)
 from runtime.store.write.planned_session import PlannedSession
 from runtime.store.write.rules.rule import Rules
 from runtime.store.write.rules.turns import end_with_session
@@ -84,6 +92,19 @@ def _delete_session(batch: Batch, request: Request, command: commands.DeleteSess
     return SessionDeleted(session_id=request.key.session_id, version=session.version)
 
 
+def _erase_session(batch: Batch, request: Request, command: commands.EraseSession) -> Outcome:
+    session = batch.find(request.key)
+    if session is None:
+        return SessionErased(session_id=request.key.session_id, version=0, found=False)
+    batch.erase(session, request.at)
+    return SessionErased(
+        session_id=request.key.session_id,
+        version=session.version,
+        found=True,
+        message_count=session.message_count,
+    )
+
+
 def _may_clean(session: PlannedSession, command: commands.DeleteSession) -> bool:
     """Whether the condition of the cleanup still holds, now that the head is locked."""
     if command.idle_since is not None:
@@ -109,6 +130,11 @@ def _forget_old(batch: Batch, request: Request, command: commands.ForgetOld) -> 
     return Forgotten(session_id="", version=0)
 
 
+def _delete_keys(batch: Batch, request: Request, command: commands.DeleteKeys) -> Outcome:
+    batch.deleted_keys.append((request.key.owner, json_list(command.keys)))
+    return Forgotten(session_id="", version=0)
+
+
 def _erase_rows(batch: Batch, request: Request, command: commands.EraseRows) -> Outcome:
     portions = batch.erase_portions()
     return Erased(
@@ -123,6 +149,8 @@ RULES: Rules = {
     commands.CreateSession: _create_session,
     commands.UpdateSession: _update_session,
     commands.DeleteSession: _delete_session,
+    commands.EraseSession: _erase_session,
+    commands.DeleteKeys: _delete_keys,
     commands.RestoreSession: _restore_session,
     commands.ForgetOld: _forget_old,
     commands.EraseRows: _erase_rows,
