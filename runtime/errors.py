@@ -16,6 +16,7 @@
     │   ├── TurnRunning             a session has one turn at a time
     │   ├── TurnLost                the turn has ended, or another instance has taken it over
     │   ├── CutNotMeasured          internal: the store measures a long truncation and retries
+    │   ├── MetadataNotLoaded       internal: the store retries a merge into large metadata
     │   ├── CallNotOpen             the tool call is not waiting for a result
     │   ├── ApprovalPending         the tool call is waiting for a decision, not for a result
     │   ├── Unauthorized            missing or invalid credentials
@@ -207,6 +208,18 @@ class TurnLost(RequestError):
 
     def __init__(self, turn_id: str) -> None:
         super().__init__(f"turn {turn_id!r} has ended, or another instance has taken it over")
+
+
+class MetadataNotLoaded(RequestError):
+    """The batch had no room to load the metadata that a change is merged into.
+
+    It does not leave the store, which retries: each batch has room for at least one.
+    """
+
+    code = "metadata_not_loaded"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"the metadata of session {session_id!r} is too large for this transaction")
 
 
 class CutNotMeasured(RequestError):

@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType, structs
 
 from runtime.config import Settings
 from runtime.db.connect import open_database
-from runtime.errors import CutNotMeasured
+from runtime.errors import CutNotMeasured, MetadataNotLoaded
 from runtime.metrics import Metrics
 from runtime.models import (
     DEFAULT_AGENT,
@@ -138,15 +138,21 @@ class Store:
         is_active: bool | UnsetType = UNSET,
         **options: Unpack[WriteOptions],
     ) -> SessionWritten:
-        """Change the given fields; None removes a title, a description or the metadata."""
+        """Change the given fields; None removes a title, a description or all of the metadata.
+
+        Metadata is merged (RFC 7396): a member that is None is removed, and nested objects are merged.
+        """
         command = commands.UpdateSession(
             session_key(session_id, options),
             title=title if title is UNSET else optional_text(title, "$.title"),
             description=description if description is UNSET else optional_text(description, "$.description"),
-            metadata=metadata if metadata is UNSET else json_text(metadata or {}, "$.metadata"),
+            metadata=metadata if metadata is UNSET else json_text(metadata, "$.metadata"),
             is_active=is_active,
         )
-        return await self._core.submitter.write(command, SessionWritten, options)
+        request = await self._core.submitter.request(command, options)
+        while True:
+            with contextlib.suppress(MetadataNotLoaded):
+                return await self._core.submitter.submit(request, SessionWritten, options)
 
     async def delete_session(
         self, session_id: str, *, hard: bool = False, **options: Unpack[WriteOptions]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from msgspec import Raw, structs
 
 from runtime.models import AgentContext, AgentSwitch, Approval, Session, Turn, TurnStatus
@@ -131,6 +132,25 @@ class Conversation:
 def value(text: str | None) -> Any:
     """The value of a JSON text; None where there is none."""
     return None if text is None else json.loads(text)
+
+
+def merged(stored: str, patch: str) -> str:
+    """Metadata after a patch, by the pseudocode of RFC 7396; null takes all away."""
+
+    def apply(target: Any, change: Any) -> Any:
+        if not isinstance(change, dict):
+            return change
+        if not isinstance(target, dict):
+            target = {}
+        for name, new in change.items():
+            if new is None:
+                target.pop(name, None)
+            else:
+                target[name] = apply(target.get(name), new)
+        return target
+
+    whole = apply(json.loads(stored), json.loads(patch)) or {}
+    return msgspec.json.encode(whole).decode()
 
 
 def written(session: Conversation, *, created: bool = False) -> SessionWritten:

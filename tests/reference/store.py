@@ -47,7 +47,16 @@ from runtime.store.write.outcomes import (
     Truncated,
 )
 from runtime.store.write.turn_commands import AdvanceTurn, InterruptTurn, StartTurn, StopTurn
-from tests.reference.conversation import Conversation, Refusal, add, cut, is_same, value, written
+from tests.reference.conversation import (
+    Conversation,
+    Refusal,
+    add,
+    cut,
+    is_same,
+    merged,
+    value,
+    written,
+)
 from tests.reference.turns import (
     advance,
     begin,
@@ -161,6 +170,8 @@ class Model:
             for name in ("title", "description", "metadata", "is_active")
             if getattr(command, name) is not UNSET
         }
+        if command.metadata is not UNSET:
+            given["metadata"] = merged(session.metadata, command.metadata)
         if any(getattr(session, name) != new for name, new in given.items()):
             vars(session).update(given)
             self._changed(session, request, "session")

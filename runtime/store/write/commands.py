@@ -41,7 +41,7 @@ class CreateSession(Command, frozen=True):
 
 
 class UpdateSession(Command, frozen=True):
-    """Change the fields that are set."""
+    """Change the fields that are set. `metadata` is merged (RFC 7396); the text `null` removes all of it."""
 
     title: JsonText | UnsetType | None = UNSET
     description: JsonText | UnsetType | None = UNSET

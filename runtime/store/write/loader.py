@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from msgspec import UNSET
+
 from runtime.db.database import Row, Transaction
+from runtime.models import MAX_SEQ
 from runtime.store.cache import Cache
 from runtime.store.cuts import MeasuredCut, sum_messages
 from runtime.store.messages import NewMessage
@@ -51,6 +54,9 @@ _NEED_DETAILS = (
 # Messages of a history that are read at a time: at first and after a portion of PORTION_LENGTH characters,
 # and at most.
 FIRST_PORTION, PORTION_LENGTH, LARGEST_PORTION = 10, 1_000_000, 2000
+# Changes of metadata that nothing has to be known for; the characters of large metadata that a batch loads.
+_NOT_MERGED = (UNSET, "{}", "null")
+MERGED_BYTES = 16 * 1024 * 1024
 _IMPORTS = (commands.ImportSession, commands.ImportMessages)
 _NAME_AN_APPROVAL = (
     commands.CreateApproval,
@@ -123,6 +129,20 @@ async def _load_details(tx: Transaction, requests: Sequence[Request], stored: Pl
     if ids := {head.id for key in needed if (head := stored.heads.get(key)) is not None}:
         rows = await tx.fetch("list_details", json_list(sorted(ids)), LARGE_TEXT)
         stored.details.update({row["id"]: details_from(row) for row in rows})
+    await _load_merged_metadata(tx, requests, stored)
+
+
+async def _load_merged_metadata(tx: Transaction, requests: Sequence[Request], stored: PlanInput) -> None:
+    """Load large metadata that is merged with a change: of one session, and of others while there is room."""
+    room = MERGED_BYTES
+    for request in requests:
+        head, command = stored.heads.get(request.key), request.command
+        if not isinstance(command, commands.UpdateSession) or command.metadata in _NOT_MERGED or head is None:
+            continue
+        if room > 0 and stored.details[head.id].metadata is None:
+            [row] = await tx.fetch("list_details", json_list([head.id]), MAX_SEQ)
+            stored.details[head.id] = details_from(row)
+            room -= len(row["metadata"])
 
 
 def _needs_details(command: commands.Command) -> bool:
