@@ -13,7 +13,7 @@ from runtime.api.request import must_exist, write_options
 from runtime.api.responses import location, no_content, reply
 from runtime.api.routes import DIALECT, Call, Route
 from runtime.errors import InvalidInput, SessionExists
-from runtime.models import MAX_LIMIT, Cleaned, Key, Limit, Session, SessionPage, Text
+from runtime.models import MAX_LIMIT, Cleaned, Key, Limit, Session, SessionPage, Text, Time
 from runtime.store.messages import MessageBatch
 from runtime.store.validation import JsonObject
 from runtime.store.write.outcomes import SessionWritten
@@ -60,6 +60,13 @@ class ListQuery(Struct, frozen=True):
     cursor: str | None = None
     include_deleted: bool = False
     count: bool = False
+    agent: Key | None = None
+    is_active: bool | None = None
+    created_after: Time | None = None
+    created_before: Time | None = None
+    active_after: Time | None = None
+    active_before: Time | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
 
 
 class DeleteQuery(Struct, frozen=True):
@@ -125,7 +132,8 @@ async def list_sessions(call: Call[ListQuery, None]) -> web.Response:
     try:
         return reply(await call.store.list_sessions(owner=call.owner, **structs.asdict(query)))
     except InvalidInput as error:
-        raise InvalidInput("?cursor", error.problems[0].message) from None
+        [problem] = error.problems
+        raise InvalidInput("?" + problem.path.removeprefix("$."), problem.message) from None
 
 
 async def get_session(call: Call[None, None]) -> web.Response:

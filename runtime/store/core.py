@@ -19,11 +19,13 @@ from runtime.store.cache import Cache
 from runtime.store.changes import CommittedChange
 from runtime.store.follow.subscriptions import Subscriptions
 from runtime.store.read.reader import Reader, shared_heads
+from runtime.store.read.session_lists import SessionLists
 from runtime.store.records import SessionKey
 from runtime.store.submission import Submitter
 from runtime.store.validation import check_key
 from runtime.store.write.cleanup import Cleanup
 from runtime.store.write.eraser import Eraser
+from runtime.store.write.labeller import Labeller
 from runtime.store.write.loader import Loader
 from runtime.store.write.queue import WriteLimits
 from runtime.store.write.writer import Writer
@@ -61,6 +63,7 @@ class Core:
         self.clock = clock
         self.cache = Cache(settings.cache_bytes)
         self.reader = Reader(database, self.cache, metrics, clock, shared_heads(database))
+        self.session_lists = SessionLists(database, self.reader)
         self.subscriptions = Subscriptions(database.instance)
         self.writer = Writer(
             database,
@@ -72,6 +75,7 @@ class Core:
             clock=clock,
         )
         self.eraser = Eraser(database, self.writer, clock)
+        self.labeller = Labeller(database, self.writer, clock)
         self.cleanup = Cleanup(database, self.writer, self.eraser, clock, settings.turn_events_kept)
         self.submitter = Submitter(database, self.writer, self.reader, settings.durability, clock, make_id)
         database.listen(self.subscriptions.receive, self.subscriptions.poll)
@@ -122,6 +126,7 @@ class Core:
         started = time.monotonic()
         self.end_streams()
         await self.eraser.close()
+        await self.labeller.close()
         reserve = min(CLOSE_SECONDS, timeout / 2)
         unstored = await self.writer.close(timeout - reserve)
         with contextlib.suppress(DatabaseError):

@@ -49,6 +49,7 @@ from runtime.store.messages import Messages, new_messages
 from runtime.store.read.activity import ActivityReader
 from runtime.store.read.message_pages import MessagesCut, NumberedPage, page_of
 from runtime.store.read.reader import HistoryReading
+from runtime.store.read.session_lists import Members, SessionFilter
 from runtime.store.records import SessionKey
 from runtime.store.saved_states import SavedStates
 from runtime.store.submission import BufferedOptions, WriteOptions, session_key
@@ -376,13 +377,34 @@ class Store:
         cursor: str | None = None,
         include_deleted: bool = False,
         count: bool = False,
+        agent: str | None = None,
+        is_active: bool | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        active_after: datetime | None = None,
+        active_before: datetime | None = None,
+        metadata: Members = (),
         owner: str = "",
     ) -> SessionPage:
-        """Return a page of sessions, latest activity first; `cursor` is the previous page's `next_cursor`."""
+        """Return a page of sessions, latest activity first; `cursor` is the previous page's `next_cursor`.
+
+        A page may end before `limit`; the last one has no `next_cursor`. All filters must hold. A member of
+        `metadata` is compared with its text, or with its JSON where it is a number, a boolean or null; the
+        first 64 such members of a session's metadata can be found. Times are left out themselves.
+        """
         check_limit(limit, "limit")
+        wanted = SessionFilter(
+            agent=agent,
+            is_active=is_active,
+            created_after=created_after,
+            created_before=created_before,
+            active_after=active_after,
+            active_before=active_before,
+            metadata=metadata,
+        ).checked()
         await self._core.writer.settle(None)
-        return await self._core.reader.list_sessions(
-            owner, limit=limit, cursor=cursor, include_deleted=include_deleted, count=count
+        return await self._core.session_lists.list_sessions(
+            owner, wanted, limit=limit, cursor=cursor, include_deleted=include_deleted, count=count
         )
 
     async def get_stats(self, session_id: str, *, owner: str = "") -> SessionStats:

@@ -160,3 +160,42 @@ async def test_cleanup(client: Client) -> None:
     then = await check(await client.post("/maintenance/cleanup", json={"hard_delete_after_days": 0}))
     assert then == {"soft_deleted": 0, "hard_deleted": 1}
     await check_problem(await client.post("/sessions/s/restore"), 404, "session_not_found")
+
+
+async def listed(client: Client, query: str) -> list[str]:
+    reply = await check(await client.get(f"/sessions?{query}"))
+    return [session["session_id"] for session in reply["sessions"]]
+
+
+async def test_a_list_is_filtered(client: Client) -> None:
+    await make(client, "a", metadata={"team": "travel", "n": 5, "no": None, "a&b=c": "d e"}, agent="coder")
+    await make(client, "b", metadata={"team": "travel", "n": "5"})
+    await make(client, "c", metadata={"team": "sales"})
+    await client.patch("/sessions/c", json={"is_active": False})
+    await client.delete("/sessions/b")
+    assert await listed(client, "metadata.team=travel&include_deleted=true") == ["b", "a"]
+    assert await listed(client, "metadata.team=travel") == ["a"]
+    assert await listed(client, "metadata.n=5&metadata.team=travel&agent=coder") == ["a"]
+    assert await listed(client, "metadata.n=5&metadata.n=6") == []
+    assert await listed(client, "metadata.no=null&metadata.a%26b%3Dc=d+e") == ["a"]
+    assert await listed(client, "is_active=false") == ["c"]
+    created = (await check(await client.get("/sessions/a")))["created_at"]
+    assert await listed(client, f"created_after={created}") == ["c"]
+    assert await listed(client, f"active_before={created}") == []
+    counted = await check(await client.get("/sessions?agent=coder&count=true&limit=1"))
+    assert (counted["total"], counted["next_cursor"]) == (1, None)
+
+
+async def test_a_filter_that_there_cannot_be_is_named(client: Client) -> None:
+    members = "&".join(f"metadata.{n}=v" for n in range(11))
+    for query, place, expected in (
+        ("created_after=yesterday", "?created_after", "expected one such as 2026-01-31T12:00:00Z"),
+        ("active_before=2026-11-21T12:00:00", "?active_before", "timezone"),
+        ("is_active=maybe", "?is_active", "Expected `bool | null`"),
+        ("agent=", "?agent", "length >= 1"),
+        ("metadata=v", "?metadata", "metadata.KEY=VALUE"),
+        (members, "?metadata", "at most 10 members, got 11"),
+    ):
+        response = await client.get(f"/sessions?{query}")
+        problem = await check_problem(response, 422, "invalid_input", place)
+        assert expected in problem["detail"]

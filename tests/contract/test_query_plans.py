@@ -42,6 +42,9 @@ MEANT = {
     "find_any_token": "the first row of a table",
     "list_columns": "the catalogue, once at the start",
     "count_sessions_of_others": "an import asks for it, once",
+    **dict.fromkeys(
+        ("find_unlabelled_session", "lock_unlabelled_sessions"), "a table of what is left to label"
+    ),
     "find_instance": "a view of the connections, as many as there are",
 }
 
@@ -89,6 +92,13 @@ VALUES: dict[str, Any] = {
     "session_db_ids": "[1, 4711]",
     "call_ids": '["call 4711", "call 1"]',
     "ends": "[[1, 9223372036854775807, 0, 0], [4711, 10, 3, 5]]",
+    **dict.fromkeys(("after_activity",), EARLY),
+    "value": "true",
+    "spans": '[["coder", "coder"]]',
+    "conditions": '[["agent", "coder", "coder", "coder", "coder"]]',
+    "include_deleted": True,
+    "steps": 100,
+    "first_name": "metadata",
     "keys": '[["owner 11", "session 4711"], ["", "session 4712"]]',
 }
 NAMES = {

@@ -86,6 +86,8 @@ def test_both_dialects_end_in_the_same_catalogue(sqlite_url: str, postgres_url: 
         "tokens",
         "bare_sessions",
         "imported_sessions",
+        "session_labels",
+        "unlabelled_sessions",
     }
 
 

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from runtime.errors import SessionNotFound, VersionMismatch
 from runtime.store.changes import Change, CommittedChange
+from runtime.store.labels import labels_of
 from runtime.store.records import (
     ApprovalRow,
     Details,
@@ -50,6 +51,24 @@ class TailMessage(Struct, frozen=True):
     tool_calls: JsonText | None
 
 
+class UnlabelledSession(Struct, frozen=True):
+    """A session of an earlier version that has no labels yet."""
+
+    id: int
+    owner: str
+    created_at: datetime
+    is_active: bool
+    agent: str
+    metadata: JsonText
+
+    def write(self, rows: Rows) -> None:
+        """Add the rows to write. Changes since the upgrade may have left labels of some members."""
+        rows["erase_session_labels"].append((self.id, ""))
+        labels = labels_of(self.agent, self.created_at, self.is_active, self.metadata)
+        rows["insert_session_label"] += [(self.id, *label, self.owner) for label in labels]
+        rows["delete_unlabelled_session"].append((self.id,))
+
+
 @dataclass
 class PlanInput:
     """The rows that the loader read for a batch. Those of a session are by its db id.
@@ -66,6 +85,7 @@ class PlanInput:
     `bare_sessions`: sessions that have no agent context of their own.
     `approval_places`: the sessions that have an approval for a call.
     `imports`: the origins of imported sessions.
+    `unlabelled`: sessions of an earlier version, to be given labels.
     """
 
     heads: dict[SessionKey, Head] = field(default_factory=dict)
@@ -84,6 +104,7 @@ class PlanInput:
     bare_sessions: set[int] = field(default_factory=set)
     approval_places: dict[str, set[SessionKey]] = field(default_factory=dict)
     imports: dict[int, ImportMark] = field(default_factory=dict)
+    unlabelled: list[UnlabelledSession] = field(default_factory=list)
 
     def open_end(self, session_db_id: int) -> list[TailMessage | MessageRow]:
         """The stored messages that may be the last of a session, oldest first.
@@ -105,6 +126,7 @@ class Batch:
         self.erased: dict[SessionKey, Head] = {}
         self.released_at: dict[int, datetime] = {}
         self.portions: list[Portion] = []
+        self.unlabelled: list[UnlabelledSession] = []
         self.new_ids = iter(stored.new_ids)
         self.forget_before: datetime | None = None
         self.forget_events_before: datetime | None = None
@@ -194,6 +216,8 @@ class Batch:
             rows["forget_turn_events"].append((self.forget_events_before, FORGET_TURNS))
         for portion in self.portions:
             portion.write(rows)
+        for unlabelled in self.unlabelled:
+            unlabelled.write(rows)
         return rows
 
     def changes(self) -> Iterator[CommittedChange]:

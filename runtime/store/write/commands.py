@@ -177,6 +177,12 @@ class EraseRows(Command, frozen=True):
     rows: int
 
 
+class LabelSessions(Command, frozen=True):
+    """Give labels to at most `rows` sessions of an earlier version. The command names no session."""
+
+    rows: int
+
+
 def messages_of(command: Command) -> tuple[NewMessage, ...]:
     """The messages of a command."""
     messages: tuple[NewMessage, ...] = getattr(command, "messages", ())

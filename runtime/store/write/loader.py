@@ -27,6 +27,7 @@ from runtime.store.write.batch import PlanInput, StoredReply
 from runtime.store.write.commands import Request
 from runtime.store.write.erasing import AtOnce
 from runtime.store.write.erasing_loader import load_portions, load_small_sessions
+from runtime.store.write.labelling_loader import load_unlabelled
 from runtime.store.write.rules.messages import is_same
 from runtime.store.write.rules.open_calls import calls_in
 from runtime.store.write.save_commands import (
@@ -98,6 +99,7 @@ class Loader:
             await load_small_sessions(tx, others, stored, self._at_once)
             await load_portions(tx, others, stored)
             await load_saved(tx, others, stored)
+            await load_unlabelled(tx, others, stored)
             await _load_new_ids(tx, others, stored)
         return stored
 

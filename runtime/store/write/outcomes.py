@@ -131,6 +131,12 @@ class Erased(Outcome, frozen=True):
     finished: tuple[int, ...]
 
 
+class Labelled(Outcome, frozen=True):
+    """The number of sessions that were given labels."""
+
+    sessions: int
+
+
 class Accepted(Struct, frozen=True):
     """A buffered write of `accepted` messages, which will be stored within the flush interval (W5)."""
 

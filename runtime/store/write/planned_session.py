@@ -10,6 +10,7 @@ from msgspec import Raw, structs
 
 from runtime.models import LEFT_OUT, MAX_SEQ, AgentContext, Session
 from runtime.store.changes import Change
+from runtime.store.labels import AGENT, IS_ACTIVE, MEMBER, active_label, labels_of, member_labels
 from runtime.store.messages import NewMessage
 from runtime.store.records import (
     ApprovalRow,
@@ -245,6 +246,9 @@ class PlannedSession:
                 *(details.context_updated_at, details.switch_count, details.context_metadata),
             )
         )
+        is_live = details.is_active and head.deleted_at is None
+        labels = labels_of(details.current_agent, details.created_at, is_live, details.metadata or "{}")
+        rows["insert_session_label"] += [(self.id, *label, self.key.owner) for label in labels]
 
     def _write_changes(self, rows: Rows, base: Head) -> None:
         rows["update_head"].append(
@@ -274,8 +278,21 @@ class PlannedSession:
         if context != _context_columns(self.stored_details):
             rows["update_agent_context"].append((self.id, *context))
         stored = self.stored_details
+        if stored is not None:
+            self._write_labels(rows, base, stored, details)
         if stored is not None and details.context_created_at != stored.context_created_at:
             rows["update_context_creation"].append((self.id, details.context_created_at))
+
+    def _write_labels(self, rows: Rows, base: Head, stored: Details, details: Details) -> None:
+        if details.current_agent != stored.current_agent:
+            rows["update_session_label"].append((self.id, AGENT, details.current_agent))
+        is_live = details.is_active and self.deleted_at is None
+        if is_live != (stored.is_active and base.deleted_at is None):
+            rows["update_session_label"].append((self.id, IS_ACTIVE, active_label(is_live)))
+        if details.metadata is not None and details.metadata != stored.metadata:
+            rows["erase_session_labels"].append((self.id, MEMBER))
+            labels = member_labels(details.metadata)
+            rows["insert_session_label"] += [(self.id, *label, self.key.owner) for label in labels]
 
     def _size(self, details: Details) -> int:
         """The bytes of the details. A first message added later makes it wrong by less than a kilobyte."""

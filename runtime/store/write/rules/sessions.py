@@ -11,7 +11,14 @@ from runtime.store.records import Details, JsonText, bytes_of
 from runtime.store.write import commands
 from runtime.store.write.batch import Batch, check_version
 from runtime.store.write.commands import Request
-from runtime.store.write.outcomes import Erased, Forgotten, Outcome, SessionDeleted, SessionWritten
+from runtime.store.write.outcomes import (
+    Erased,
+    Forgotten,
+    Labelled,
+    Outcome,
+    SessionDeleted,
+    SessionWritten,
+)
 from runtime.store.write.planned_session import PlannedSession
 from runtime.store.write.rules.rule import Rules
 from runtime.store.write.rules.turns import end_with_session
@@ -141,6 +148,13 @@ def _erase_rows(batch: Batch, request: Request, command: commands.EraseRows) -> 
     )
 
 
+def _label_sessions(batch: Batch, request: Request, command: commands.LabelSessions) -> Outcome:
+    # What this batch changes is labelled with a later portion, from what is stored then.
+    changed = {session.id for session in batch.sessions.values()}
+    batch.unlabelled = [session for session in batch.stored.unlabelled if session.id not in changed]
+    return Labelled(session_id="", version=0, sessions=len(batch.unlabelled))
+
+
 RULES: Rules = {
     commands.CreateSession: _create_session,
     commands.UpdateSession: _update_session,
@@ -148,4 +162,5 @@ RULES: Rules = {
     commands.RestoreSession: _restore_session,
     commands.ForgetOld: _forget_old,
     commands.EraseRows: _erase_rows,
+    commands.LabelSessions: _label_sessions,
 }
