@@ -13,7 +13,7 @@ from runtime.api.request import must_exist, write_options
 from runtime.api.responses import location, no_content, reply
 from runtime.api.routes import DIALECT, Call, Route
 from runtime.errors import InvalidInput, SessionExists
-from runtime.models import MAX_LIMIT, Cleaned, Key, Limit, Session, SessionPage, Text, Time
+from runtime.models import MAX_LIMIT, Cleaned, Key, Limit, Seq, Session, SessionPage, Text, Time
 from runtime.store.messages import MessageBatch
 from runtime.store.validation import JsonObject
 from runtime.store.write.outcomes import SessionWritten
@@ -46,6 +46,15 @@ class SessionChange(Struct, frozen=True, forbid_unknown_fields=True):
     description: Text | UnsetType | None = UNSET
     metadata: JsonObject | UnsetType | None = UNSET
     is_active: bool | UnsetType = UNSET
+
+
+class Fork(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a fork has, and what of it is not as in the session that is copied."""
+
+    after: Seq | None = None
+    session_id: Key | None = None
+    title: Text | UnsetType | None = UNSET
+    metadata: JsonObject | UnsetType | None = UNSET
 
 
 class CleanupOrder(Struct, frozen=True, forbid_unknown_fields=True):
@@ -149,6 +158,20 @@ async def update_session(call: Call[None, SessionChange]) -> web.Response:
     return await _written(call, outcome)
 
 
+async def fork_session(call: Call[None, Fork | None]) -> web.Response:
+    """Copy a session up to a message, or all of it, into a new one."""
+    body = call.body or Fork()
+    outcome = await call.store.fork_session(
+        call.session_id,
+        body.session_id,
+        after=body.after,
+        title=body.title,
+        metadata=body.metadata,
+        **write_options(call.request),
+    )
+    return await _written(call, outcome)
+
+
 async def delete_session(call: Call[DeleteQuery, None]) -> web.Response:
     """Delete a session, so that it can be restored, or for good."""
     options = write_options(call.request)
@@ -183,6 +206,14 @@ ROUTES = (
     Route("PATCH", "/sessions/{session_id}", update_session, {200: Session}, writes=True),
     Route("DELETE", "/sessions/{session_id}", delete_session, {204: None}, writes=True),
     Route("POST", "/sessions/{session_id}/restore", restore_session, {200: Session}, writes=True),
+    Route(
+        "POST",
+        "/sessions/{session_id}/fork",
+        fork_session,
+        {201: Session},
+        errors=(SessionExists,),
+        writes=True,
+    ),
     Route("GET", "/sessions/{session_id}/stats", get_stats, {200: Stats}),
     Route("POST", "/maintenance/cleanup", clean_up, {200: Cleaned}, admin=True),
 )

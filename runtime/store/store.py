@@ -44,6 +44,7 @@ from runtime.store.core import Core
 from runtime.store.cuts import measure_cut
 from runtime.store.follow.session_follower import Following, SessionFollower
 from runtime.store.follow.turn_follower import TurnFollower, parse_position
+from runtime.store.forks import Forks
 from runtime.store.imports import Imports
 from runtime.store.messages import Messages, new_messages
 from runtime.store.read.activity import ActivityReader
@@ -65,6 +66,7 @@ from runtime.store.validation import (
     optional_text,
 )
 from runtime.store.write import commands
+from runtime.store.write.fork_commands import ForkSession
 from runtime.store.write.outcomes import (
     Accepted,
     Appended,
@@ -101,6 +103,7 @@ class Store:
         self.tokens = Tokens(core.database, core.clock)
         self.saved = SavedStates(core)
         self.imports = Imports(core)
+        self._forks = Forks(core)
 
     async def create_session(
         self,
@@ -154,6 +157,33 @@ class Store:
         while True:
             with contextlib.suppress(MetadataNotLoaded):
                 return await self._core.submitter.submit(request, SessionWritten, options)
+
+    async def fork_session(
+        self,
+        source: str,
+        session_id: str | None = None,
+        *,
+        after: int | None = None,
+        title: str | UnsetType | None = UNSET,
+        metadata: Metadata | JsonObject | UnsetType | None = UNSET,
+        **options: Unpack[WriteOptions],
+    ) -> SessionWritten:
+        """Create a session as a copy of session `source` up to message `after`, or of all of its messages.
+
+        The messages keep their numbers, times and fields. The agent and its switches are those at the time of
+        that message. Approvals, turns and idempotency keys are not copied; title, description and metadata
+        are, unless others are given. `if_match` is the version that the source must have. Raises
+        SessionNotFound, SessionExists, and InvalidInput for a number above that of the last message.
+        """
+        check_seq(after, "$.after")
+        command = ForkSession(
+            session_key(session_id, options),
+            check_key(source, "$.source"),
+            after,
+            title=title if title is UNSET else optional_text(title, "$.title"),
+            metadata=metadata if metadata is UNSET else json_text(metadata or {}, "$.metadata"),
+        )
+        return await self._forks.fork(command, options)
 
     async def delete_session(
         self, session_id: str, *, hard: bool = False, **options: Unpack[WriteOptions]

@@ -71,10 +71,11 @@ WITH conditions AS MATERIALIZED (
 )
 SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.last_activity,
        s.is_active, s.deleted_at, s.version, s.last_seq, s.message_count, s.first_user_text,
-       c.current_agent
+       c.current_agent, f.forked_from_id, f.forked_from_seq
   FROM page
  CROSS JOIN sessions AS s ON s.id = page.id
  CROSS JOIN agent_contexts AS c ON c.session_db_id = s.id
+  LEFT JOIN forked_sessions AS f ON f.session_db_id = s.id
  WHERE (SELECT sum(size) FROM page) <= ?11
  ORDER BY s.last_activity DESC, s.id DESC;
 
@@ -190,10 +191,11 @@ WITH conditions AS MATERIALIZED (
 )
 SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.last_activity,
        s.is_active, s.deleted_at, s.version, s.last_seq, s.message_count, s.first_user_text,
-       c.current_agent
+       c.current_agent, f.forked_from_id, f.forked_from_seq
   FROM page
  CROSS JOIN sessions AS s ON s.id = page.id
  CROSS JOIN agent_contexts AS c ON c.session_db_id = s.id
+  LEFT JOIN forked_sessions AS f ON f.session_db_id = s.id
  WHERE (SELECT sum(size) FROM page) <= ?9
  ORDER BY s.last_activity DESC, s.id DESC;
 

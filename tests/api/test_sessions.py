@@ -199,3 +199,37 @@ async def test_a_filter_that_there_cannot_be_is_named(client: Client) -> None:
         response = await client.get(f"/sessions?{query}")
         problem = await check_problem(response, 422, "invalid_input", place)
         assert expected in problem["detail"]
+
+
+async def test_fork(client: Client) -> None:
+    await make(client, "s", messages=[USER, ANSWER, USER], metadata={"k": 1})
+    response = await client.post("/sessions/s/fork", json={"session_id": "f", "after": 2})
+    fork = await check(response, 201)
+    assert (response.headers["Location"], response.headers["ETag"]) == ("/sessions/f", '"1"')
+    assert set(fork) == SESSION_FIELDS
+    assert fork["forked_from"] == {"session_id": "s", "seq": 2}
+    assert (fork["last_seq"], fork["message_count"], fork["metadata"]) == (2, 2, {"k": 1})
+    assert await texts(client, session_id="f") == ["hello", "hi"]
+    whole = await check(await client.post("/sessions/s/fork"), 201)
+    assert whole["forked_from"] == {"session_id": "s", "seq": 3}
+    reply = await check(await client.get("/sessions"))
+    origins = {session["session_id"]: session["forked_from"] for session in reply["sessions"]}
+    assert (origins["s"], origins["f"]) == (None, fork["forked_from"])
+    assert (await check(await client.get("/sessions/f")))["forked_from"] == fork["forked_from"]
+
+
+async def test_a_fork_that_there_cannot_be(client: Client) -> None:
+    made = await make(client, "s", messages=[USER])
+    await check_problem(await client.post("/sessions/t/fork"), 404, "session_not_found")
+    taken = await client.post("/sessions/s/fork", json={"session_id": "s"})
+    await check_problem(taken, 409, "session_exists")
+    beyond = await client.post("/sessions/s/fork", json={"after": 2})
+    problem = await check_problem(beyond, 422, "invalid_input", "$.after")
+    assert "a number up to 1, that of the last message" in problem["detail"]
+    stale = await client.post("/sessions/s/fork", headers={"If-Match": '"9"'})
+    await check_problem(stale, 412, "version_mismatch")
+    headers = {"If-Match": f'"{made["version"]}"', "Idempotency-Key": "k"}
+    first = await check(await client.post("/sessions/s/fork", headers=headers), 201)
+    again = await client.post("/sessions/s/fork", headers=headers)
+    assert await check(again, 201) == first
+    assert again.headers["Idempotent-Replayed"] == "true"

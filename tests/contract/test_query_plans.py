@@ -45,6 +45,7 @@ MEANT = {
     **dict.fromkeys(
         ("find_unlabelled_session", "lock_unlabelled_sessions"), "a table of what is left to label"
     ),
+    "list_unfinished_forks": "a table of the copies that are being made",
     "find_instance": "a view of the connections, as many as there are",
 }
 
@@ -94,6 +95,9 @@ VALUES: dict[str, Any] = {
     "ends": "[[1, 9223372036854775807, 0, 0], [4711, 10, 3, 5]]",
     **dict.fromkeys(("after_activity",), EARLY),
     "value": "true",
+    "forked_from_id": "session 1",
+    "forked_from_seq": 5,
+    "source_db_id": 4712,
     "spans": '[["coder", "coder"]]',
     "conditions": '[["agent", "coder", "coder", "coder", "coder"]]',
     "include_deleted": True,
@@ -212,7 +216,8 @@ def test_a_page_of_a_small_owner_is_found_by_owner(one_large_owner: psycopg.Conn
     found = explain(one_large_owner, name)
     indexes = {node["Index Name"]: node["Index Cond"] for node in found if node.get("Node Type") in INDEXED}
     assert "sessions_live" in indexes
-    assert indexes.keys() <= {"sessions_live", "sessions_deleted", "sessions_pkey", "agent_contexts_pkey"}
+    by_key = {"sessions_pkey", "agent_contexts_pkey", "forked_sessions_pkey"}
+    assert indexes.keys() <= {"sessions_live", "sessions_deleted", *by_key}
     assert "owner" in indexes["sessions_live"]
 
 

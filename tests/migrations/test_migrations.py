@@ -88,6 +88,8 @@ def test_both_dialects_end_in_the_same_catalogue(sqlite_url: str, postgres_url: 
         "imported_sessions",
         "session_labels",
         "unlabelled_sessions",
+        "forked_sessions",
+        "unfinished_forks",
     }
 
 

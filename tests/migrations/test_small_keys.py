@@ -56,7 +56,14 @@ LARGE_TEXT = {
 }
 
 
-LATER = ("bare_sessions", "imported_sessions", "session_labels", "unlabelled_sessions")
+LATER = (
+    "bare_sessions",
+    "imported_sessions",
+    "session_labels",
+    "unlabelled_sessions",
+    "forked_sessions",
+    "unfinished_forks",
+)
 
 
 async def fill_old(url: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, structs
 
-from runtime.models import AgentContext, AgentSwitch, Approval, Session, Turn, TurnStatus
+from runtime.models import AgentContext, AgentSwitch, Approval, ForkOrigin, Session, Turn, TurnStatus
 from runtime.store.messages import NewMessage
 from runtime.store.records import SessionKey
 from runtime.store.write.commands import Lease
@@ -80,6 +80,7 @@ class Conversation:
     metadata: str = "{}"
     is_active: bool = True
     deleted_at: datetime | None = None
+    forked_from: ForkOrigin | None = None
     version: int = 0
     cut_version: int = 0
     changed_version: int = 0
@@ -112,6 +113,7 @@ class Conversation:
             last_seq=self.last_seq,
             message_count=len(self.messages),
             current_agent=self.agent,
+            forked_from=self.forked_from,
         )
 
     def context(self) -> AgentContext:
@@ -170,6 +172,15 @@ def add(session: Conversation, messages: tuple[NewMessage, ...], at: datetime) -
         session.messages.append(stored)
         receipts.append(Receipt(stored.seq, stored.timestamp))
     return receipts
+
+
+def agent_at(session: Conversation, time: datetime | None) -> tuple[str, list[AgentSwitch]]:
+    """The agent that held a session at a time, and the switches until then."""
+    until = [n for n, each in enumerate(session.switches, 1) if time is not None and each.switched_at <= time]
+    switches = session.switches[: max(until, default=0)]
+    if switches:
+        return switches[-1].to_agent, switches
+    return (session.switches[0].from_agent or "") if session.switches else session.agent, []
 
 
 def cut(session: Conversation, kept: int) -> int:

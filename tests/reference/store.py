@@ -12,7 +12,7 @@ from functools import singledispatchmethod
 
 from msgspec import UNSET, Raw, structs
 
-from runtime.models import AgentSwitch, Approval
+from runtime.models import AgentSwitch, Approval, ForkOrigin
 from runtime.store.records import SessionKey
 from runtime.store.write.commands import (
     AppendMessages,
@@ -32,6 +32,7 @@ from runtime.store.write.commands import (
     UpdateContext,
     UpdateSession,
 )
+from runtime.store.write.fork_commands import ForkSession
 from runtime.store.write.outcomes import (
     Appended,
     ApprovalDeleted,
@@ -51,6 +52,7 @@ from tests.reference.conversation import (
     Conversation,
     Refusal,
     add,
+    agent_at,
     cut,
     is_same,
     merged,
@@ -159,6 +161,30 @@ class Model:
         session.title, session.description = command.title, command.description
         session.metadata, session.agent = command.metadata, command.agent
         add(session, command.messages, request.at)
+        self._changed(session, request, "session")
+        return written(session, created=True)
+
+    @_do.register
+    def _fork_session(self, command: ForkSession, request: Request) -> Outcome:
+        source = self.sessions.get(SessionKey(request.key.owner, command.source))
+        if source is None or source.deleted_at is not None:
+            raise Refusal("session_not_found")
+        self._expect(request, source.version)
+        if request.key in self.sessions:
+            raise Refusal("session_exists")
+        through = source.last_seq if command.after is None else command.after
+        if through > source.last_seq:
+            raise Refusal("invalid_input")
+        session = self._new(structs.replace(request, if_match=None))
+        copied = [each for each in source.messages if each.seq <= through]
+        session.messages, session.last_seq = copied, through
+        session.title = source.title if command.title is UNSET else command.title
+        session.metadata = source.metadata if command.metadata is UNSET else command.metadata
+        session.description, session.context_metadata = source.description, source.context_metadata
+        session.forked_from = ForkOrigin(command.source, through)
+        session.agent, session.switches = source.agent, list(source.switches)
+        if command.after is not None:
+            session.agent, session.switches = agent_at(source, copied[-1].timestamp if copied else None)
         self._changed(session, request, "session")
         return written(session, created=True)
 

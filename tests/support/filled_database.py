@@ -39,6 +39,12 @@ INSERTS = {
         SESSIONS * 4,
     ),
     "unlabelled_sessions": ("session_db_id", "SELECT n * 10 FROM n", SESSIONS // 10),
+    "forked_sessions": (
+        "session_db_id, forked_from_id, forked_from_seq",
+        "SELECT n * 10, 'session ' || n, 5 FROM n",
+        SESSIONS // 10,
+    ),
+    "unfinished_forks": ("session_db_id, instance", "SELECT n, 'instance ' || n FROM n", SESSIONS // 5),
     "bare_sessions": ("session_db_id", "SELECT n * 10 FROM n", SESSIONS // 10),
     "messages": (
         "session_db_id, seq, role, content, timestamp",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from runtime.errors import SessionNotFound, VersionMismatch
 from runtime.store.changes import Change, CommittedChange
@@ -26,6 +26,7 @@ from runtime.store.records import (
 )
 from runtime.store.write.commands import IdempotencyKey, Request
 from runtime.store.write.erasing import Portion
+from runtime.store.write.fork_commands import CopiedRows
 from runtime.store.write.planned_session import PlannedSession
 from runtime.store.write.planned_turn import PlannedTurn
 from runtime.store.write.statements import Rows
@@ -49,6 +50,23 @@ class TailMessage(Struct, frozen=True):
     role: str
     tool_call_id: JsonText | None
     tool_calls: JsonText | None
+
+
+class ForkPoint(Struct, frozen=True):
+    """Where a session is forked: what the transaction copies of it, and the agent at that point.
+
+    The messages up to number `start` are in the hidden session with the id `session_db_id`.
+    """
+
+    source: int
+    after: int | None
+    start: int
+    session_db_id: int | None
+    message_count: int
+    token_total: int
+    agent: str
+    last_switch: int
+    switch_count: int
 
 
 class UnlabelledSession(Struct, frozen=True):
@@ -85,6 +103,8 @@ class PlanInput:
     `bare_sessions`: sessions that have no agent context of their own.
     `approval_places`: the sessions that have an approval for a call.
     `imports`: the origins of imported sessions.
+    `forks`: the points of forks, by the session that is to be created.
+    `contested`: forks that have to wait for another batch.
     `unlabelled`: sessions of an earlier version, to be given labels.
     """
 
@@ -104,6 +124,8 @@ class PlanInput:
     bare_sessions: set[int] = field(default_factory=set)
     approval_places: dict[str, set[SessionKey]] = field(default_factory=dict)
     imports: dict[int, ImportMark] = field(default_factory=dict)
+    forks: dict[SessionKey, ForkPoint] = field(default_factory=dict)
+    contested: set[SessionKey] = field(default_factory=set)
     unlabelled: list[UnlabelledSession] = field(default_factory=list)
 
     def open_end(self, session_db_id: int) -> list[TailMessage | MessageRow]:
@@ -127,6 +149,8 @@ class Batch:
         self.released_at: dict[int, datetime] = {}
         self.portions: list[Portion] = []
         self.unlabelled: list[UnlabelledSession] = []
+        # The rows of copies that are being made, which concern no session that anybody sees.
+        self.copying: Rows = defaultdict(list)
         self.new_ids = iter(stored.new_ids)
         self.forget_before: datetime | None = None
         self.forget_events_before: datetime | None = None
@@ -158,6 +182,16 @@ class Batch:
         """Add a new session at version 0; its first change raises that to 1."""
         head = Head(next(self.new_ids), request.key, 0, 0, 0, 0, request.at, None, 0, 0, 0, 0, None)
         session = self.sessions[request.key] = PlannedSession(head, details, base=None)
+        return session
+
+    def add_fork(
+        self, request: Request, point: ForkPoint, details: Details, head: Head, copied: CopiedRows
+    ) -> PlannedSession:
+        """Add a new session that has the messages of another one."""
+        id = next(self.new_ids) if point.session_db_id is None else point.session_db_id
+        session = PlannedSession(structs.replace(head, id=id), details, base=None)
+        session.copied = copied
+        self.sessions[request.key] = session
         return session
 
     def erase(self, session: PlannedSession, at: datetime) -> None:
@@ -216,6 +250,8 @@ class Batch:
             rows["forget_turn_events"].append((self.forget_events_before, FORGET_TURNS))
         for portion in self.portions:
             portion.write(rows)
+        for statement, parameters in self.copying.items():
+            rows[statement] += parameters
         for unlabelled in self.unlabelled:
             unlabelled.write(rows)
         return rows

@@ -27,6 +27,8 @@ from runtime.store.write.batch import PlanInput, StoredReply
 from runtime.store.write.commands import Request
 from runtime.store.write.erasing import AtOnce
 from runtime.store.write.erasing_loader import load_portions, load_small_sessions
+from runtime.store.write.fork_commands import BeginFork, ForkSession
+from runtime.store.write.fork_loader import load_forks, source_of
 from runtime.store.write.labelling_loader import load_unlabelled
 from runtime.store.write.rules.messages import is_same
 from runtime.store.write.rules.open_calls import calls_in
@@ -58,6 +60,7 @@ FIRST_PORTION, PORTION_LENGTH, LARGEST_PORTION = 10, 1_000_000, 2000
 # Changes of metadata that nothing has to be known for; the characters of large metadata that a batch loads.
 _NOT_MERGED = (UNSET, "{}", "null")
 MERGED_BYTES = 16 * 1024 * 1024
+_MAKERS = (commands.CreateSession, commands.ImportSession, StartTurn, ForkSession, BeginFork)
 _IMPORTS = (commands.ImportSession, commands.ImportMessages)
 _NAME_AN_APPROVAL = (
     commands.CreateApproval,
@@ -100,13 +103,14 @@ class Loader:
             await load_portions(tx, others, stored)
             await load_saved(tx, others, stored)
             await load_unlabelled(tx, others, stored)
+            await load_forks(tx, requests, stored, self._at_once)
             await _load_new_ids(tx, others, stored)
         return stored
 
     async def _heads(
         self, tx: Transaction, requests: Sequence[Request], lock: bool
     ) -> dict[SessionKey, Head]:
-        keys = {request.key for request in requests}
+        keys = {key for request in requests for key in (request.key, source_of(request))}
         heads = {key: head for key in keys if (head := self._cache.head(key)) is not None}
         cached = len(heads) == len(keys) and all(head.deleted_at is None for head in heads.values())
         # Only if every head is sure to be updated does `update_head` check all of their versions.
@@ -302,7 +306,7 @@ async def _load_new_ids(tx: Transaction, requests: Sequence[Request], stored: Pl
     makers = [
         request
         for request in requests
-        if isinstance(request.command, commands.CreateSession | commands.ImportSession | StartTurn)
+        if isinstance(request.command, _MAKERS)
         or (isinstance(request.command, commands.ReplaceMessages | SaveApproval) and request.command.create)
     ]
     erasing = any(isinstance(r.command, commands.DeleteSession) and r.command.hard for r in requests)

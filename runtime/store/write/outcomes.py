@@ -131,6 +131,16 @@ class Erased(Outcome, frozen=True):
     finished: tuple[int, ...]
 
 
+class ForkBegun(Outcome, frozen=True):
+    """The db id of a new hidden session."""
+
+    session_db_id: int
+
+
+class ForkContinued(Outcome, frozen=True):
+    """A portion is copied, or a copy is abandoned."""
+
+
 class Labelled(Outcome, frozen=True):
     """The number of sessions that were given labels."""
 

@@ -7,6 +7,7 @@ before its first change: a command that fails changes nothing (W3).
 from runtime.store.write.rules import (
     agents,
     approvals,
+    forks,
     imports,
     messages,
     saves,
@@ -22,6 +23,7 @@ RULES: Rules = {
     **agents.RULES,
     **approvals.RULES,
     **saves.RULES,
+    **forks.RULES,
     **imports.RULES,
     **turn_starts.RULES,
     **turns.RULES,
