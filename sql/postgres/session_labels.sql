@@ -133,6 +133,22 @@ WITH conditions AS MATERIALIZED (
                AND (n.value BETWEEN w.low AND w.high OR n.value BETWEEN w.other_low AND w.other_high))
            = (SELECT count(*) FROM conditions);
 
+-- name: count_sessions_with_label(owner, name, spans, include_deleted)
+-- How many sessions of an owner have a label in one of the ranges: the entries of an index, without those of the
+-- deleted sessions, of which there are few.
+SELECT (SELECT count(*)
+          FROM json_array_elements($3::json) AS r (value)
+         CROSS JOIN session_labels AS l
+         WHERE l.owner = $1 AND l.name = $2 AND l.value BETWEEN r.value ->> 0 AND r.value ->> 1)
+       - (SELECT count(*)
+            FROM sessions AS s
+           CROSS JOIN json_array_elements($3::json) AS r (value)
+           CROSS JOIN session_labels AS l
+           WHERE s.owner = $1 AND s.deleted_at IS NOT NULL AND NOT $4::boolean
+             AND l.session_db_id = s.id AND l.name = $2
+             AND l.value BETWEEN r.value ->> 0 AND r.value ->> 1)
+       AS total;
+
 -- name: find_end_of_walk(owner, include_deleted, after_activity, after_id, before_activity, before_id, steps)
 -- The session so many steps further on in an owner's list, if the list goes on so far.
 SELECT last_activity, id

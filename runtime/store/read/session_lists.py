@@ -101,6 +101,7 @@ class SessionFilter(Struct, frozen=True):
 
 
 EVERY_SESSION = SessionFilter()
+_EVERYWHERE = (EVERY_SESSION.last_place(), EVERY_SESSION.first_place())
 
 
 def _moved(time: datetime, step: timedelta) -> datetime:
@@ -232,19 +233,21 @@ class _FilteredList:
         return await fetch_page(self._database, listing, parameters, limit, PAGE_BYTES)
 
     async def count(self) -> int:
-        """How many sessions pass."""
-        ends = (*self._wanted.last_place(), *self._wanted.first_place())
+        """How many sessions pass. Where several common filters are combined, it reads all that pass one."""
+        after, before = self._wanted.last_place(), self._wanted.first_place()
         if not self._conditions:
-            rows = await self._database.fetch(
-                "count_active_sessions", self._owner, self._include_deleted, *ends
-            )
+            counting: tuple[object, ...] = ("count_active_sessions", self._include_deleted, *after, *before)
+        elif len(self._conditions) == 1 and (after, before) == _EVERYWHERE:
+            name, spans = self._conditions[0]
+            counting = ("count_sessions_with_label", name, json_list(spans), self._include_deleted)
         else:
             name, spans = self._conditions[0]
-            rarest = await self._find_rarest(FEW) or (name, json_list(spans))
-            rows = await self._database.fetch(
-                "count_labelled_sessions", self._owner, *rarest, self._encoded, self._include_deleted, *ends
-            )
-        return int(rows[0]["total"])
+            rarest = await self._find_rarest(MANY) or (name, json_list(spans))
+            ends = (self._include_deleted, *after, *before)
+            counting = ("count_labelled_sessions", *rarest, self._encoded, *ends)
+        statement, *parameters = counting
+        [row] = await self._database.fetch(str(statement), self._owner, *parameters)
+        return int(row["total"])
 
     async def _find_rarest(self, most: int) -> tuple[str, str] | None:
         """The condition that fewest sessions fulfil, as its name and its ranges; None if all have more."""

@@ -236,6 +236,8 @@ class Batch:
         for head in self.erased.values():
             if head.id in self.released_at:
                 rows["release_session"].append((head.id, self.released_at[head.id]))
+                # At once: they are counted.
+                rows["erase_session_labels"].append((head.id, ""))
             else:
                 rows["delete_session"].append((head.id,))
         # In the order of their ids, so that two instances cannot deadlock on heads.
