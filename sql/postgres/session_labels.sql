@@ -1,6 +1,7 @@
 -- The labels of the sessions, by which lists are filtered: `agent`, `created_at`, `is_active`, and a label for each
 -- member of the metadata. Values are compared as bytes; a filter is one or two ranges of them.
--- Differs in the page of sessions in order, as in sessions.sql: the owner stands in the order as well.
+-- Differs in the page of sessions in order, as in sessions.sql: the owner stands in the order as well. And OFFSET 0 makes
+-- the planner look sessions up by their ids: it may take the candidates for many, and read all sessions of the owner.
 
 -- name: insert_session_label(session_db_id, name, value, owner)
 -- execute: copy session_labels
@@ -60,7 +61,12 @@ WITH conditions AS MATERIALIZED (
            coalesce(s.size, coalesce(octet_length(s.title::text), 0) + coalesce(octet_length(s.description::text), 0)
                 + octet_length(s.metadata::text) + coalesce(octet_length(s.first_user_text::text), 0)) AS size
       FROM candidates AS k
-      JOIN sessions AS s ON s.id = k.id
+     CROSS JOIN LATERAL
+           (SELECT a.id, a.owner, a.deleted_at, a.last_activity, a.size, a.title, a.description, a.metadata,
+                   a.first_user_text
+              FROM sessions AS a
+             WHERE a.id = k.id
+            OFFSET 0) AS s
      WHERE s.owner = $1 AND ($5::boolean OR s.deleted_at IS NULL)
        AND (s.last_activity, s.id) > ($6, $7) AND (s.last_activity, s.id) < ($8, $9)
        AND (SELECT count(*)
@@ -97,7 +103,12 @@ WITH conditions AS MATERIALIZED (
     SELECT coalesce(s.size, coalesce(octet_length(s.title::text), 0) + coalesce(octet_length(s.description::text), 0)
                 + octet_length(s.metadata::text) + coalesce(octet_length(s.first_user_text::text), 0)) AS size
       FROM candidates AS k
-      JOIN sessions AS s ON s.id = k.id
+     CROSS JOIN LATERAL
+           (SELECT a.id, a.owner, a.deleted_at, a.last_activity, a.size, a.title, a.description, a.metadata,
+                   a.first_user_text
+              FROM sessions AS a
+             WHERE a.id = k.id
+            OFFSET 0) AS s
      WHERE s.owner = $1 AND ($5::boolean OR s.deleted_at IS NULL)
        AND (s.last_activity, s.id) > ($6, $7) AND (s.last_activity, s.id) < ($8, $9)
        AND (SELECT count(*)
@@ -123,7 +134,12 @@ WITH conditions AS MATERIALIZED (
 )
     SELECT count(*) AS total
       FROM candidates AS k
-      JOIN sessions AS s ON s.id = k.id
+     CROSS JOIN LATERAL
+           (SELECT a.id, a.owner, a.deleted_at, a.last_activity, a.size, a.title, a.description, a.metadata,
+                   a.first_user_text
+              FROM sessions AS a
+             WHERE a.id = k.id
+            OFFSET 0) AS s
      WHERE s.owner = $1 AND ($5::boolean OR s.deleted_at IS NULL)
        AND (s.last_activity, s.id) > ($6, $7) AND (s.last_activity, s.id) < ($8, $9)
        AND (SELECT count(*)
@@ -172,7 +188,8 @@ SELECT last_activity, id
 
 -- name: list_walked_sessions(owner, conditions, include_deleted, after_activity, after_id, before_activity, before_id, limit, max_bytes)
 -- A page of the sessions of an owner that fulfil the conditions, latest activity first. The sessions of the owner are
--- read one by one until it is full, so the span should be short.
+-- read one by one until it is full, so the span should be short: of 10,000 sessions of a kind, or a page. An inner LIMIT,
+-- which is above both and which the planner does not know, makes it read them in the order of their index.
 WITH conditions AS MATERIALIZED (
     SELECT e.value ->> 0 AS name, e.value ->> 1 AS low, e.value ->> 2 AS high, e.value ->> 3 AS other_low,
            e.value ->> 4 AS other_high
@@ -182,11 +199,14 @@ WITH conditions AS MATERIALIZED (
       FROM (SELECT * FROM (SELECT s.id, s.last_activity,
                    coalesce(s.size, coalesce(octet_length(s.title::text), 0) + coalesce(octet_length(s.description::text), 0)
                 + octet_length(s.metadata::text) + coalesce(octet_length(s.first_user_text::text), 0)) AS size
-              FROM sessions AS s
-             WHERE s.owner = $1 AND s.deleted_at IS NULL
-               AND (s.owner, s.last_activity, s.id) > ($1, $4, $5)
-               AND (s.owner, s.last_activity, s.id) < ($1, $6, $7)
-               AND (SELECT count(*)
+              FROM (SELECT a.id, a.owner, a.last_activity, a.size, a.title, a.description, a.metadata, a.first_user_text
+                      FROM sessions AS a
+                     WHERE a.owner = $1 AND a.deleted_at IS NULL
+                       AND (a.owner, a.last_activity, a.id) > ($1, $4, $5)
+                       AND (a.owner, a.last_activity, a.id) < ($1, $6, $7)
+                     ORDER BY a.owner DESC, a.last_activity DESC, a.id DESC
+                     LIMIT $8 + 10000) AS s
+             WHERE (SELECT count(*)
               FROM conditions AS w
              CROSS JOIN session_labels AS n
              WHERE n.session_db_id = s.id AND n.name = w.name
@@ -198,11 +218,14 @@ WITH conditions AS MATERIALIZED (
             SELECT * FROM (SELECT s.id, s.last_activity,
                    coalesce(s.size, coalesce(octet_length(s.title::text), 0) + coalesce(octet_length(s.description::text), 0)
                 + octet_length(s.metadata::text) + coalesce(octet_length(s.first_user_text::text), 0)) AS size
-              FROM sessions AS s
-             WHERE s.owner = $1 AND s.deleted_at IS NOT NULL AND $3::boolean
-               AND (s.owner, s.last_activity, s.id) > ($1, $4, $5)
-               AND (s.owner, s.last_activity, s.id) < ($1, $6, $7)
-               AND (SELECT count(*)
+              FROM (SELECT a.id, a.owner, a.last_activity, a.size, a.title, a.description, a.metadata, a.first_user_text
+                      FROM sessions AS a
+                     WHERE a.owner = $1 AND a.deleted_at IS NOT NULL AND $3::boolean
+                       AND (a.owner, a.last_activity, a.id) > ($1, $4, $5)
+                       AND (a.owner, a.last_activity, a.id) < ($1, $6, $7)
+                     ORDER BY a.owner DESC, a.last_activity DESC, a.id DESC
+                     LIMIT $8 + 10000) AS s
+             WHERE (SELECT count(*)
               FROM conditions AS w
              CROSS JOIN session_labels AS n
              WHERE n.session_db_id = s.id AND n.name = w.name
@@ -234,11 +257,14 @@ WITH conditions AS MATERIALIZED (
       FROM (SELECT * FROM (SELECT s.id, s.last_activity,
                    coalesce(s.size, coalesce(octet_length(s.title::text), 0) + coalesce(octet_length(s.description::text), 0)
                 + octet_length(s.metadata::text) + coalesce(octet_length(s.first_user_text::text), 0)) AS size
-              FROM sessions AS s
-             WHERE s.owner = $1 AND s.deleted_at IS NULL
-               AND (s.owner, s.last_activity, s.id) > ($1, $4, $5)
-               AND (s.owner, s.last_activity, s.id) < ($1, $6, $7)
-               AND (SELECT count(*)
+              FROM (SELECT a.id, a.owner, a.last_activity, a.size, a.title, a.description, a.metadata, a.first_user_text
+                      FROM sessions AS a
+                     WHERE a.owner = $1 AND a.deleted_at IS NULL
+                       AND (a.owner, a.last_activity, a.id) > ($1, $4, $5)
+                       AND (a.owner, a.last_activity, a.id) < ($1, $6, $7)
+                     ORDER BY a.owner DESC, a.last_activity DESC, a.id DESC
+                     LIMIT $8 + 10000) AS s
+             WHERE (SELECT count(*)
               FROM conditions AS w
              CROSS JOIN session_labels AS n
              WHERE n.session_db_id = s.id AND n.name = w.name
@@ -250,11 +276,14 @@ WITH conditions AS MATERIALIZED (
             SELECT * FROM (SELECT s.id, s.last_activity,
                    coalesce(s.size, coalesce(octet_length(s.title::text), 0) + coalesce(octet_length(s.description::text), 0)
                 + octet_length(s.metadata::text) + coalesce(octet_length(s.first_user_text::text), 0)) AS size
-              FROM sessions AS s
-             WHERE s.owner = $1 AND s.deleted_at IS NOT NULL AND $3::boolean
-               AND (s.owner, s.last_activity, s.id) > ($1, $4, $5)
-               AND (s.owner, s.last_activity, s.id) < ($1, $6, $7)
-               AND (SELECT count(*)
+              FROM (SELECT a.id, a.owner, a.last_activity, a.size, a.title, a.description, a.metadata, a.first_user_text
+                      FROM sessions AS a
+                     WHERE a.owner = $1 AND a.deleted_at IS NOT NULL AND $3::boolean
+                       AND (a.owner, a.last_activity, a.id) > ($1, $4, $5)
+                       AND (a.owner, a.last_activity, a.id) < ($1, $6, $7)
+                     ORDER BY a.owner DESC, a.last_activity DESC, a.id DESC
+                     LIMIT $8 + 10000) AS s
+             WHERE (SELECT count(*)
               FROM conditions AS w
              CROSS JOIN session_labels AS n
              WHERE n.session_db_id = s.id AND n.name = w.name

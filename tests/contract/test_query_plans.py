@@ -221,6 +221,26 @@ def test_a_page_of_a_small_owner_is_found_by_owner(one_large_owner: psycopg.Conn
     assert "owner" in indexes["sessions_live"]
 
 
+@pytest.mark.parametrize("name", ["list", "measure", "count"])
+def test_sessions_that_have_a_label_are_looked_up_by_id(
+    one_large_owner: psycopg.Connection, name: str
+) -> None:
+    found = explain(one_large_owner, f"{name}_labelled_sessions")
+    indexes = {node["Index Name"] for node in found if node.get("Node Type") in INDEXED}
+    by_key = {"sessions_pkey", "agent_contexts_pkey", "forked_sessions_pkey", "session_labels_pkey"}
+    assert indexes <= {"session_labels_value", *by_key}
+
+
+@pytest.mark.parametrize("name", ["list", "measure"])
+def test_a_list_is_read_in_its_order_where_a_filter_passes_many(
+    one_large_owner: psycopg.Connection, name: str
+) -> None:
+    found = explain(one_large_owner, f"{name}_walked_sessions")
+    kinds = {node.get("Index Name"): node.get("Node Type") for node in found}
+    # In its order: a bitmap has none.
+    assert kinds["sessions_live"] == "Index Scan"
+
+
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield {key: value for key, value in plan.items() if key != "Plans"}
     for part in plan.get("Plans", []):
