@@ -17,6 +17,8 @@
     │   ├── TurnRunning             a session has one turn at a time
     │   ├── TurnLost                the turn has ended, or another instance has taken it over
     │   ├── CutNotMeasured          internal: the store measures a long truncation and retries
+    │   ├── ForkNotCopied           internal: the store copies a long session and retries
+    │   ├── MetadataNotLoaded       internal: the store retries a merge into large metadata
     │   ├── CallNotOpen             the tool call is not waiting for a result
     │   ├── ApprovalPending         the tool call is waiting for a decision, not for a result
     │   ├── Unauthorized            missing or invalid credentials
@@ -217,6 +219,31 @@ class TurnLost(RequestError):
 
     def __init__(self, turn_id: str) -> None:
         super().__init__(f"turn {turn_id!r} has ended, or another instance has taken it over")
+
+
+class MetadataNotLoaded(RequestError):
+    """The batch had no room to load the metadata that a change is merged into.
+
+    It does not leave the store, which retries: each batch has room for at least one.
+    """
+
+    code = "metadata_not_loaded"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"the metadata of session {session_id!r} is too large for this transaction")
+
+
+class ForkNotCopied(RequestError):
+    """A fork cannot be made in this transaction: because of its size, or of other commands (`is_contested`).
+
+    It does not leave the store, which copies the messages in portions and retries.
+    """
+
+    code = "fork_not_copied"
+
+    def __init__(self, session_id: str, *, is_contested: bool) -> None:
+        super().__init__(f"session {session_id!r} cannot be copied in this transaction")
+        self.is_contested = is_contested
 
 
 class CutNotMeasured(RequestError):

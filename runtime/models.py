@@ -56,6 +56,13 @@ def is_left_out(encoded: msgspec.Raw) -> bool:
     return not len(memoryview(encoded))
 
 
+class ForkOrigin(Struct, frozen=True):
+    """The session that another one was copied from, and the number of the last message that was copied."""
+
+    session_id: str
+    seq: int
+
+
 class Session(Struct, frozen=True, kw_only=True, rename={"encoded_metadata": "metadata"}):
     """A conversation. `last_seq` is the highest sequence number ever assigned in it; `id` is `session_id`."""
 
@@ -72,6 +79,7 @@ class Session(Struct, frozen=True, kw_only=True, rename={"encoded_metadata": "me
     last_seq: int
     message_count: int
     current_agent: str
+    forked_from: ForkOrigin | None = None
 
     def __post_init__(self) -> None:
         # Also one that was stored under an idempotency key before the field was there.

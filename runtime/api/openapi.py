@@ -14,9 +14,11 @@ from runtime.api.approvals import Verdict
 from runtime.api.event_schemas import EVENT_DATA, EVENT_IDS
 from runtime.api.openapi_replies import describe_failures, describe_reply, schema_of, schemas_of
 from runtime.api.problems import ProblemDetails
+from runtime.api.request import MEMBER
 from runtime.api.routes import Route
 from runtime.models import KEY_PATTERN, Key
 from runtime.store.messages import MessageInput
+from runtime.store.read.session_lists import MAX_MEMBERS
 
 NOT_A_WORD = re.compile(r"\W+")
 
@@ -87,6 +89,22 @@ CONDITIONS: dict[type, dict[str, Any]] = {
     ToolResultMessage: EITHER_RESULT_OR_ERROR,
 }
 
+# The parameters metadata.KEY=VALUE, as an object whose members are the parameters.
+MEMBER_PARAMETER = {
+    "name": "metadata",
+    "in": "query",
+    "required": False,
+    "style": "form",
+    "explode": True,
+    "description": "metadata.KEY=VALUE: the sessions that have this member. Repeated: all must hold.",
+    "schema": {
+        "type": "object",
+        "propertyNames": {"pattern": r"^metadata\."},
+        "additionalProperties": {"type": "string"},
+        "maxProperties": MAX_MEMBERS,
+    },
+}
+
 
 def describe(routes: Iterable[Route]) -> dict[str, Any]:
     """The document, as what JSON is made of."""
@@ -137,7 +155,11 @@ def _operation(route: Route) -> dict[str, Any]:
         "operationId": NOT_A_WORD.sub("_", route.method.lower() + route.path).rstrip("_"),
         "summary": inspect.getdoc(route.handler),
         "tags": [route.handler.__module__.rpartition(".")[2]],
-        "parameters": [*_path_parameters(route), *_query_parameters(route), *_header_parameters(route)],
+        "parameters": [
+            *({"name": key, "in": "path", "required": True, "schema": schema_of(Key)} for key in route.keys),
+            *_query_parameters(route),
+            *_header_parameters(route),
+        ],
         "responses": {
             **describe_failures(route, has_body=bool(bodies)),
             **{str(status): describe_reply(route, status) for status in route.replies},
@@ -158,11 +180,6 @@ def _any_of(schemas: list[dict[str, Any]]) -> dict[str, Any]:
     return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
 
 
-def _path_parameters(route: Route) -> Iterator[dict[str, Any]]:
-    for name in route.keys:
-        yield {"name": name, "in": "path", "required": True, "schema": schema_of(Key)}
-
-
 def _query_parameters(route: Route) -> Iterator[dict[str, Any]]:
     query = route.parsed[0]
     if query is NoneType:
@@ -170,6 +187,9 @@ def _query_parameters(route: Route) -> Iterator[dict[str, Any]]:
     _, components = schemas_of((query,))
     described = components[query.__name__]
     for name, schema in described["properties"].items():
+        if name == MEMBER.rstrip("."):
+            yield MEMBER_PARAMETER
+            continue
         required = name in described["required"]
         yield {"name": name, "in": "query", "required": required, "schema": _without_null(schema)}
 

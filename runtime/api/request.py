@@ -22,6 +22,9 @@ from runtime.store.validation import check_key, invalid_input
 
 T = TypeVar("T")
 
+# Begins the name of a parameter that filters by a member of metadata.
+MEMBER = "metadata."
+
 VERSION = re.compile(r'"(0|[1-9][0-9]{0,17})"')
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 EVENT_ID = re.compile(r"[0-9]{1,18}")
@@ -118,10 +121,15 @@ def parse_query(request: web.Request, wanted: type[T]) -> T:
 @lru_cache(maxsize=256)  # Most requests ask one of the same few questions.
 def _parse_query(text: str, wanted: type[Any]) -> Any:
     query = URL.build(query_string=text, encoded=True).query
-    given = dict(query)
+    given: dict[str, Any] = dict(query)
     for name in given:
         if name in wanted.__struct_fields__:
             _check_said_once(query.getall(name), name)
+    members = [(name.removeprefix(MEMBER), value) for name, value in query.items() if name.startswith(MEMBER)]
+    if MEMBER[:-1] in wanted.__struct_fields__:
+        if MEMBER[:-1] in given:
+            raise InvalidInput("?metadata", "must name a member: metadata.KEY=VALUE")
+        given[MEMBER[:-1]] = members
     try:
         return msgspec.convert(given, wanted, strict=False)
     except msgspec.ValidationError as error:

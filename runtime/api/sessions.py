@@ -13,7 +13,7 @@ from runtime.api.request import must_exist, write_options
 from runtime.api.responses import location, no_content, reply
 from runtime.api.routes import DIALECT, Call, Route
 from runtime.errors import InvalidInput, SessionExists
-from runtime.models import MAX_LIMIT, Cleaned, Key, Limit, Session, SessionPage, Text
+from runtime.models import MAX_LIMIT, Cleaned, Key, Limit, Seq, Session, SessionPage, Text, Time
 from runtime.store.messages import MessageBatch
 from runtime.store.validation import JsonObject
 from runtime.store.write.outcomes import SessionWritten
@@ -48,6 +48,15 @@ class SessionChange(Struct, frozen=True, forbid_unknown_fields=True):
     is_active: bool | UnsetType = UNSET
 
 
+class Fork(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a fork has, and what of it is not as in the session that is copied."""
+
+    after: Seq | None = None
+    session_id: Key | None = None
+    title: Text | UnsetType | None = UNSET
+    metadata: JsonObject | UnsetType | None = UNSET
+
+
 class CleanupOrder(Struct, frozen=True, forbid_unknown_fields=True):
     """How long a session may be idle, and how long a deleted one is kept; a dry run counts only."""
 
@@ -61,6 +70,13 @@ class ListQuery(Struct, frozen=True):
     cursor: str | None = None
     include_deleted: bool = False
     count: bool = False
+    agent: Key | None = None
+    is_active: bool | None = None
+    created_after: Time | None = None
+    created_before: Time | None = None
+    active_after: Time | None = None
+    active_before: Time | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
 
 
 class DeleteQuery(Struct, frozen=True):
@@ -126,7 +142,8 @@ async def list_sessions(call: Call[ListQuery, None]) -> web.Response:
     try:
         return reply(await call.store.list_sessions(owner=call.owner, **structs.asdict(query)))
     except InvalidInput as error:
-        raise InvalidInput("?cursor", error.problems[0].message) from None
+        [problem] = error.problems
+        raise InvalidInput("?" + problem.path.removeprefix("$."), problem.message) from None
 
 
 async def get_session(call: Call[None, None]) -> web.Response:
@@ -139,6 +156,20 @@ async def update_session(call: Call[None, SessionChange]) -> web.Response:
     """Change what the body names."""
     changes = structs.asdict(call.body)
     outcome = await call.store.update_session(call.session_id, **changes, **write_options(call.request))
+    return await _written(call, outcome)
+
+
+async def fork_session(call: Call[None, Fork | None]) -> web.Response:
+    """Copy a session up to a message, or all of it, into a new one."""
+    body = call.body or Fork()
+    outcome = await call.store.fork_session(
+        call.session_id,
+        body.session_id,
+        after=body.after,
+        title=body.title,
+        metadata=body.metadata,
+        **write_options(call.request),
+    )
     return await _written(call, outcome)
 
 
@@ -176,6 +207,14 @@ ROUTES = (
     Route("PATCH", "/sessions/{session_id}", update_session, {200: Session}, writes=True),
     Route("DELETE", "/sessions/{session_id}", delete_session, {204: None}, writes=True),
     Route("POST", "/sessions/{session_id}/restore", restore_session, {200: Session}, writes=True),
+    Route(
+        "POST",
+        "/sessions/{session_id}/fork",
+        fork_session,
+        {201: Session},
+        errors=(SessionExists,),
+        writes=True,
+    ),
     Route("GET", "/sessions/{session_id}/stats", get_stats, {200: Stats}),
     Route("POST", "/maintenance/cleanup", clean_up, {200: Cleaned}, admin=True),
 )

@@ -128,8 +128,9 @@ class Cache:
         if change.head is None:
             self._drop(change.key)
             return
-        last_seq = change.base.last_seq if change.base is not None else 0
         entry, added = self.get(change.key), change.added
+        # A new session may have messages that were copied inside the database.
+        last_seq = change.head.last_seq - len(added) if change.base is None else change.base.last_seq
         if entry is None or not _continues(entry, change) or len(added) > TAIL_LENGTH:
             # Only the tail of very many messages is processed.
             added = added[-TAIL_LENGTH:]

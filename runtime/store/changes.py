@@ -42,6 +42,18 @@ class CommittedChange(Struct, frozen=True):
     leaves_rows: bool = False
 
     @property
+    def added_range(self) -> tuple[int, int, int] | None:
+        """The messages that were added, for the search: the session's db id, the number before, the last.
+
+        All of those of a new session: a fork has copies that no batch had in memory.
+        """
+        if self.head is None or not (self.added or (self.base is None and self.head.last_seq)):
+            return None
+        if self.base is None:
+            return self.head.id, 0, self.head.last_seq
+        return self.head.id, self.added[0].seq - 1, self.added[-1].seq
+
+    @property
     def notice(self) -> Notice:
         """The change as followers get it."""
         head = self.head or self.base
@@ -85,11 +97,7 @@ def encode_notification(instance: str, changes: Sequence[CommittedChange]) -> st
 
 def encode_added(changes: Sequence[CommittedChange]) -> str | None:
     """The messages that a batch added, for the search: [[session_db_id, after_seq, through_seq], …]."""
-    ranges = [
-        (change.head.id, change.added[0].seq - 1, change.added[-1].seq)
-        for change in changes
-        if change.head is not None and change.added
-    ]
+    ranges = [added for change in changes if (added := change.added_range) is not None]
     return msgspec.json.encode(ranges).decode() if ranges else None
 
 

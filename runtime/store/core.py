@@ -19,12 +19,14 @@ from runtime.store.cache import Cache
 from runtime.store.changes import CommittedChange
 from runtime.store.follow.subscriptions import Subscriptions
 from runtime.store.read.reader import Reader, shared_heads
+from runtime.store.read.session_lists import SessionLists
 from runtime.store.records import SessionKey
 from runtime.store.submission import Submitter
 from runtime.store.validation import check_key
 from runtime.store.write.cleanup import Cleanup
 from runtime.store.write.eraser import Eraser
 from runtime.store.write.indexer import Indexer
+from runtime.store.write.labeller import Labeller
 from runtime.store.write.loader import Loader
 from runtime.store.write.queue import WriteLimits
 from runtime.store.write.retention import Retention, RetentionPeriods
@@ -63,6 +65,7 @@ class Core:
         self.clock = clock
         self.cache = Cache(settings.cache_bytes)
         self.reader = Reader(database, self.cache, metrics, clock, shared_heads(database))
+        self.session_lists = SessionLists(database, self.reader)
         self.subscriptions = Subscriptions(database.instance, self.cache.drop_session)
         self.writer = Writer(
             database,
@@ -76,6 +79,7 @@ class Core:
         )
         self.indexer = Indexer(database, self.writer, clock, metrics, is_on=settings.search)
         self.eraser = Eraser(database, self.writer, clock, self.indexer.note_removals)
+        self.labeller = Labeller(database, self.writer, clock)
         self.cleanup = Cleanup(database, self.writer, self.eraser, clock, settings.turn_events_kept)
         periods = RetentionPeriods(settings.retain_idle_days, settings.retain_deleted_days)
         self.retention = Retention(database, self.cleanup, periods, metrics)
@@ -130,6 +134,7 @@ class Core:
         self.end_streams()
         await self.eraser.close()
         await self.indexer.close()
+        await self.labeller.close()
         reserve = min(CLOSE_SECONDS, timeout / 2)
         unstored = await self.writer.close(timeout - reserve)
         with contextlib.suppress(DatabaseError):

@@ -14,6 +14,7 @@ from runtime.models import (
     AgentSwitch,
     Approval,
     ApprovalStatus,
+    ForkOrigin,
     Session,
     Turn,
     TurnStatus,
@@ -118,6 +119,12 @@ class Details(Struct, frozen=True):
     context_created_at: datetime
     context_updated_at: datetime
     last_switch: int
+    forked_from_id: str | None = None
+    forked_from_seq: int | None = None
+
+    @property
+    def forked_from(self) -> ForkOrigin | None:
+        return fork_origin(self.forked_from_id, self.forked_from_seq)
 
 
 class SwitchRow(NamedTuple):
@@ -251,7 +258,7 @@ def session_from(row: Row) -> Session:
     """A row of `find_session` or of a list of sessions."""
     # By position: a look-up by name is slow on SQLite, and a page has fifty rows.
     (_, session_id, title, description, metadata, created_at, last_activity, *rest) = row
-    (is_active, deleted_at, version, last_seq, message_count, first_user_text, current_agent) = rest
+    (is_active, deleted_at, version, last_seq, message_count, first_user_text, current_agent, *fork) = rest
     return Session(
         session_id=session_id,
         title=decode_optional(title or first_user_text),
@@ -265,7 +272,13 @@ def session_from(row: Row) -> Session:
         last_seq=last_seq,
         message_count=message_count,
         current_agent=current_agent,
+        forked_from=fork_origin(*fork),
     )
+
+
+def fork_origin(session_id: str | None, seq: int | None) -> ForkOrigin | None:
+    """Where a session was forked from; None for one that was not."""
+    return None if session_id is None or seq is None else ForkOrigin(session_id, seq)
 
 
 def context_from(session_id: str, version: int, row: Row) -> AgentContext:

@@ -194,7 +194,7 @@ class SavedStates:
         found: list[tuple[str, datetime | None]] = []
         cursor, more = None, True
         while more:
-            page = await self._core.reader.list_sessions(
+            page = await self._core.session_lists.list_sessions(
                 "", limit=MAX_LIMIT, cursor=cursor, include_deleted=include_deleted, count=False
             )
             found += [(session.session_id, session.deleted_at) for session in page.sessions]

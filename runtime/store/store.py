@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType, structs
 
 from runtime.config import Settings
 from runtime.db.connect import open_database
-from runtime.errors import CutNotMeasured, SearchOff
+from runtime.errors import CutNotMeasured, MetadataNotLoaded, SearchOff
 from runtime.metrics import Metrics
 from runtime.models import (
     DEFAULT_AGENT,
@@ -47,6 +47,7 @@ from runtime.store.core import Core
 from runtime.store.cuts import measure_cut
 from runtime.store.follow.session_follower import Following, SessionFollower
 from runtime.store.follow.turn_follower import TurnFollower, parse_position
+from runtime.store.forks import Forks
 from runtime.store.imports import Imports
 from runtime.store.messages import Messages, new_messages
 from runtime.store.owners import Owners, check_owner
@@ -54,6 +55,7 @@ from runtime.store.read.activity import ActivityReader
 from runtime.store.read.message_pages import MessagesCut, NumberedPage, page_of
 from runtime.store.read.reader import HistoryReading
 from runtime.store.read.search import Wanted, search
+from runtime.store.read.session_lists import Members, SessionFilter
 from runtime.store.records import SessionKey
 from runtime.store.saved_states import SavedStates
 from runtime.store.submission import BufferedOptions, WriteOptions, session_key
@@ -69,6 +71,7 @@ from runtime.store.validation import (
     optional_text,
 )
 from runtime.store.write import commands
+from runtime.store.write.fork_commands import ForkSession
 from runtime.store.write.outcomes import (
     Accepted,
     Appended,
@@ -109,6 +112,7 @@ class Store:
         self.saved = SavedStates(core)
         self.imports = Imports(core)
         self._owners = Owners(core, self.tokens)
+        self._forks = Forks(core)
 
     async def create_session(
         self,
@@ -147,15 +151,48 @@ class Store:
         is_active: bool | UnsetType = UNSET,
         **options: Unpack[WriteOptions],
     ) -> SessionWritten:
-        """Change the given fields; None removes a title, a description or the metadata."""
+        """Change the given fields; None removes a title, a description or all of the metadata.
+
+        Metadata is merged (RFC 7396): a member that is None is removed, and nested objects are merged.
+        """
         command = commands.UpdateSession(
             session_key(session_id, options),
             title=title if title is UNSET else optional_text(title, "$.title"),
             description=description if description is UNSET else optional_text(description, "$.description"),
-            metadata=metadata if metadata is UNSET else json_text(metadata or {}, "$.metadata"),
+            metadata=metadata if metadata is UNSET else json_text(metadata, "$.metadata"),
             is_active=is_active,
         )
-        return await self._core.submitter.write(command, SessionWritten, options)
+        request = await self._core.submitter.request(command, options)
+        while True:
+            with contextlib.suppress(MetadataNotLoaded):
+                return await self._core.submitter.submit(request, SessionWritten, options)
+
+    async def fork_session(
+        self,
+        source: str,
+        session_id: str | None = None,
+        *,
+        after: int | None = None,
+        title: str | UnsetType | None = UNSET,
+        metadata: Metadata | JsonObject | UnsetType | None = UNSET,
+        **options: Unpack[WriteOptions],
+    ) -> SessionWritten:
+        """Create a session as a copy of session `source` up to message `after`, or of all of its messages.
+
+        The messages keep their numbers, times and fields. The agent and its switches are those at the time of
+        that message. Approvals, turns and idempotency keys are not copied; title, description and metadata
+        are, unless others are given. `if_match` is the version that the source must have. Raises
+        SessionNotFound, SessionExists, and InvalidInput for a number above that of the last message.
+        """
+        check_seq(after, "$.after")
+        command = ForkSession(
+            session_key(session_id, options),
+            check_key(source, "$.source"),
+            after,
+            title=title if title is UNSET else optional_text(title, "$.title"),
+            metadata=metadata if metadata is UNSET else json_text(metadata or {}, "$.metadata"),
+        )
+        return await self._forks.fork(command, options)
 
     async def delete_session(
         self, session_id: str, *, hard: bool = False, **options: Unpack[WriteOptions]
@@ -408,13 +445,34 @@ class Store:
         cursor: str | None = None,
         include_deleted: bool = False,
         count: bool = False,
+        agent: str | None = None,
+        is_active: bool | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        active_after: datetime | None = None,
+        active_before: datetime | None = None,
+        metadata: Members = (),
         owner: str = "",
     ) -> SessionPage:
-        """Return a page of sessions, latest activity first; `cursor` is the previous page's `next_cursor`."""
+        """Return a page of sessions, latest activity first; `cursor` is the previous page's `next_cursor`.
+
+        A page may end before `limit`; the last one has no `next_cursor`. All filters must hold. A member of
+        `metadata` is compared with its text, or with its JSON where it is a number, a boolean or null; the
+        first 64 such members of a session's metadata can be found. Times are left out themselves.
+        """
         check_limit(limit, "limit")
+        wanted = SessionFilter(
+            agent=agent,
+            is_active=is_active,
+            created_after=created_after,
+            created_before=created_before,
+            active_after=active_after,
+            active_before=active_before,
+            metadata=metadata,
+        ).checked()
         await self._core.writer.settle(None)
-        return await self._core.reader.list_sessions(
-            owner, limit=limit, cursor=cursor, include_deleted=include_deleted, count=count
+        return await self._core.session_lists.list_sessions(
+            owner, wanted, limit=limit, cursor=cursor, include_deleted=include_deleted, count=count
         )
 
     async def search(

@@ -92,6 +92,8 @@ def invalid_input(error: msgspec.ValidationError, path: str) -> InvalidInput:
         name = re.split(r"\W", place)[-1]
         if name in _VALUES:
             message += f", expected one of {', '.join(_VALUES[name])}"
+    elif message.startswith("Invalid RFC3339"):
+        message += ", expected one such as 2026-01-31T12:00:00Z"
     elif "matching regex" in message:
         message = "Expected 1 to 255 characters, none of them a control character"
     return InvalidInput(place, message)

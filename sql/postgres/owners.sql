@@ -78,4 +78,5 @@ SELECT max(id) AS id FROM sessions WHERE owner IS NULL AND id <= $1;
 -- while it is rewritten. The statistics, which quote frequent values, are made anew, and rewritten last.
 -- Differs because SQLite rewrites the whole file.
 VACUUM (FULL, ANALYZE) sessions, messages, agent_contexts, agent_switches, pending_approvals, turns, turn_events,
-                       bare_sessions, imported_sessions, idempotency_keys, tokens, pg_catalog.pg_statistic;
+                       bare_sessions, imported_sessions, session_labels, forked_sessions, search_entries, search_queue,
+                       idempotency_keys, tokens, pg_catalog.pg_statistic;

@@ -27,9 +27,10 @@ SELECT s.id, s.owner, s.session_id, s.version, s.last_seq, s.message_count, s.to
 -- One session, whole.
 SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.last_activity,
        s.is_active, s.deleted_at, s.version, s.last_seq, s.message_count, s.first_user_text,
-       c.current_agent
+       c.current_agent, f.forked_from_id, f.forked_from_seq
   FROM sessions AS s
   JOIN agent_contexts AS c ON c.session_db_id = s.id
+  LEFT JOIN forked_sessions AS f ON f.session_db_id = s.id
  WHERE s.owner = $1 AND s.session_id = $2;
 
 -- name: list_details(session_db_ids, max_bytes)
@@ -39,10 +40,12 @@ SELECT s.id, s.title, s.description,
        s.created_at, s.is_active, s.first_user_text, c.current_agent, c.switch_count,
        CASE WHEN octet_length(c.metadata::text) <= $2 THEN c.metadata END AS context_metadata,
        c.created_at AS context_created_at, c.updated_at AS context_updated_at,
-       (SELECT coalesce(max(w.n), 0) FROM agent_switches AS w WHERE w.session_db_id = s.id) AS last_switch
+       (SELECT coalesce(max(w.n), 0) FROM agent_switches AS w WHERE w.session_db_id = s.id) AS last_switch,
+       f.forked_from_id, f.forked_from_seq
   FROM json_array_elements_text($1::json) AS k (id)
   JOIN sessions AS s ON s.id = k.id::bigint
-  JOIN agent_contexts AS c ON c.session_db_id = s.id;
+  JOIN agent_contexts AS c ON c.session_db_id = s.id
+  LEFT JOIN forked_sessions AS f ON f.session_db_id = s.id;
 
 -- name: allocate_session_ids(count)
 -- Ids for new sessions, never used before.
@@ -96,16 +99,18 @@ UPDATE sessions SET owner = NULL, deleted_at = $2, cut_after = 0, cut_through = 
 
 -- name: find_erasable()
 -- Whether anything is left to erase, of sessions that are gone and of cuts.
-SELECT EXISTS (SELECT 1 FROM sessions WHERE owner IS NULL)
+SELECT EXISTS (SELECT 1 FROM sessions AS s
+                WHERE s.owner IS NULL
+                  AND NOT EXISTS (SELECT 1 FROM unfinished_forks AS u WHERE u.session_db_id = s.id))
        OR EXISTS (SELECT 1 FROM sessions WHERE cut_through > 0) AS found;
 
 -- name: lock_released_sessions(limit)
 -- Sessions that are gone and whose rows are still to be erased; the messages up to cut_after are. Those that
 -- another instance is erasing are passed over: two never wait for each other.
-SELECT id, cut_after
-  FROM sessions
- WHERE owner IS NULL
- ORDER BY id
+SELECT s.id, s.cut_after
+  FROM sessions AS s
+ WHERE s.owner IS NULL AND NOT EXISTS (SELECT 1 FROM unfinished_forks AS u WHERE u.session_db_id = s.id)
+ ORDER BY s.id
  LIMIT $1
    FOR UPDATE SKIP LOCKED;
 
@@ -164,9 +169,10 @@ WITH page AS MATERIALIZED (
 )
 SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.last_activity,
        s.is_active, s.deleted_at, s.version, s.last_seq, s.message_count, s.first_user_text,
-       c.current_agent
+       c.current_agent, f.forked_from_id, f.forked_from_seq
   FROM page AS s
   JOIN agent_contexts AS c ON c.session_db_id = s.id
+  LEFT JOIN forked_sessions AS f ON f.session_db_id = s.id
  WHERE (SELECT sum(size)::bigint FROM page) <= $5
  ORDER BY s.last_activity DESC, s.id DESC;
 
@@ -202,9 +208,10 @@ WITH page AS MATERIALIZED (
 )
 SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.last_activity,
        s.is_active, s.deleted_at, s.version, s.last_seq, s.message_count, s.first_user_text,
-       c.current_agent
+       c.current_agent, f.forked_from_id, f.forked_from_seq
   FROM page AS s
   JOIN agent_contexts AS c ON c.session_db_id = s.id
+  LEFT JOIN forked_sessions AS f ON f.session_db_id = s.id
  WHERE (SELECT sum(size)::bigint FROM page) <= $5
  ORDER BY s.last_activity DESC, s.id DESC;
 

@@ -26,9 +26,10 @@ SELECT s.id, s.owner, s.session_id, s.version, s.last_seq, s.message_count, s.to
 -- One session, whole.
 SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.last_activity,
        s.is_active, s.deleted_at, s.version, s.last_seq, s.message_count, s.first_user_text,
-       c.current_agent
+       c.current_agent, f.forked_from_id, f.forked_from_seq
   FROM sessions AS s
   JOIN agent_contexts AS c ON c.session_db_id = s.id
+  LEFT JOIN forked_sessions AS f ON f.session_db_id = s.id
  WHERE s.owner = ?1 AND s.session_id = ?2;
 
 -- name: list_details(session_db_ids, max_bytes)
@@ -37,10 +38,12 @@ SELECT s.id, s.title, s.description, iif(s.size <= ?2, s.metadata, NULL) AS meta
        s.first_user_text, c.current_agent, c.switch_count,
        iif(length(CAST(c.metadata AS BLOB)) <= ?2, c.metadata, NULL) AS context_metadata,
        c.created_at AS context_created_at, c.updated_at AS context_updated_at,
-       (SELECT coalesce(max(w.n), 0) FROM agent_switches AS w WHERE w.session_db_id = s.id) AS last_switch
+       (SELECT coalesce(max(w.n), 0) FROM agent_switches AS w WHERE w.session_db_id = s.id) AS last_switch,
+       f.forked_from_id, f.forked_from_seq
   FROM json_each(?1) AS k
   JOIN sessions AS s ON s.id = k.value
-  JOIN agent_contexts AS c ON c.session_db_id = s.id;
+  JOIN agent_contexts AS c ON c.session_db_id = s.id
+  LEFT JOIN forked_sessions AS f ON f.session_db_id = s.id;
 
 -- name: allocate_session_ids(count)
 -- Ids for new sessions, never used before.
@@ -91,13 +94,18 @@ UPDATE sessions SET owner = NULL, deleted_at = ?2, cut_after = 0, cut_through = 
 
 -- name: find_erasable()
 -- Whether anything is left to erase, of sessions that are gone and of cuts.
-SELECT EXISTS (SELECT 1 FROM sessions WHERE owner IS NULL)
+SELECT EXISTS (SELECT 1 FROM sessions AS s
+                WHERE s.owner IS NULL
+                  AND NOT EXISTS (SELECT 1 FROM unfinished_forks AS u WHERE u.session_db_id = s.id))
        OR EXISTS (SELECT 1 FROM sessions WHERE cut_through > 0) AS found;
 
 -- name: lock_released_sessions(limit)
 -- Sessions that are gone and whose rows are still to be erased; the messages up to cut_after are.
 -- Differs because nothing is locked, because BEGIN IMMEDIATE has locked the whole file.
-SELECT id, cut_after FROM sessions WHERE owner IS NULL LIMIT ?1;
+SELECT s.id, s.cut_after
+  FROM sessions AS s
+ WHERE s.owner IS NULL AND NOT EXISTS (SELECT 1 FROM unfinished_forks AS u WHERE u.session_db_id = s.id)
+ LIMIT ?1;
 
 -- name: lock_cut_sessions(limit)
 -- The heads of sessions whose cut messages are still to be erased.
@@ -136,9 +144,10 @@ SELECT k.value AS id,
 -- messages.sql.
 SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.last_activity,
        s.is_active, s.deleted_at, s.version, s.last_seq, s.message_count, s.first_user_text,
-       c.current_agent
+       c.current_agent, f.forked_from_id, f.forked_from_seq
   FROM sessions AS s
   JOIN agent_contexts AS c ON c.session_db_id = s.id
+  LEFT JOIN forked_sessions AS f ON f.session_db_id = s.id
  WHERE s.owner = ?1 AND s.deleted_at IS NULL AND (s.last_activity, s.id) < (?2, ?3)
  ORDER BY s.last_activity DESC, s.id DESC
  LIMIT iif((SELECT sum(size)
@@ -176,10 +185,11 @@ WITH page AS MATERIALIZED (
 )
 SELECT s.id, s.session_id, s.title, s.description, s.metadata, s.created_at, s.last_activity,
        s.is_active, s.deleted_at, s.version, s.last_seq, s.message_count, s.first_user_text,
-       c.current_agent
+       c.current_agent, f.forked_from_id, f.forked_from_seq
   FROM page
  CROSS JOIN sessions AS s ON s.id = page.id
  CROSS JOIN agent_contexts AS c ON c.session_db_id = s.id
+  LEFT JOIN forked_sessions AS f ON f.session_db_id = s.id
  WHERE (SELECT sum(size) FROM page) <= ?5
  ORDER BY s.last_activity DESC, s.id DESC;
 

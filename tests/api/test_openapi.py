@@ -19,6 +19,7 @@ CONTRACT = {
     ("PATCH", "/sessions/{session_id}"),
     ("DELETE", "/sessions/{session_id}"),
     ("POST", "/sessions/{session_id}/restore"),
+    ("POST", "/sessions/{session_id}/fork"),
     ("GET", "/sessions/{session_id}/stats"),
     ("GET", "/search"),
     ("POST", "/maintenance/cleanup"),

@@ -160,3 +160,76 @@ async def test_cleanup(client: Client) -> None:
     then = await check(await client.post("/maintenance/cleanup", json={"hard_delete_after_days": 0}))
     assert then == {"soft_deleted": 0, "hard_deleted": 1}
     await check_problem(await client.post("/sessions/s/restore"), 404, "session_not_found")
+
+
+async def listed(client: Client, query: str) -> list[str]:
+    reply = await check(await client.get(f"/sessions?{query}"))
+    return [session["session_id"] for session in reply["sessions"]]
+
+
+async def test_a_list_is_filtered(client: Client) -> None:
+    await make(client, "a", metadata={"team": "travel", "n": 5, "no": None, "a&b=c": "d e"}, agent="coder")
+    await make(client, "b", metadata={"team": "travel", "n": "5"})
+    await make(client, "c", metadata={"team": "sales"})
+    await client.patch("/sessions/c", json={"is_active": False})
+    await client.delete("/sessions/b")
+    assert await listed(client, "metadata.team=travel&include_deleted=true") == ["b", "a"]
+    assert await listed(client, "metadata.team=travel") == ["a"]
+    assert await listed(client, "metadata.n=5&metadata.team=travel&agent=coder") == ["a"]
+    assert await listed(client, "metadata.n=5&metadata.n=6") == []
+    assert await listed(client, "metadata.no=null&metadata.a%26b%3Dc=d+e") == ["a"]
+    assert await listed(client, "is_active=false") == ["c"]
+    created = (await check(await client.get("/sessions/a")))["created_at"]
+    assert await listed(client, f"created_after={created}") == ["c"]
+    assert await listed(client, f"active_before={created}") == []
+    counted = await check(await client.get("/sessions?agent=coder&count=true&limit=1"))
+    assert (counted["total"], counted["next_cursor"]) == (1, None)
+
+
+async def test_a_filter_that_there_cannot_be_is_named(client: Client) -> None:
+    members = "&".join(f"metadata.{n}=v" for n in range(11))
+    for query, place, expected in (
+        ("created_after=yesterday", "?created_after", "expected one such as 2026-01-31T12:00:00Z"),
+        ("active_before=2026-11-21T12:00:00", "?active_before", "timezone"),
+        ("is_active=maybe", "?is_active", "Expected `bool | null`"),
+        ("agent=", "?agent", "length >= 1"),
+        ("metadata=v", "?metadata", "metadata.KEY=VALUE"),
+        (members, "?metadata", "at most 10 members, got 11"),
+    ):
+        response = await client.get(f"/sessions?{query}")
+        problem = await check_problem(response, 422, "invalid_input", place)
+        assert expected in problem["detail"]
+
+
+async def test_fork(client: Client) -> None:
+    await make(client, "s", messages=[USER, ANSWER, USER], metadata={"k": 1})
+    response = await client.post("/sessions/s/fork", json={"session_id": "f", "after": 2})
+    fork = await check(response, 201)
+    assert (response.headers["Location"], response.headers["ETag"]) == ("/sessions/f", '"1"')
+    assert set(fork) == SESSION_FIELDS
+    assert fork["forked_from"] == {"session_id": "s", "seq": 2}
+    assert (fork["last_seq"], fork["message_count"], fork["metadata"]) == (2, 2, {"k": 1})
+    assert await texts(client, session_id="f") == ["hello", "hi"]
+    whole = await check(await client.post("/sessions/s/fork"), 201)
+    assert whole["forked_from"] == {"session_id": "s", "seq": 3}
+    reply = await check(await client.get("/sessions"))
+    origins = {session["session_id"]: session["forked_from"] for session in reply["sessions"]}
+    assert (origins["s"], origins["f"]) == (None, fork["forked_from"])
+    assert (await check(await client.get("/sessions/f")))["forked_from"] == fork["forked_from"]
+
+
+async def test_a_fork_that_there_cannot_be(client: Client) -> None:
+    made = await make(client, "s", messages=[USER])
+    await check_problem(await client.post("/sessions/t/fork"), 404, "session_not_found")
+    taken = await client.post("/sessions/s/fork", json={"session_id": "s"})
+    await check_problem(taken, 409, "session_exists")
+    beyond = await client.post("/sessions/s/fork", json={"after": 2})
+    problem = await check_problem(beyond, 422, "invalid_input", "$.after")
+    assert "a number up to 1, that of the last message" in problem["detail"]
+    stale = await client.post("/sessions/s/fork", headers={"If-Match": '"9"'})
+    await check_problem(stale, 412, "version_mismatch")
+    headers = {"If-Match": f'"{made["version"]}"', "Idempotency-Key": "k"}
+    first = await check(await client.post("/sessions/s/fork", headers=headers), 201)
+    again = await client.post("/sessions/s/fork", headers=headers)
+    assert await check(again, 201) == first
+    assert again.headers["Idempotent-Replayed"] == "true"

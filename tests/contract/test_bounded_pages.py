@@ -179,6 +179,7 @@ def small(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     for place in (
         "reader.PAGE_BYTES",
         "reader.CHUNK_BYTES",
+        "session_lists.PAGE_BYTES",
         "message_pages.CHUNK_BYTES",
         "turn_reader.CHUNK_BYTES",
     ):

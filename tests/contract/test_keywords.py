@@ -15,6 +15,7 @@ ARGUMENTS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "update_session": ((), {"title": "new"}),
     "delete_session": ((), {}),
     "restore_session": ((), {}),
+    "fork_session": (("f",), {}),
     "append_messages": (([{"role": "user", "content": "hello"}],), {}),
     "replace_messages": (([],), {}),
     "truncate_messages": ((), {"after": 0}),

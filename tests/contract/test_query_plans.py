@@ -45,6 +45,10 @@ MEANT = {
     "list_search_queue": "as many rows as batches of the last moments",
     "find_search_progress": "as many rows as batches of the last moments, and the last session",
     "update_search_backfill": "a table of one row",
+    **dict.fromkeys(
+        ("find_unlabelled_session", "lock_unlabelled_sessions"), "a table of what is left to label"
+    ),
+    "list_unfinished_forks": "a table of the copies that are being made",
     "find_instance": "a view of the connections, as many as there are",
 }
 
@@ -101,6 +105,16 @@ VALUES: dict[str, Any] = {
     "session_db_ids": "[1, 4711]",
     "call_ids": '["call 4711", "call 1"]',
     "ends": "[[1, 9223372036854775807, 0, 0], [4711, 10, 3, 5]]",
+    **dict.fromkeys(("after_activity",), EARLY),
+    "value": "true",
+    "forked_from_id": "session 1",
+    "forked_from_seq": 5,
+    "source_db_id": 4712,
+    "spans": '[["coder", "coder"]]',
+    "conditions": '[["agent", "coder", "coder", "coder", "coder"]]',
+    "include_deleted": True,
+    "steps": 100,
+    "first_name": "metadata",
     "keys": '[["owner 11", "session 4711"], ["", "session 4712"]]',
 }
 KEYS = {"delete_idempotency_keys": '["key 4711", "key 9"]'}
@@ -216,8 +230,29 @@ def test_a_page_of_a_small_owner_is_found_by_owner(one_large_owner: psycopg.Conn
     found = explain(one_large_owner, name)
     indexes = {node["Index Name"]: node["Index Cond"] for node in found if node.get("Node Type") in INDEXED}
     assert "sessions_live" in indexes
-    assert indexes.keys() <= {"sessions_live", "sessions_deleted", "sessions_pkey", "agent_contexts_pkey"}
+    by_key = {"sessions_pkey", "agent_contexts_pkey", "forked_sessions_pkey"}
+    assert indexes.keys() <= {"sessions_live", "sessions_deleted", *by_key}
     assert "owner" in indexes["sessions_live"]
+
+
+@pytest.mark.parametrize("name", ["list", "measure", "count"])
+def test_sessions_that_have_a_label_are_looked_up_by_id(
+    one_large_owner: psycopg.Connection, name: str
+) -> None:
+    found = explain(one_large_owner, f"{name}_labelled_sessions")
+    indexes = {node["Index Name"] for node in found if node.get("Node Type") in INDEXED}
+    by_key = {"sessions_pkey", "agent_contexts_pkey", "forked_sessions_pkey", "session_labels_pkey"}
+    assert indexes <= {"session_labels_value", *by_key}
+
+
+@pytest.mark.parametrize("name", ["list", "measure"])
+def test_a_list_is_read_in_its_order_where_a_filter_passes_many(
+    one_large_owner: psycopg.Connection, name: str
+) -> None:
+    found = explain(one_large_owner, f"{name}_walked_sessions")
+    kinds = {node.get("Index Name"): node.get("Node Type") for node in found}
+    # In its order: a bitmap has none.
+    assert kinds["sessions_live"] == "Index Scan"
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -24,11 +24,12 @@ from runtime.store.store import Store, open_store
 from runtime.store.validation import MAX_NESTING
 from runtime.store.write import commands
 from runtime.store.write.commands import Command, Request
+from runtime.store.write.fork_commands import ForkSession
 from runtime.store.write.outcomes import Accepted, Outcome
 from tests.reference.conversation import Conversation, StoredMessage, value
 from tests.reference.store import Model
 from tests.support.interleavings import Interleaving, Step, interleavings, opening, switch_agent
-from tests.support.random_values import NOON, raw_message
+from tests.support.random_values import NOON, OBJECTS, TITLES, TO_BE_NAMED, Chance, raw_message
 
 pytestmark = pytest.mark.usefixtures("uncounted")
 
@@ -84,6 +85,7 @@ def call(store: Store, request: Request, **more: Any) -> Awaitable[Outcome | Acc
 METHODS: dict[type[Command], str] = {
     commands.CreateSession: "create_session",
     commands.UpdateSession: "update_session",
+    ForkSession: "fork_session",
     commands.DeleteSession: "delete_session",
     commands.RestoreSession: "restore_session",
     commands.AppendMessages: "append_messages",
@@ -146,6 +148,11 @@ class Conversations:
 
     async def step(self, step: Step) -> None:
         request = self._interleaving.request(step._replace(command=self.mine(step.command)))
+        if isinstance(request.command, ForkSession):
+            # It may be made after what is asked at the same time.
+            await self.finish_together()
+            await self.take(request)
+            return await self.finish_together()
         buffered = isinstance(request.command, BUFFERED) and request.if_match is None and step.minute % 2
         await (self.accept(request) if buffered else self.take(request))
         if buffered and step.again:
@@ -329,9 +336,19 @@ async def list_all(store: Store, owner: str, include_deleted: bool) -> tuple[lis
 owners = (f"owner-{n}-" for n in itertools.count(1))
 
 
+def fork(chance: Chance) -> Command:
+    return ForkSession(
+        chance.of((chance.key, chance.key, TO_BE_NAMED)),
+        chance.key.session_id,
+        chance.of((None, chance.number(6))),
+        title=chance.given(TITLES),
+        metadata=chance.given(OBJECTS),
+    )
+
+
 # Switches once more: it takes several of one session to make a list.
 @pytest.mark.slow
-@given(interleavings(switch_agent, switch_agent, min_size=20, max_size=60))
+@given(interleavings(switch_agent, switch_agent, fork, fork, fork, min_size=20, max_size=60))
 @settings(
     max_examples=EXAMPLES // 5,
     deadline=None,

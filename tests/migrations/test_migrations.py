@@ -89,6 +89,10 @@ def test_both_dialects_end_in_the_same_catalogue(sqlite_url: str, postgres_url: 
         "search_entries",
         "search_queue",
         "search_backfill",
+        "session_labels",
+        "unlabelled_sessions",
+        "forked_sessions",
+        "unfinished_forks",
     }
 
 

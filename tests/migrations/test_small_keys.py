@@ -56,13 +56,23 @@ LARGE_TEXT = {
 }
 
 
+LATER = (
+    "bare_sessions",
+    "imported_sessions",
+    "session_labels",
+    "unlabelled_sessions",
+    "forked_sessions",
+    "unfinished_forks",
+)
+
+
 async def fill_old(url: str) -> None:
     """Bring a migrated database back to the tables of before, filled; most of its sessions were erased."""
     dialect = "sqlite" if url.startswith("sqlite") else "postgres"
     assert await rollback_migrations(url, NEW) == IDS[: -NEW - 1 : -1]
     for statement in filling(dialect):
         # Later migrations make these tables.
-        if not any(f"INTO {table}" in statement for table in ("bare_sessions", "imported_sessions")):
+        if not any(f"INTO {table} " in statement for table in LATER):
             query(url, statement)
     for table in reversed(COLUMNS):
         key = "id" if table == "sessions" else "session_db_id"

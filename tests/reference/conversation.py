@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from msgspec import Raw, structs
 
-from runtime.models import AgentContext, AgentSwitch, Approval, Session, Turn, TurnStatus
+from runtime.models import AgentContext, AgentSwitch, Approval, ForkOrigin, Session, Turn, TurnStatus
 from runtime.store.messages import NewMessage
 from runtime.store.records import SessionKey
 from runtime.store.write.commands import Lease
@@ -79,6 +80,7 @@ class Conversation:
     metadata: str = "{}"
     is_active: bool = True
     deleted_at: datetime | None = None
+    forked_from: ForkOrigin | None = None
     version: int = 0
     cut_version: int = 0
     changed_version: int = 0
@@ -111,6 +113,7 @@ class Conversation:
             last_seq=self.last_seq,
             message_count=len(self.messages),
             current_agent=self.agent,
+            forked_from=self.forked_from,
         )
 
     def context(self) -> AgentContext:
@@ -133,6 +136,25 @@ def value(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 
 
+def merged(stored: str, patch: str) -> str:
+    """Metadata after a patch, by the pseudocode of RFC 7396; null takes all away."""
+
+    def apply(target: Any, change: Any) -> Any:
+        if not isinstance(change, dict):
+            return change
+        if not isinstance(target, dict):
+            target = {}
+        for name, new in change.items():
+            if new is None:
+                target.pop(name, None)
+            else:
+                target[name] = apply(target.get(name), new)
+        return target
+
+    whole = apply(json.loads(stored), json.loads(patch)) or {}
+    return msgspec.json.encode(whole).decode()
+
+
 def written(session: Conversation, *, created: bool = False) -> SessionWritten:
     return SessionWritten(
         session_id=session.key.session_id,
@@ -150,6 +172,15 @@ def add(session: Conversation, messages: tuple[NewMessage, ...], at: datetime) -
         session.messages.append(stored)
         receipts.append(Receipt(stored.seq, stored.timestamp))
     return receipts
+
+
+def agent_at(session: Conversation, time: datetime | None) -> tuple[str, list[AgentSwitch]]:
+    """The agent that held a session at a time, and the switches until then."""
+    until = [n for n, each in enumerate(session.switches, 1) if time is not None and each.switched_at <= time]
+    switches = session.switches[: max(until, default=0)]
+    if switches:
+        return switches[-1].to_agent, switches
+    return (session.switches[0].from_agent or "") if session.switches else session.agent, []
 
 
 def cut(session: Conversation, kept: int) -> int:

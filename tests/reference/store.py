@@ -12,7 +12,7 @@ from functools import singledispatchmethod
 
 from msgspec import UNSET, Raw, structs
 
-from runtime.models import AgentSwitch, Approval
+from runtime.models import AgentSwitch, Approval, ForkOrigin
 from runtime.store.records import SessionKey
 from runtime.store.write.commands import (
     AppendMessages,
@@ -32,6 +32,7 @@ from runtime.store.write.commands import (
     UpdateContext,
     UpdateSession,
 )
+from runtime.store.write.fork_commands import ForkSession
 from runtime.store.write.outcomes import (
     Appended,
     ApprovalDeleted,
@@ -47,7 +48,17 @@ from runtime.store.write.outcomes import (
     Truncated,
 )
 from runtime.store.write.turn_commands import AdvanceTurn, InterruptTurn, StartTurn, StopTurn
-from tests.reference.conversation import Conversation, Refusal, add, cut, is_same, value, written
+from tests.reference.conversation import (
+    Conversation,
+    Refusal,
+    add,
+    agent_at,
+    cut,
+    is_same,
+    merged,
+    value,
+    written,
+)
 from tests.reference.turns import (
     advance,
     begin,
@@ -154,6 +165,30 @@ class Model:
         return written(session, created=True)
 
     @_do.register
+    def _fork_session(self, command: ForkSession, request: Request) -> Outcome:
+        source = self.sessions.get(SessionKey(request.key.owner, command.source))
+        if source is None or source.deleted_at is not None:
+            raise Refusal("session_not_found")
+        self._expect(request, source.version)
+        if request.key in self.sessions:
+            raise Refusal("session_exists")
+        through = source.last_seq if command.after is None else command.after
+        if through > source.last_seq:
+            raise Refusal("invalid_input")
+        session = self._new(structs.replace(request, if_match=None))
+        copied = [each for each in source.messages if each.seq <= through]
+        session.messages, session.last_seq = copied, through
+        session.title = source.title if command.title is UNSET else command.title
+        session.metadata = source.metadata if command.metadata is UNSET else command.metadata
+        session.description, session.context_metadata = source.description, source.context_metadata
+        session.forked_from = ForkOrigin(command.source, through)
+        session.agent, session.switches = source.agent, list(source.switches)
+        if command.after is not None:
+            session.agent, session.switches = agent_at(source, copied[-1].timestamp if copied else None)
+        self._changed(session, request, "session")
+        return written(session, created=True)
+
+    @_do.register
     def _update_session(self, command: UpdateSession, request: Request) -> Outcome:
         session = self._live(request)
         given = {
@@ -161,6 +196,8 @@ class Model:
             for name in ("title", "description", "metadata", "is_active")
             if getattr(command, name) is not UNSET
         }
+        if command.metadata is not UNSET:
+            given["metadata"] = merged(session.metadata, command.metadata)
         if any(getattr(session, name) != new for name, new in given.items()):
             vars(session).update(given)
             self._changed(session, request, "session")

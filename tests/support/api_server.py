@@ -27,7 +27,7 @@ BODY_LIMIT = 100_000
 
 SESSION_FIELDS = {
     *("id", "session_id", "title", "description", "metadata", "created_at", "last_activity", "is_active"),
-    *("deleted_at", "version", "last_seq", "message_count", "current_agent"),
+    *("deleted_at", "version", "last_seq", "message_count", "current_agent", "forked_from"),
 }
 USER = {"role": "user", "content": "hello"}
 ANSWER = {"role": "assistant", "content": "hi"}

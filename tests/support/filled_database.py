@@ -28,6 +28,23 @@ INSERTS = {
         "SELECT n, 'coder', {time}, {time}, 3, {empty} FROM n",
         SESSIONS,
     ),
+    # Three labels each that every session has, and one of a member of its metadata.
+    "session_labels": (
+        "session_db_id, name, value, owner",
+        "SELECT 1 + (n - 1) / 4,"
+        " CASE n % 4 WHEN 0 THEN 'agent' WHEN 1 THEN 'created_at' WHEN 2 THEN 'is_active' ELSE {member} END,"
+        " CASE n % 4 WHEN 0 THEN 'coder' WHEN 1 THEN '2026-01-' || (n % 28)"
+        " WHEN 2 THEN 'true' ELSE '' || n END,"
+        f" {OWNER.replace('n ', '(1 + (n - 1) / 4) ')} FROM n",
+        SESSIONS * 4,
+    ),
+    "unlabelled_sessions": ("session_db_id", "SELECT n * 10 FROM n", SESSIONS // 10),
+    "forked_sessions": (
+        "session_db_id, forked_from_id, forked_from_seq",
+        "SELECT n * 10, 'session ' || n, 5 FROM n",
+        SESSIONS // 10,
+    ),
+    "unfinished_forks": ("session_db_id, instance", "SELECT n, 'instance ' || n FROM n", SESSIONS // 5),
     "bare_sessions": ("session_db_id", "SELECT n * 10 FROM n", SESSIONS // 10),
     "messages": (
         "session_db_id, seq, role, content, timestamp",
@@ -98,12 +115,14 @@ NUMBERS = {
 WORDS = {
     "postgres": {
         "empty": "'{}'",
+        "member": "'metadata\"k\"'",
         "time": "timestamptz '2026-01-01 00:00:00+00' + n * interval '30 s'",
         "true": "true",
         "words": "array_to_tsvector(ARRAY['w' || n % 1000, '@oowner'])",
     },
     "sqlite": {
         "empty": "'{}'",
+        "member": "'metadata\"k\"'",
         "time": "strftime('%Y-%m-%dT%H:%M:%S.000000Z', 1767225600 + n * 30, 'unixepoch')",
         "true": "1",
         "words": "'w' || n % 1000 || ' @oowner'",

@@ -27,6 +27,7 @@ from tests.support.random_values import (
     MINUTES,
     NOON,
     OBJECTS,
+    PATCHES,
     POOL,
     TITLES,
     TO_BE_NAMED,
@@ -66,7 +67,7 @@ def _update_session(chance: Chance) -> Command:
         chance.key,
         title=chance.given(TITLES),
         description=chance.given(TITLES),
-        metadata=chance.given(OBJECTS),
+        metadata=chance.given(PATCHES),
         is_active=chance.given((True, False)),
     )
 

@@ -32,6 +32,7 @@ COMPARED = {
     "agent_switches": "session_db_id, n, from_agent, to_agent, switched_at, reason, metadata",
     "pending_approvals": "session_db_id, call_id, tool_name, arguments, reason, status, created_at,"
     " expires_at, decided_at, modified_arguments, feedback",
+    "session_labels": "session_db_id, name, value, owner",
     "turns": "*",
     "turn_events": "*",
 }

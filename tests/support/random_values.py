@@ -45,6 +45,7 @@ def raw_message(message: NewMessage) -> dict[str, Any]:
 KEYS = (EXISTING, EXISTING, EXISTING, DELETED, MISSING, NAMESAKE)
 TITLES = (None, '"A title"', '""')
 OBJECTS = ("{}", '{"a":[1,null]}', '{"b":"\\u0000"}')
+PATCHES = (*OBJECTS, '{"a":null,"c":{"d":1,"e":null}}', '{"c":{"d":null,"f":[{}]}}', "null")
 AGENTS = ("orchestrator", "coder", "ask")
 CALL_IDS = ("call-1", "call-2")
 MINUTES = 12

@@ -29,8 +29,14 @@ FILE_NAME = re.compile(r"[\w./-]+\.(?:py|sql|md|toml|yaml)")
 # Files of somebody else, or that stand for any.
 NOT_OURS = {"0001-what-it-is.sql", "0001-what-it-is.rollback.sql", "NNNN-what-it-is.rollback.sql"}
 
-# Errors of the command line alone, and one that the store answers itself.
-NOT_OVER_HTTP = {errors.TokenNotFound, errors.TokenNotShown, errors.CutNotMeasured}
+# Errors of the command line alone, and those that the store answers itself.
+NOT_OVER_HTTP = {
+    errors.TokenNotFound,
+    errors.TokenNotShown,
+    errors.CutNotMeasured,
+    errors.ForkNotCopied,
+    errors.MetadataNotLoaded,
+}
 
 
 def section(text: str, title: str) -> str:

@@ -44,6 +44,7 @@ STORE_TOP = {
     "store.saved_states",
     "store.imports",
     "store.owners",
+    "store.forks",
 }
 STORE_ROOMS = {
     "ground": {"ground"},

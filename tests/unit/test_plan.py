@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator, Sequence
 from itertools import pairwise, product
 from typing import Any
@@ -156,6 +157,7 @@ def columns(session: Conversation) -> Columns:
                 *(context.switch_count, session.context_metadata),
             )
         ],
+        "session_labels": label_columns(session),
         "agent_switches": [(*structs.astuple(switch)[:-1], switch.metadata) for switch in session.switches],
         "pending_approvals": [approval_columns(each) for _, each in sorted(session.approvals.items())],
         "turns": [turn_columns(n, each) for n, each in enumerate(session.turns, 1)],
@@ -165,6 +167,23 @@ def columns(session: Conversation) -> Columns:
             for number, (kind, data) in sorted(each.events.items())
         ],
     }
+
+
+def label_columns(session: Conversation) -> list[tuple[str, str, str]]:
+    """What lists are filtered by, in the order of the names."""
+    is_live = session.is_active and session.deleted_at is None
+    members = {
+        f"metadata{json.dumps(name)}": json.dumps(member)
+        for name, member in json.loads(session.metadata).items()
+        if not isinstance(member, (list, dict))
+    }
+    found = {
+        "agent": session.agent,
+        "created_at": session.created_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "is_active": "true" if is_live else "false",
+        **members,
+    }
+    return [(name, found[name], session.key.owner) for name in sorted(found)]
 
 
 def session_columns(session: Conversation) -> Columns:

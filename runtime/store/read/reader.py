@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from functools import partial
 from operator import itemgetter
 from typing import NamedTuple, Protocol
 
-import msgspec
-
 from runtime.db.database import Database, Row
-from runtime.errors import ApprovalNotFound, InvalidInput, SessionNotFound
+from runtime.errors import ApprovalNotFound, SessionNotFound
 from runtime.metrics import Metrics
 from runtime.models import (
     MAX_SEQ,
@@ -22,11 +18,9 @@ from runtime.models import (
     Approval,
     ApprovalList,
     ApprovalStatus,
-    Key,
     MessagePage,
     Role,
     Session,
-    SessionPage,
     SessionStats,
     SwitchPage,
 )
@@ -54,8 +48,6 @@ MAX_AGENT_HISTORY = 1000
 SWITCHES = Listing("list_agent_switches", "measure_agent_switches")
 APPROVALS = Listing("list_approvals", "measure_approvals")
 APPROVALS_BY_STATUS = Listing("list_approvals_by_status", "measure_approvals_by_status")
-
-Position = tuple[datetime, Key]
 
 
 class HistoryReading(NamedTuple):
@@ -121,42 +113,12 @@ class Reader:
     async def get_session(self, key: SessionKey) -> Session:
         """The session. Raises SessionNotFound."""
         rows = await self._database.fetch("find_session", key.owner, key.session_id)
-        self._note_version(key, rows[0]["version"] if rows else None)
+        self.note_version(key, rows[0]["version"] if rows else None)
         if not rows or rows[0]["deleted_at"] is not None:
             raise SessionNotFound(key.session_id, deleted=bool(rows))
         return session_from(rows[0])
 
-    async def list_sessions(
-        self, owner: str, *, limit: int, cursor: str | None, include_deleted: bool, count: bool
-    ) -> SessionPage:
-        """A page of an owner's sessions, latest activity first. Raises InvalidInput for a bad cursor."""
-        kind = "sessions_and_deleted" if include_deleted else "sessions"
-        position = await self._position_of(owner, cursor)
-        listing = Listing(f"list_{kind}", f"measure_{kind}")
-        rows, more = await fetch_page(self._database, listing, (owner, *position), limit, PAGE_BYTES)
-        total = (await self._database.fetch(f"count_{kind}", owner))[0]["total"] if count else msgspec.UNSET
-        sessions = [session_from(row) for row in rows]
-        for session in sessions:
-            self._note_version(SessionKey(owner, session.session_id), session.version)
-        next_cursor = None
-        if more:
-            position_of_last = msgspec.json.encode((sessions[-1].last_activity, sessions[-1].session_id))
-            next_cursor = base64.urlsafe_b64encode(position_of_last).decode().rstrip("=")
-        return SessionPage(sessions, next_cursor, total)
-
-    async def _position_of(self, owner: str, cursor: str | None) -> tuple[datetime, int]:
-        """The position after which a page of sessions begins.
-
-        A cursor names a session of the owner: a row's id would reveal how many sessions other owners have.
-        """
-        if cursor is None:
-            return END_OF_TIME, END_OF_IDS
-        activity, session_id = _decode_cursor(cursor)
-        row = await self._heads.find((owner, session_id))
-        # If the session was erased since, others with the same time are listed again.
-        return activity, END_OF_IDS if row is None else row["id"]
-
-    def _note_version(self, key: SessionKey, version: int | None) -> None:
+    def note_version(self, key: SessionKey, version: int | None) -> None:
         """Evict an older cached state (R2): no later read from the cache may be behind this one."""
         if self._database.sole_writer:
             self._cache.note_version(key, version)
@@ -280,12 +242,3 @@ class Reader:
         """The number of tool calls that wait for a decision, in all sessions."""
         [row] = await self._database.fetch("count_waiting_approvals", self._clock())
         return int(row["waiting"])
-
-
-def _decode_cursor(cursor: str) -> Position:
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        activity, session_id = msgspec.json.decode(text, type=Position)
-        return activity.astimezone(UTC), session_id
-    except (ValueError, binascii.Error, msgspec.MsgspecError, OverflowError):
-        raise InvalidInput("$.cursor", "Expected a `next_cursor` of an earlier page") from None

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from runtime.errors import SessionNotFound, VersionMismatch
 from runtime.store.changes import Change, CommittedChange
+from runtime.store.labels import labels_of
 from runtime.store.records import (
     ApprovalRow,
     Details,
@@ -25,6 +26,7 @@ from runtime.store.records import (
 )
 from runtime.store.write.commands import IdempotencyKey, Request
 from runtime.store.write.erasing import Portion
+from runtime.store.write.fork_commands import CopiedRows
 from runtime.store.write.planned_session import PlannedSession
 from runtime.store.write.planned_turn import PlannedTurn
 from runtime.store.write.statements import Rows
@@ -50,6 +52,41 @@ class TailMessage(Struct, frozen=True):
     tool_calls: JsonText | None
 
 
+class ForkPoint(Struct, frozen=True):
+    """Where a session is forked: what the transaction copies of it, and the agent at that point.
+
+    The messages up to number `start` are in the hidden session with the id `session_db_id`.
+    """
+
+    source: int
+    after: int | None
+    start: int
+    session_db_id: int | None
+    message_count: int
+    token_total: int
+    agent: str
+    last_switch: int
+    switch_count: int
+
+
+class UnlabelledSession(Struct, frozen=True):
+    """A session of an earlier version that has no labels yet."""
+
+    id: int
+    owner: str
+    created_at: datetime
+    is_active: bool
+    agent: str
+    metadata: JsonText
+
+    def write(self, rows: Rows) -> None:
+        """Add the rows to write. Changes since the upgrade may have left labels of some members."""
+        rows["erase_session_labels"].append((self.id, ""))
+        labels = labels_of(self.agent, self.created_at, self.is_active, self.metadata)
+        rows["insert_session_label"] += [(self.id, *label, self.owner) for label in labels]
+        rows["delete_unlabelled_session"].append((self.id,))
+
+
 @dataclass
 class PlanInput:
     """The rows that the loader read for a batch. Those of a session are by its db id.
@@ -66,6 +103,9 @@ class PlanInput:
     `bare_sessions`: sessions that have no agent context of their own.
     `approval_places`: the sessions that have an approval for a call.
     `imports`: the origins of imported sessions.
+    `forks`: the points of forks, by the session that is to be created.
+    `contested`: forks that have to wait for another batch.
+    `unlabelled`: sessions of an earlier version, to be given labels.
     """
 
     heads: dict[SessionKey, Head] = field(default_factory=dict)
@@ -84,6 +124,9 @@ class PlanInput:
     bare_sessions: set[int] = field(default_factory=set)
     approval_places: dict[str, set[SessionKey]] = field(default_factory=dict)
     imports: dict[int, ImportMark] = field(default_factory=dict)
+    forks: dict[SessionKey, ForkPoint] = field(default_factory=dict)
+    contested: set[SessionKey] = field(default_factory=set)
+    unlabelled: list[UnlabelledSession] = field(default_factory=list)
 
     def open_end(self, session_db_id: int) -> list[TailMessage | MessageRow]:
         """The stored messages that may be the last of a session, oldest first.
@@ -106,6 +149,9 @@ class Batch:
         self.released_at: dict[int, datetime] = {}
         self.portions: list[Portion] = []
         self.index_rows: Rows = defaultdict(list)
+        self.unlabelled: list[UnlabelledSession] = []
+        # The rows of copies that are being made, which concern no session that anybody sees.
+        self.copying: Rows = defaultdict(list)
         self.new_ids = iter(stored.new_ids)
         self.deleted_keys: list[tuple[object, ...]] = []
         self.forget_before: datetime | None = None
@@ -138,6 +184,16 @@ class Batch:
         """Add a new session at version 0; its first change raises that to 1."""
         head = Head(next(self.new_ids), request.key, 0, 0, 0, 0, request.at, None, 0, 0, 0, 0, None)
         session = self.sessions[request.key] = PlannedSession(head, details, base=None)
+        return session
+
+    def add_fork(
+        self, request: Request, point: ForkPoint, details: Details, head: Head, copied: CopiedRows
+    ) -> PlannedSession:
+        """Add a new session that has the messages of another one."""
+        id = next(self.new_ids) if point.session_db_id is None else point.session_db_id
+        session = PlannedSession(structs.replace(head, id=id), details, base=None)
+        session.copied = copied
+        self.sessions[request.key] = session
         return session
 
     def erase(self, session: PlannedSession, at: datetime) -> None:
@@ -182,6 +238,8 @@ class Batch:
         for head in self.erased.values():
             if head.id in self.released_at:
                 rows["release_session"].append((head.id, self.released_at[head.id]))
+                # At once: they are counted.
+                rows["erase_session_labels"].append((head.id, ""))
             else:
                 rows["delete_session"].append((head.id,))
         # In the order of their ids, so that two instances cannot deadlock on heads.
@@ -197,7 +255,10 @@ class Batch:
             rows["forget_turn_events"].append((self.forget_events_before, FORGET_TURNS))
         for portion in self.portions:
             portion.write(rows)
-        rows.update(self.index_rows)
+        for statement, parameters in (*self.index_rows.items(), *self.copying.items()):
+            rows[statement] += parameters
+        for unlabelled in self.unlabelled:
+            unlabelled.write(rows)
         return rows
 
     def changes(self) -> Iterator[CommittedChange]:

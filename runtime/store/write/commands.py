@@ -41,7 +41,7 @@ class CreateSession(Command, frozen=True):
 
 
 class UpdateSession(Command, frozen=True):
-    """Change the fields that are set."""
+    """Change the fields that are set. `metadata` is merged (RFC 7396); the text `null` removes all of it."""
 
     title: JsonText | UnsetType | None = UNSET
     description: JsonText | UnsetType | None = UNSET
@@ -213,6 +213,12 @@ def is_final(command: Command) -> bool:
     return isinstance(command, EraseSession) or (isinstance(command, DeleteSession) and command.hard)
 
 
+class LabelSessions(Command, frozen=True):
+    """Give labels to at most `rows` sessions of an earlier version. The command names no session."""
+
+    rows: int
+
+
 def messages_of(command: Command) -> tuple[NewMessage, ...]:
     """The messages of a command."""
     messages: tuple[NewMessage, ...] = getattr(command, "messages", ())
@@ -254,6 +260,20 @@ class IdempotencyKey(Struct, frozen=True):
     fingerprint: str
 
 
+class HiddenCopy(Struct, frozen=True):
+    """The messages of a session up to number `through`, copied into a hidden session.
+
+    Valid while `cut_version` is the session's, and while the hidden session is not abandoned.
+    """
+
+    session_db_id: int
+    source_db_id: int
+    cut_version: int
+    through: int
+    message_count: int
+    token_total: int
+
+
 class Lease(Struct, frozen=True):
     """The id of a new turn, and the instance that will run it."""
 
@@ -265,8 +285,9 @@ class Request(Struct, frozen=True):
     """A submitted command, with what `plan` may not produce itself because it is pure.
 
     `key` has the session's id even if the command leaves it empty. `lease` is for the start of a turn,
-    `measured` for a long cut. `size` is the weight of the command. With `result_decides` the result of a tool
-    decides the approval that its call waits for; it is not in the command, whose fingerprint must not change.
+    `measured` for a long cut, `copy` for a long fork. `size` is the weight of the command. With
+    `result_decides` the result of a tool decides the approval that its call waits for; it is not in the
+    command, whose fingerprint must not change.
     """
 
     command: Command
@@ -277,4 +298,5 @@ class Request(Struct, frozen=True):
     lease: Lease | None = None
     size: int = COMMAND_OVERHEAD
     measured: MeasuredCut | None = None
+    copy: HiddenCopy | None = None
     result_decides: bool = False

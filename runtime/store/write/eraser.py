@@ -15,6 +15,7 @@ from runtime.models import MAX_SEQ
 from runtime.store.changes import CommittedChange
 from runtime.store.records import SessionKey
 from runtime.store.write.commands import EraseRows, Request
+from runtime.store.write.fork_commands import AbandonForks
 from runtime.store.write.outcomes import Erased
 from runtime.store.write.writer import Writer
 
@@ -28,6 +29,10 @@ FIRST_ROWS, FEWEST_ROWS, MOST_ROWS = 100, 20, 5000
 LOOK_SECONDS = 60.0
 # Seconds to wait while other instances are erasing, and after a failure.
 OTHERS_SECONDS, FAILURE_SECONDS = 0.2, 1.0
+
+# The most unfinished forks that are looked at, and the seconds that other instances have to reconnect after
+# the database was unavailable.
+MOST_FORKS, RETURN_SECONDS = 1000, 10.0
 
 NO_SESSION = SessionKey("", "")
 
@@ -52,6 +57,7 @@ class Eraser:
         self._rows = FIRST_ROWS
         self._due = asyncio.Event()
         self._left: dict[SessionKey, int] = {}
+        self._abandoned: set[int] = set()
         self._progress = asyncio.Event()
         self._failures = 0
         self._failure = ""
@@ -65,6 +71,11 @@ class Eraser:
                 self._due.set()
                 if change.head is None and change.base is not None:
                     self._left[change.key] = change.base.id
+
+    def abandon(self, session_db_id: int) -> None:
+        """Erase the hidden session of a fork that was not made, soon."""
+        self._abandoned.add(session_db_id)
+        self._due.set()
 
     async def wait_for(self, key: SessionKey, timeout: float) -> None:
         """Wait until all rows of a deleted session are erased, for at most `timeout` seconds."""
@@ -133,6 +144,7 @@ class Eraser:
     async def _erase_all(self) -> None:
         while True:
             self._due.clear()
+            await self._abandon_forks()
             [row] = await self._database.fetch("find_erasable")
             if not row["found"]:
                 break
@@ -146,6 +158,18 @@ class Eraser:
                 await asyncio.sleep(OTHERS_SECONDS)
         if not self._due.is_set():
             self._forget_all()
+
+    async def _abandon_forks(self) -> None:
+        """Let the hidden sessions be erased whose fork failed here, or whose instance is gone."""
+        for row in await self._database.fetch("list_unfinished_forks", MOST_FORKS):
+            if row["instance"] == self._database.instance or self._database.was_lost(RETURN_SECONDS):
+                continue
+            if not await self._database.fetch("find_instance", row["instance"]):
+                self._abandoned.add(row["session_db_id"])
+        if abandoned := tuple(self._abandoned):
+            command = AbandonForks(NO_SESSION, abandoned)
+            await self._writer.submit(Request(command, NO_SESSION, self._clock()))
+            self._abandoned.difference_update(abandoned)
 
     async def _erase_portion(self) -> float:
         """Erase some rows; return the duration in seconds, 0 if nothing was found."""

@@ -91,7 +91,7 @@ class Indexer:
 
     def note(self, changes: Sequence[CommittedChange]) -> None:
         """Index the messages that these changes have added, soon."""
-        if any(change.added for change in changes):
+        if any(change.added_range for change in changes):
             self._noted += 1
             self._due.set()
         # Short cuts and small sessions are erased at once.

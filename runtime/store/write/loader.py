@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from msgspec import UNSET
+
 from runtime.db.database import Row, Transaction
+from runtime.models import MAX_SEQ
 from runtime.store.cache import Cache
 from runtime.store.cuts import MeasuredCut, sum_messages
 from runtime.store.messages import NewMessage
@@ -24,6 +27,9 @@ from runtime.store.write.batch import PlanInput, StoredReply
 from runtime.store.write.commands import Request
 from runtime.store.write.erasing import AtOnce
 from runtime.store.write.erasing_loader import load_portions, load_small_sessions
+from runtime.store.write.fork_commands import BeginFork, ForkSession
+from runtime.store.write.fork_loader import load_forks, source_of
+from runtime.store.write.labelling_loader import load_unlabelled
 from runtime.store.write.rules.messages import is_same
 from runtime.store.write.rules.open_calls import calls_in
 from runtime.store.write.save_commands import (
@@ -51,6 +57,10 @@ _NEED_DETAILS = (
 # Messages of a history that are read at a time: at first and after a portion of PORTION_LENGTH characters,
 # and at most.
 FIRST_PORTION, PORTION_LENGTH, LARGEST_PORTION = 10, 1_000_000, 2000
+# Changes of metadata that nothing has to be known for; the characters of large metadata that a batch loads.
+_NOT_MERGED = (UNSET, "{}", "null")
+MERGED_BYTES = 16 * 1024 * 1024
+_MAKERS = (commands.CreateSession, commands.ImportSession, StartTurn, ForkSession, BeginFork)
 _IMPORTS = (commands.ImportSession, commands.ImportMessages)
 _NAME_AN_APPROVAL = (
     commands.CreateApproval,
@@ -92,13 +102,15 @@ class Loader:
             await load_small_sessions(tx, others, stored, self._at_once)
             await load_portions(tx, others, stored)
             await load_saved(tx, others, stored)
+            await load_unlabelled(tx, others, stored)
+            await load_forks(tx, requests, stored, self._at_once)
             await _load_new_ids(tx, others, stored)
         return stored
 
     async def _heads(
         self, tx: Transaction, requests: Sequence[Request], lock: bool
     ) -> dict[SessionKey, Head]:
-        keys = {request.key for request in requests}
+        keys = {key for request in requests for key in (request.key, source_of(request))}
         heads = {key: head for key in keys if (head := self._cache.head(key)) is not None}
         cached = len(heads) == len(keys) and all(head.deleted_at is None for head in heads.values())
         # Only if every head is sure to be updated does `update_head` check all of their versions.
@@ -123,6 +135,20 @@ async def _load_details(tx: Transaction, requests: Sequence[Request], stored: Pl
     if ids := {head.id for key in needed if (head := stored.heads.get(key)) is not None}:
         rows = await tx.fetch("list_details", json_list(sorted(ids)), LARGE_TEXT)
         stored.details.update({row["id"]: details_from(row) for row in rows})
+    await _load_merged_metadata(tx, requests, stored)
+
+
+async def _load_merged_metadata(tx: Transaction, requests: Sequence[Request], stored: PlanInput) -> None:
+    """Load large metadata that is merged with a change: of one session, and of others while there is room."""
+    room = MERGED_BYTES
+    for request in requests:
+        head, command = stored.heads.get(request.key), request.command
+        if not isinstance(command, commands.UpdateSession) or command.metadata in _NOT_MERGED or head is None:
+            continue
+        if room > 0 and stored.details[head.id].metadata is None:
+            [row] = await tx.fetch("list_details", json_list([head.id]), MAX_SEQ)
+            stored.details[head.id] = details_from(row)
+            room -= len(row["metadata"])
 
 
 def _needs_details(command: commands.Command) -> bool:
@@ -280,7 +306,7 @@ async def _load_new_ids(tx: Transaction, requests: Sequence[Request], stored: Pl
     makers = [
         request
         for request in requests
-        if isinstance(request.command, commands.CreateSession | commands.ImportSession | StartTurn)
+        if isinstance(request.command, _MAKERS)
         or (isinstance(request.command, commands.ReplaceMessages | SaveApproval) and request.command.create)
     ]
     erasing = any(commands.is_final(request.command) for request in requests)

@@ -142,6 +142,22 @@ class Indexed(Outcome, frozen=True):
     """The index of words is changed."""
 
 
+class ForkBegun(Outcome, frozen=True):
+    """The db id of a new hidden session."""
+
+    session_db_id: int
+
+
+class ForkContinued(Outcome, frozen=True):
+    """A portion is copied, or a copy is abandoned."""
+
+
+class Labelled(Outcome, frozen=True):
+    """The number of sessions that were given labels."""
+
+    sessions: int
+
+
 class Accepted(Struct, frozen=True):
     """A buffered write of `accepted` messages, which will be stored within the flush interval (W5)."""
 

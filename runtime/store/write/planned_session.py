@@ -10,6 +10,7 @@ from msgspec import Raw, structs
 
 from runtime.models import LEFT_OUT, MAX_SEQ, AgentContext, Session
 from runtime.store.changes import Change
+from runtime.store.labels import AGENT, IS_ACTIVE, MEMBER, active_label, labels_of, member_labels
 from runtime.store.messages import NewMessage
 from runtime.store.records import (
     ApprovalRow,
@@ -23,6 +24,7 @@ from runtime.store.records import (
     decode_optional,
 )
 from runtime.store.write.erasing import Portion
+from runtime.store.write.fork_commands import CopiedRows
 from runtime.store.write.outcomes import Receipt
 from runtime.store.write.planned_turn import PlannedTurn
 from runtime.store.write.statements import Rows
@@ -57,6 +59,8 @@ class PlannedSession:
         self.stored_approvals: dict[str, ApprovalRow] = {}
         self.deleted_approvals: set[str] = set()
         self.turns: list[PlannedTurn] = []
+        # What is copied from another session, if this is a fork.
+        self.copied: CopiedRows | None = None
         self.import_mark: ImportMark | None = None
         self.stored_import: ImportMark | None = None
         self.changed: set[Change] = set()
@@ -183,6 +187,7 @@ class PlannedSession:
             last_seq=self.last_seq,
             message_count=self.message_count,
             current_agent=details.current_agent,
+            forked_from=details.forked_from,
         )
 
     def context(self) -> AgentContext:
@@ -229,7 +234,8 @@ class PlannedSession:
 
     def _write_new(self, rows: Rows) -> None:
         details, head = self.known_details(), self.head()
-        rows["insert_session"].append(
+        is_hidden = self.copied is not None and self.copied.is_revealed
+        rows["reveal_session" if is_hidden else "insert_session"].append(
             (
                 *(self.id, self.key.owner, self.key.session_id),
                 *(details.title, details.description, details.metadata, details.created_at),
@@ -245,6 +251,19 @@ class PlannedSession:
                 *(details.context_updated_at, details.switch_count, details.context_metadata),
             )
         )
+        if self.copied is not None:
+            self._write_fork(rows, details, self.copied)
+        is_live = details.is_active and head.deleted_at is None
+        labels = labels_of(details.current_agent, details.created_at, is_live, details.metadata or "{}")
+        rows["insert_session_label"] += [(self.id, *label, self.key.owner) for label in labels]
+
+    def _write_fork(self, rows: Rows, details: Details, copied: CopiedRows) -> None:
+        origin = (details.forked_from_id, details.forked_from_seq)
+        rows["insert_forked_session"].append((self.id, *origin))
+        rows["copy_messages"].append((copied.source_db_id, self.id, copied.after, copied.through))
+        rows["copy_agent_switches"].append((copied.source_db_id, self.id, copied.last_switch))
+        if copied.is_revealed:
+            rows["delete_unfinished_fork"].append((self.id,))
 
     def _write_changes(self, rows: Rows, base: Head) -> None:
         rows["update_head"].append(
@@ -274,8 +293,21 @@ class PlannedSession:
         if context != _context_columns(self.stored_details):
             rows["update_agent_context"].append((self.id, *context))
         stored = self.stored_details
+        if stored is not None:
+            self._write_labels(rows, base, stored, details)
         if stored is not None and details.context_created_at != stored.context_created_at:
             rows["update_context_creation"].append((self.id, details.context_created_at))
+
+    def _write_labels(self, rows: Rows, base: Head, stored: Details, details: Details) -> None:
+        if details.current_agent != stored.current_agent:
+            rows["update_session_label"].append((self.id, AGENT, details.current_agent))
+        is_live = details.is_active and self.deleted_at is None
+        if is_live != (stored.is_active and base.deleted_at is None):
+            rows["update_session_label"].append((self.id, IS_ACTIVE, active_label(is_live)))
+        if details.metadata is not None and details.metadata != stored.metadata:
+            rows["erase_session_labels"].append((self.id, MEMBER))
+            labels = member_labels(details.metadata)
+            rows["insert_session_label"] += [(self.id, *label, self.key.owner) for label in labels]
 
     def _size(self, details: Details) -> int:
         """The bytes of the details. A first message added later makes it wrong by less than a kilobyte."""

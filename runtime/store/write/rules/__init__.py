@@ -7,6 +7,7 @@ before its first change: a command that fails changes nothing (W3).
 from runtime.store.write.rules import (
     agents,
     approvals,
+    forks,
     imports,
     messages,
     saves,
@@ -23,6 +24,7 @@ RULES: Rules = {
     **agents.RULES,
     **approvals.RULES,
     **saves.RULES,
+    **forks.RULES,
     **imports.RULES,
     **search.RULES,
     **turn_starts.RULES,

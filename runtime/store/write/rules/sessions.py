@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
-from runtime.errors import SessionExists, SessionNotFound
+from runtime.errors import InvalidInput, MetadataNotLoaded, SessionExists, SessionNotFound
 from runtime.store.changes import Change
-from runtime.store.records import Details
+from runtime.store.merge_patch import merge
+from runtime.store.records import Details, JsonText, bytes_of
 from runtime.store.validation import json_list
 from runtime.store.write import commands
 from runtime.store.write.batch import Batch, check_version
@@ -14,6 +15,7 @@ from runtime.store.write.commands import Request
 from runtime.store.write.outcomes import (
     Erased,
     Forgotten,
+    Labelled,
     Outcome,
     SessionDeleted,
     SessionErased,
@@ -22,6 +24,10 @@ from runtime.store.write.outcomes import (
 from runtime.store.write.planned_session import PlannedSession
 from runtime.store.write.rules.rule import Rules
 from runtime.store.write.rules.turns import end_with_session
+
+# The most bytes that metadata may grow to by merging: many small changes must not make a session that
+# nobody can read.
+MAX_METADATA = 8 * 1024 * 1024
 
 
 def _create_session(batch: Batch, request: Request, command: commands.CreateSession) -> Outcome:
@@ -67,11 +73,28 @@ def _written(session: PlannedSession, *, created: bool = False) -> SessionWritte
 def _update_session(batch: Batch, request: Request, command: commands.UpdateSession) -> Outcome:
     session = batch.get(request)
     before = session.details
-    fields = {name: getattr(command, name) for name in ("title", "description", "metadata", "is_active")}
+    fields = {name: getattr(command, name) for name in ("title", "description", "is_active")}
+    if command.metadata is not UNSET:
+        fields["metadata"] = _merged(session, command.metadata)
     session.change_details(**{name: value for name, value in fields.items() if value is not UNSET})
     if session.details != before:
         session.raise_version(request.at, "session")
     return _written(session)
+
+
+def _merged(session: PlannedSession, patch: JsonText) -> JsonText | None:
+    """The metadata after a patch. Raises MetadataNotLoaded, InvalidInput."""
+    stored = session.known_details().metadata
+    if patch == "{}":
+        return stored
+    if stored is None and patch != "null":
+        raise MetadataNotLoaded(session.key.session_id)
+    merged = merge(stored or "{}", patch)
+    if (size := bytes_of(merged)) > max(MAX_METADATA, bytes_of(stored)):
+        raise InvalidInput(
+            "$.metadata", f"Expected at most {MAX_METADATA} bytes of metadata in all, got {size} by merging"
+        )
+    return merged
 
 
 def _delete_session(batch: Batch, request: Request, command: commands.DeleteSession) -> Outcome:
@@ -145,6 +168,13 @@ def _erase_rows(batch: Batch, request: Request, command: commands.EraseRows) -> 
     )
 
 
+def _label_sessions(batch: Batch, request: Request, command: commands.LabelSessions) -> Outcome:
+    # What this batch changes is labelled with a later portion, from what is stored then.
+    changed = {session.id for session in batch.sessions.values()}
+    batch.unlabelled = [session for session in batch.stored.unlabelled if session.id not in changed]
+    return Labelled(session_id="", version=0, sessions=len(batch.unlabelled))
+
+
 RULES: Rules = {
     commands.CreateSession: _create_session,
     commands.UpdateSession: _update_session,
@@ -154,4 +184,5 @@ RULES: Rules = {
     commands.RestoreSession: _restore_session,
     commands.ForgetOld: _forget_old,
     commands.EraseRows: _erase_rows,
+    commands.LabelSessions: _label_sessions,
 }
