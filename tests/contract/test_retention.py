@@ -244,7 +244,7 @@ async def test_what_fails_is_logged_and_tried_again(
            FOR EACH ROW EXECUTE FUNCTION keep();""",
     )
     sleeps = Sleeps()
-    with caplog.at_level(logging.INFO, LOGGER):
+    with caplog.at_level(logging.WARNING, LOGGER):
         async with here.store._core.retention.kept(sleeps):
             await sleeps.begun()
             assert await here.deleted() == {"s": False}
