@@ -11,7 +11,7 @@ from aiohttp import web
 from runtime.access.authentication import Authenticator
 from runtime.access.quotas import ClientLimits, Quotas
 from runtime.agents.engine import Engine
-from runtime.api import activity, agents, approvals, events, messages, operations, sessions, turns
+from runtime.api import activity, agents, approvals, events, exports, messages, operations, sessions, turns
 from runtime.api.authorization import AUTHORIZER, Authorizer
 from runtime.api.body import READ_TIMEOUT
 from runtime.api.gateway_dialect import GatewayDialect
@@ -45,6 +45,7 @@ ROUTES = (
     *events.ROUTES,
     *sessions.ROUTES,
     *activity.ROUTES,
+    *exports.ROUTES,
     *operations.ROUTES,
 )
 

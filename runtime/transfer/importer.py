@@ -10,7 +10,12 @@ from msgspec import structs
 from runtime.errors import RequestError, TargetNotEmpty
 from runtime.store.messages import NewMessage
 from runtime.store.store import Store
-from runtime.store.write.commands import COMMAND_OVERHEAD, ImportMessages, ImportSession
+from runtime.store.write.commands import (
+    COMMAND_OVERHEAD,
+    ImportMessages,
+    ImportSession,
+    NumberedMessage,
+)
 from runtime.store.write.outcomes import Imported
 from runtime.transfer.comparison import compare
 from runtime.transfer.reading import Progress, in_thread
@@ -103,10 +108,20 @@ def _commands(session: SourceSession) -> Iterator[ImportCommand]:
     first = next(portions, ())
     after = 0
     command: ImportCommand = structs.replace(session.command, messages=first)
+    given = session.command
     for portion in portions:
         yield command
-        after += len(command.messages)
-        command = ImportMessages(session.command.key, session.command.source, after, portion, is_whole=False)
+        last = command.messages[-1]
+        after = last.seq if isinstance(last, NumberedMessage) else after + len(command.messages)
+        command = ImportMessages(
+            given.key,
+            given.source,
+            after,
+            portion,
+            is_whole=False,
+            version=given.version,
+            last_seq=given.last_seq,
+        )
     yield structs.replace(command, is_whole=True)
 
 

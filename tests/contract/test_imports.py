@@ -93,7 +93,7 @@ async def test_what_is_stored_reads_back_as_the_command_that_made_it(store: Stor
     await imported(store, WHOLE)
     found = (await store.imports.find([KEY, SessionKey("", "unknown")]))[KEY]
     assert found.mark == ImportMark(SOURCE, 1)
-    assert found.command == structs.replace(WHOLE, messages=())
+    assert found.command == structs.replace(WHOLE, messages=(), version=1, last_seq=3)
     rows = [row async for row in store.imports.read_messages(found.head)]
     assert await store.imports.list_messages([found.head]) == {found.head.id: rows}
     assert [(row.content, row.tool_calls, row.metadata, row.token_count) for row in rows] == [

@@ -77,6 +77,7 @@ VALUES: dict[str, Any] = {
     "is_active": True,
     "owner": "owner 11",
     "after_owner": "",
+    "after_session_id": "session 4711",
     "ids": '["token 4711", "token 9"]',
     "hash": "hash",
     "scope": "read",

@@ -43,6 +43,7 @@ STORE_TOP = {
     "store.tokens",
     "store.saved_states",
     "store.imports",
+    "store.exports",
 }
 STORE_ROOMS = {
     "ground": {"ground"},
