@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 from msgspec import structs
 
@@ -21,6 +23,7 @@ from runtime.transfer.comparison import compare
 from runtime.transfer.reading import Progress, in_thread
 from runtime.transfer.report import Report
 from runtime.transfer.source import Finding, Source, SourceSession
+from runtime.transfer.sources import open_source
 
 # A load is stored together: so many commands or bytes. A command has so many messages, or bytes of them.
 LOAD_COMMANDS, LOAD_BYTES = 1000, 4 * 1024 * 1024
@@ -73,6 +76,20 @@ class Importer:
                 self._report.note(Finding("kept", name + origin, is_lost=False))
             else:
                 self._report.continued += result.was_continued
+
+
+async def import_file(store: Store, path: Path, *, owner: str = "", merge: bool = False) -> Report:
+    """Import an export, as sessions of `owner` where that is not empty; return what was done.
+
+    With `merge` the store may hold other sessions, and the file may be cut off. Raises what `Importer.run`
+    raises, before anything is stored SourceUnreadable with the number of a wrong line.
+    """
+    with ExitStack() as stack:
+        opening = open_source(str(path), owner, None, allow_cut=merge)
+        source = await asyncio.to_thread(stack.enter_context, opening)
+        report = Report(source.name, source.description, "this store")
+        await Importer(source, store, report, lambda *_: None).run(merge=merge)
+    return report
 
 
 def count_only(source: Source, report: Report, progress: Progress) -> None:

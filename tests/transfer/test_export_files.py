@@ -11,6 +11,7 @@ import pytest
 
 from runtime.errors import SourceUnreadable, TargetNotEmpty
 from runtime.store.store import open_store
+from runtime.transfer.importer import import_file
 from tests.support.running_turns import ask
 from tests.support.server_process import run_command
 from tests.transfer.exporting import export, export_to, fill
@@ -201,6 +202,19 @@ async def test_sessions_become_those_of_an_owner_who_is_named(tmp_path: Path, sq
     several = (HEADER, session("a", 0), session("b", 0, owner="bob"), end(2, 0))
     with pytest.raises(SourceUnreadable, match="several owners"):
         await import_into(sqlite_url, write(tmp_path / "y.jsonl", *several), owner="ann", merge=True)
+
+
+async def test_python_imports_what_it_exported(tmp_path: Path, sqlite_url: str, postgres_url: str) -> None:
+    await fill(sqlite_url)
+    path = await export_to(sqlite_url, tmp_path / "x.jsonl")
+    async with open_store(postgres_url) as store:
+        report = await import_file(store, path)
+        assert report.differing.names == []
+        # The sessions are used beside it, as any others.
+        page = await store.list_messages("long", last=1, owner="ann")
+        assert (page.last_seq, page.version, page.messages[0]["content"]) == (1300, 1, "word 1299")
+        appended = await store.append_messages("long", [{"role": "user", "content": "on"}], owner="ann")
+        assert (appended.last_seq, appended.version) == (1301, 2)
 
 
 async def test_a_second_import_stores_nothing(tmp_path: Path, database_url: str) -> None:
