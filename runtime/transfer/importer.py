@@ -138,6 +138,7 @@ def _commands(session: SourceSession) -> Iterator[ImportCommand]:
             is_whole=False,
             version=given.version,
             last_seq=given.last_seq,
+            deleted_at=given.deleted_at,
         )
     yield structs.replace(command, is_whole=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from runtime.errors import SourceUnreadable, TargetNotEmpty
 from runtime.store.store import open_store
 from runtime.transfer.importer import import_file
 from tests.support.running_turns import ask
-from tests.support.server_process import run_command
+from tests.support.server_process import run_command, start_server
 from tests.transfer.exporting import export, export_to, fill
 from tests.transfer.importing import import_into
 
@@ -248,6 +249,21 @@ async def test_the_command_writes_what_the_store_exports(tmp_path: Path, databas
         "agent-runtime: session 'none' does not exist\n",
     )
     assert sorted(path.name for path in tmp_path.glob("*x.json*")) == ["x.jsonl", "x.jsonl.gz"]
+
+
+def test_the_command_reads_beside_a_server(tmp_path: Path, database_url: str) -> None:
+    with start_server({"DB_URL": database_url}, tmp_path) as server:
+        made = urllib.request.Request(
+            f"{server.url}/sessions",
+            json.dumps({"session_id": "s", "messages": [{"role": "user", "content": "hi"}]}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(made) as reply:
+            assert reply.status == 201
+        status, printed, errors = run_export(database_url)
+        with urllib.request.urlopen(f"{server.url}/sessions/s/export") as reply:
+            assert (status, errors) == (0, "")
+            assert reply.read().decode().splitlines()[1:] == printed.splitlines()[1:]
 
 
 def test_the_command_replaces_no_file_unless_it_is_told_to(tmp_path: Path, sqlite_url: str) -> None:

@@ -134,8 +134,9 @@ class ImportSession(Command, frozen=True):
 
     Its times, handovers, approvals and turns are given. `messages` are the first ones, each with its time;
     they are all of them where it `is_whole`. `source` is where it comes from. `version` and `last_seq` are
-    those of the session when all of it is stored; without a version they are counted here. One of this id
-    that is there stays as it is, or gets the messages that it lacks, as by `ImportMessages`.
+    those of the session when all of it is stored, and until then it is deleted; without a version they are
+    counted here. One of this id that is there stays as it is, or gets the messages that it lacks, as by
+    `ImportMessages`.
     """
 
     source: str
@@ -173,6 +174,7 @@ class ImportMessages(Command, frozen=True):
     is_whole: bool
     version: int | None = None
     last_seq: int = 0
+    deleted_at: datetime | None = None
 
 
 class ForgetOld(Command, frozen=True):

@@ -36,6 +36,7 @@ def _import_session(batch: Batch, request: Request, command: commands.ImportSess
             is_whole=command.is_whole,
             version=command.version,
             last_seq=command.last_seq,
+            deleted_at=command.deleted_at,
         )
         return _import_messages(batch, request, rest)
     session = batch.add(request, _details(command))
@@ -45,7 +46,8 @@ def _import_session(batch: Batch, request: Request, command: commands.ImportSess
     session.approvals.update({approval.call_id: approval for approval in command.approvals})
     session.turns += [PlannedTurn(session.id, turn, stored=None) for turn in command.turns]
     if command.version is not None:
-        session.version = UNFINISHED_VERSION
+        # A client must not see a part, and not go on with it.
+        session.version, session.deleted_at = UNFINISHED_VERSION, request.at
     _append_missing(session, 0, command.messages)
     session.raise_version(command.last_activity, "session")
     session.import_mark = ImportMark(command.source)
@@ -72,7 +74,7 @@ def _append_missing(session: PlannedSession, after: int, messages: Sequence[NewM
 def _finish(session: PlannedSession, command: commands.ImportSession | commands.ImportMessages) -> None:
     """Mark a session as whole; one that keeps its version gets it."""
     if command.version is not None:
-        session.version = command.version
+        session.version, session.deleted_at = command.version, command.deleted_at
         session.last_seq = max(session.last_seq, command.last_seq)
     session.import_mark = ImportMark(command.source, session.version)
 
