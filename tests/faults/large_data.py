@@ -88,6 +88,8 @@ ASKED = {
     "/events/metrics/session/{session_id}": ["/events/metrics/session/turns"],
     "/events/audit-log": ["/events/audit-log?limit=1000", "/events/audit-log?session_id=s"],
     "/events/stats": ["/events/stats"],
+    "/sessions/{session_id}/export": ["/sessions/s/export", "/sessions/large-0/export"],
+    "/owners/{owner}/export": ["/owners/nobody/export"],
     "/health": ["/health"],
     "/health/ready": ["/health/ready"],
     "/metrics": ["/metrics"],
