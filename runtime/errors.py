@@ -57,6 +57,7 @@
         ├── ForeignDatabase         the database holds tables of another program under our names
         ├── SourceUnreadable        the source of an import cannot be read
         ├── TargetNotEmpty          the database to import into holds other sessions
+        ├── ExportUnwritable        the file of an export exists, or cannot be written
         ├── FileDamaged             the SQLite file or its WAL is damaged: `findings` has the details
         ├── MigrationError
         └── StatementError          a file in sql/ is wrong
@@ -505,6 +506,12 @@ class TargetNotEmpty(StartupError):
     """The database to import into holds sessions of another origin."""
 
     code = "target_not_empty"
+
+
+class ExportUnwritable(StartupError):
+    """The file of an export exists already, or cannot be written."""
+
+    code = "export_unwritable"
 
 
 class FileDamaged(StartupError):

@@ -16,6 +16,7 @@ from runtime.api import (
     agents,
     approvals,
     events,
+    exports,
     messages,
     operations,
     owners,
@@ -58,6 +59,7 @@ ROUTES = (
     *owners.ROUTES,
     *activity.ROUTES,
     *search.ROUTES,
+    *exports.ROUTES,
     *operations.ROUTES,
 )
 

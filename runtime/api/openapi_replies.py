@@ -95,8 +95,8 @@ def _headers(route: Route, status: int) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _names_version(route: Route, kind: Any) -> bool:
-    """A buffered write has no version yet, and a stream that is only read outlives its own."""
-    if kind is AcceptedReply or (route.media_type == EVENT_STREAM and not route.writes):
+    """A buffered write has no version yet, and a stream that is only read outlives its own, or names it."""
+    if kind is AcceptedReply or (route.media_type != "application/json" and not route.writes):
         return False
     return route.writes or "session_id" in route.keys
 

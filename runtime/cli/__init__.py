@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from runtime import __version__
-from runtime.cli import agents, check, cleanup, erase, import_, migrate, serve, stats, token
+from runtime.cli import agents, check, cleanup, erase, export, import_, migrate, serve, stats, token
 from runtime.config import Settings
 from runtime.errors import DatabaseError, StartupError
 from runtime.logs import configure_logging
@@ -30,6 +30,8 @@ examples:
       look whether a database is sound
   AGENT_RUNTIME__DB_URL=sqlite:///data/new.db agent-runtime import data/agent_runtime.db
       take over the conversations of the older service
+  agent-runtime export conversations.jsonl.gz
+      write all conversations to a file; agent-runtime import reads it back, also into another database
   AGENT_RUNTIME__AGENTS_FILE=agents.toml agent-runtime agents
       look whether a file of your own agents is right, and what it makes of them
 
@@ -40,7 +42,7 @@ exit status: 0 done; 1 something was found to be wrong, is still to do, or could
 2 could not start.
 """
 
-COMMANDS = (serve, migrate, import_, cleanup, erase, token, stats, check, agents)
+COMMANDS = (serve, migrate, export, import_, cleanup, erase, token, stats, check, agents)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

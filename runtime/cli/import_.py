@@ -1,4 +1,4 @@
-"""Imports the conversations of another database."""
+"""Imports the conversations of an export, or of the older service."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runtime.config import Settings
 from runtime.errors import NotStored
 from runtime.store.validation import is_key
 
-HELP = "import the conversations of the older service into the database of DB_URL"
+HELP = "import an export, or the conversations of the older service, into the database of DB_URL"
 
 # How often the progress is drawn, in seconds.
 DRAWN = 0.2
@@ -21,7 +21,9 @@ WIDTH = 30
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the source and how to read it."""
-    parser.add_argument("source", metavar="SOURCE", help="a SQLite file, or the URL of a database; only read")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="an export, a SQLite file or the URL of a database; only read"
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="count what there is, list what has no place, store nothing"
     )
@@ -38,9 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--owner",
-        type=_owner,
+        type=parse_key,
         default="",
-        help="whose the sessions become (default: everybody's without a token)",
+        help="whose the sessions become (default: as in an export; else everybody's without a token)",
     )
 
 
@@ -51,7 +53,8 @@ def _zone(text: str) -> ZoneInfo:
         raise argparse.ArgumentTypeError(f"{text!r} is no time zone that is known here") from None
 
 
-def _owner(text: str) -> str:
+def parse_key(text: str) -> str:
+    """An owner or the id of a session; empty for none. Raises ArgumentTypeError."""
     if text and not is_key(text):
         raise argparse.ArgumentTypeError("expected 1 to 255 characters, none of them a control character")
     return text
@@ -66,7 +69,8 @@ async def run(options: argparse.Namespace, settings: Settings) -> int:
     from runtime.transfer.sources import open_source
 
     progress = Progress()
-    with open_source(options.source, options.owner, options.timezone) as source:
+    opening = open_source(options.source, options.owner, options.timezone, allow_cut=options.merge)
+    with opening as source:
         target = "nothing is stored" if options.dry_run else str(DatabaseUrl.parse(settings.db_url))
         report = Report(source.name, source.description, target)
         try:

@@ -14,6 +14,9 @@ from typing import Any, Literal, Protocol
 Dialect = Literal["sqlite", "postgres"]
 MigrateMode = Literal["auto", "check"]
 
+# How many snapshots are open at a time. Each is a connection, and keeps the database from cleaning up.
+MAX_SNAPSHOTS = 2
+
 
 class Row(Protocol):
     """A row: values by column name or by position."""
@@ -37,6 +40,13 @@ class Transaction(Protocol):
         """
 
 
+class Snapshot(Protocol):
+    """The database as it was at one moment."""
+
+    async def fetch(self, statement: str, *parameters: object) -> Sequence[Row]:
+        """Run a reading statement of sql/ by name; return all rows."""
+
+
 class Database(Protocol):
     """An open database. Every method raises only errors of ours (DatabaseError and below)."""
 
@@ -56,6 +66,14 @@ class Database(Protocol):
         Leaving commits; an exception, cancellation too, rolls back and goes on upwards. With
         `durable` false SQLite may lose the transaction in a power cut (W5). Raises CommitUnknown when
         COMMIT was sent and its answer is not known.
+        """
+
+    def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
+        """Reads that all see the database as it was at the first of them, on a connection of their own.
+
+        A few are open at a time; another one waits for one of them to end. Raises DatabaseUnavailable where
+        none ends in time. While it is open SQLite cannot cut its WAL back, nor Postgres its tables: it is not
+        to be held while anything but the database is waited for (R5).
         """
 
     def listen(self, on_payload: Callable[[str], None], on_gap: Callable[[], None]) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import aiosqlite
 
-from runtime.db.database import Dialect, PoolLimits, Row
+from runtime.db.database import MAX_SNAPSHOTS, Dialect, PoolLimits, Row
 from runtime.db.lockfile import LockFile
 from runtime.db.queries import load_queries
 from runtime.db.slowlog import SlowLog
@@ -21,6 +21,7 @@ from runtime.db.sqlite_connection import (
     BUSY_SECONDS,
     BUSY_STEP,
     SqliteReading,
+    SqliteSnapshot,
     SqliteTransaction,
     WritingConnection,
     begin,
@@ -118,6 +119,9 @@ class SqliteDatabase:
             min(limits.pool_max, MAX_READERS),
             limits.pool_timeout,
         )
+        self._snapshots = Readers(
+            lambda: connect(url.address, READER_PRAGMAS), MAX_SNAPSHOTS, limits.pool_timeout
+        )
         self._turn = asyncio.Lock()
         self._writer: WritingConnection | None = None
         self._durable: bool | None = None
@@ -183,6 +187,19 @@ class SqliteDatabase:
                 raise
             if self._log.is_checkpoint_due():
                 self._checkpoint_due.set()
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[SqliteSnapshot]:
+        """Reads of one moment: see `Database.snapshot`."""
+        async with self._snapshots.connection() as connection:
+            try:
+                await translated(connection.execute_fetchall("BEGIN"))
+                yield SqliteSnapshot(connection, self._queries, self._slow, self._limits.command_timeout)
+            except DatabaseDamaged as error:
+                self._note_damage(error)
+                raise
+            finally:
+                await run_to_completion(break_off(connection))
 
     def listen(self, on_payload: Callable[[str], None], on_gap: Callable[[], None]) -> None:
         """Nothing: no other process writes here."""
@@ -254,6 +271,7 @@ class SqliteDatabase:
             await asyncio.wait([self._checkpointing])
         # The writer last: the last one to close brings the WAL back into the file, and only it may.
         await self._readers.close()
+        await self._snapshots.close()
         with suppress(DatabaseError):
             await self._make_whole()
         self._log.release()

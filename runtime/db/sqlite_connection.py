@@ -115,16 +115,15 @@ class SqliteReading:
             self._slow.note(statement, started)
 
 
-class SqliteTransaction(SqliteReading):
-    """The write transaction while it is open. It writes when it reads next, or at the end.
+class SqliteSnapshot(SqliteReading):
+    """A transaction while it is open.
 
     What it runs in one turn of its thread takes at most `timeout` seconds. What takes longer, or belongs to a
     caller that was cancelled, is broken off at the end of the transaction.
     """
 
-    def __init__(self, writing: WritingConnection, queries: Queries, slow: SlowLog, timeout: float) -> None:
-        super().__init__(writing.connection, queries, slow)
-        self._staging = writing.staging
+    def __init__(self, connection: Connection, queries: Queries, slow: SlowLog, timeout: float) -> None:
+        super().__init__(connection, queries, slow)
         self._timeout = timeout
 
     async def fetch(self, statement: str, *parameters: object) -> Sequence[Row]:
@@ -134,6 +133,14 @@ class SqliteTransaction(SqliteReading):
                 return await super().fetch(statement, *parameters)
         except TimeoutError as error:
             raise DatabaseUnavailable(f"{statement} took longer than {self._timeout:g} s") from error
+
+
+class SqliteTransaction(SqliteSnapshot):
+    """The write transaction while it is open. It writes when it reads next, or at the end."""
+
+    def __init__(self, writing: WritingConnection, queries: Queries, slow: SlowLog, timeout: float) -> None:
+        super().__init__(writing.connection, queries, slow, timeout)
+        self._staging = writing.staging
 
     async def execute_many(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
         """Run a statement by name once for each row of parameters."""

@@ -1,11 +1,11 @@
-"""Imports: stores the sessions of another database, and reads back what was stored."""
+"""Imports: stores the sessions of another database or of an export, and reads back what was stored."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from runtime.errors import Overloaded, RequestError
 from runtime.retry import retry_until_available
@@ -18,9 +18,11 @@ from runtime.store.records import (
     MessageRow,
     SessionKey,
     SwitchRow,
+    TurnRow,
     approval_row_from,
     details_from,
     head_from,
+    turn_row_from,
 )
 from runtime.store.validation import json_list
 from runtime.store.write.commands import Command, ImportMessages, ImportSession
@@ -92,10 +94,20 @@ class Imports:
         approvals: dict[int, list[ApprovalRow]] = {id: [] for id in marks}
         for row in await self._database.fetch("list_imported_approvals", ids):
             approvals[row["session_db_id"]].append(approval_row_from(row))
+        turns: dict[int, list[TurnRow]] = {id: [] for id in marks}
+        for row in await self._database.fetch("list_imported_turns", ids):
+            turns[row["session_db_id"]].append(turn_row_from(row))
+        bare = {id for (id,) in await self._database.fetch("list_bare_sessions", ids)}
         found = {}
         for row in await self._database.fetch("list_details", ids, ANY_SIZE):
-            id, details = row["id"], details_from(row)
-            command = _command(heads[id], marks[id].source, details, switches[id], approvals[id])
+            id = row["id"]
+            command = structs.replace(
+                _command(heads[id], marks[id].source, details_from(row)),
+                switches=tuple(switches[id]),
+                approvals=tuple(approvals[id]),
+                turns=tuple(turns[id]),
+                is_bare=id in bare,
+            )
             found[heads[id].key] = StoredImport(heads[id], marks[id], command)
         return found
 
@@ -119,13 +131,7 @@ class Imports:
                 seq = message.seq
 
 
-def _command(
-    head: Head,
-    source: str,
-    details: Details,
-    switches: Sequence[SwitchRow],
-    approvals: Sequence[ApprovalRow],
-) -> ImportSession:
+def _command(head: Head, source: str, details: Details) -> ImportSession:
     return ImportSession(
         head.key,
         source=source,
@@ -141,8 +147,8 @@ def _command(
         agent=details.current_agent,
         switch_count=details.switch_count,
         context_metadata=details.context_metadata or "{}",
-        switches=tuple(switches),
-        approvals=tuple(approvals),
+        version=head.version,
+        last_seq=head.last_seq,
     )
 
 

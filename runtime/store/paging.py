@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from runtime.db.database import Database, Row
+from runtime.db.database import Row, Snapshot
 
 # The most bytes on a page of a reply: four times those of 1,000 ordinary messages.
 PAGE_BYTES = 4 * 1024 * 1024
@@ -22,7 +22,7 @@ class Listing(Struct, frozen=True):
 
 
 async def fetch_page(
-    database: Database,
+    database: Snapshot,
     listing: Listing,
     parameters: Sequence[object],
     limit: int,

@@ -45,6 +45,7 @@ from runtime.models import (
 )
 from runtime.store.core import Core
 from runtime.store.cuts import measure_cut
+from runtime.store.exports import Exports
 from runtime.store.follow.session_follower import Following, SessionFollower
 from runtime.store.follow.turn_follower import TurnFollower, parse_position
 from runtime.store.forks import Forks
@@ -52,6 +53,7 @@ from runtime.store.imports import Imports
 from runtime.store.messages import Messages, new_messages
 from runtime.store.owners import Owners, check_owner
 from runtime.store.read.activity import ActivityReader
+from runtime.store.read.export_reader import ExportScope
 from runtime.store.read.message_pages import MessagesCut, NumberedPage, page_of
 from runtime.store.read.reader import HistoryReading
 from runtime.store.read.search import Wanted, search
@@ -95,7 +97,7 @@ class Store:
     """Stores conversations; opened by `open_store`.
 
     The turn engine uses `turns`, access control `tokens`, programs that save whole states `saved`, and the
-    import of other databases `imports`.
+    import of other databases `imports`; `exports` streams to readers of any pace.
 
     A write returns after COMMIT (W5) unless it is buffered. It raises InvalidInput for wrong input, another
     RequestError if it cannot be carried out, and NotStored if it may be retried. A read first waits for the
@@ -113,6 +115,7 @@ class Store:
         self.imports = Imports(core)
         self._owners = Owners(core, self.tokens)
         self._forks = Forks(core)
+        self.exports = Exports(core)
 
     async def create_session(
         self,
@@ -609,6 +612,16 @@ class Store:
     async def find_approval(self, session_id: str, call_id: str, *, owner: str = "") -> Approval | None:
         """Return the approval for a call, or None."""
         return await self._core.reader.find_approval(await self._core.settled_key(owner, session_id), call_id)
+
+    def export(self, *, owner: str | None = None, session_id: str | None = None) -> AsyncIterator[bytes]:
+        """Export as JSON Lines, each with its line break: one session, all of an owner, or everything.
+
+        A session without an owner is one of those that have none. All of it is of one moment, however slowly
+        it is read; deleted sessions of an owner are among it. Raises SessionNotFound with the first line.
+        """
+        if session_id is not None:
+            owner, session_id = owner or "", check_key(session_id, "$.session_id")
+        return self.exports.lines(ExportScope(owner, session_id))
 
     def follow(self, session_id: str, *, after: int = 0, owner: str = "") -> Following:
         """Follow a session from after message `after`: stored messages without a gap, then new events.

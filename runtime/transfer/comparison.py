@@ -13,7 +13,7 @@ from runtime.store.imports import StoredImport
 from runtime.store.messages import NewMessage
 from runtime.store.records import MessageRow
 from runtime.store.store import Store
-from runtime.store.write.commands import ImportSession
+from runtime.store.write.commands import ImportSession, NumberedMessage
 from runtime.transfer.reading import Progress, in_thread
 from runtime.transfer.report import Report
 from runtime.transfer.source import Finding, Source
@@ -38,10 +38,12 @@ class Checksum:
         self.count = 0
         self._hash = hashlib.blake2b(digest_size=16)
 
-    def add(self, message: NewMessage | MessageRow) -> None:
+    def add(self, message: NewMessage | NumberedMessage | MessageRow) -> None:
         """Go on with the next message."""
+        # A message without a number of its own is the next one.
+        number = message.seq if isinstance(message, NumberedMessage | MessageRow) else self.count + 1
         fields = (
-            *(message.role, message.content, message.timestamp, message.name, message.tool_call_id),
+            *(number, message.role, message.content, message.timestamp, message.name, message.tool_call_id),
             *(message.tool_calls, message.token_count, message.metadata, message.extra),
         )
         self.count += 1
@@ -116,11 +118,14 @@ async def _with_checksums(
 def _compare_session(session: Checked, stored: StoredImport, checksum: Checksum, report: Report) -> None:
     name = f"session {session.command.key.session_id!r}"
     report.stored.add(stored.command, checksum.count)
-    if _comparable(stored.command) != _comparable(session.command):
+    if _comparable(stored.command, session.command) != _comparable(session.command, session.command):
         report.note_difference(f"{name}: the session, its switches or its approvals")
     elif (checksum.count, checksum.digest()) != (session.messages, session.checksum):
         report.note_difference(f"{name}: its {session.messages} messages; {checksum.count} are stored")
 
 
-def _comparable(command: ImportSession) -> ImportSession:
+def _comparable(command: ImportSession, like: ImportSession) -> ImportSession:
+    """A command without what always differs: the version too, where the source gives none."""
+    if like.version is None:
+        command = structs.replace(command, version=None, last_seq=0, is_bare=False)
     return structs.replace(command, source="", is_whole=False)

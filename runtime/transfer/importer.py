@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 from msgspec import structs
 
 from runtime.errors import RequestError, TargetNotEmpty
 from runtime.store.messages import NewMessage
 from runtime.store.store import Store
-from runtime.store.write.commands import COMMAND_OVERHEAD, ImportMessages, ImportSession
+from runtime.store.write.commands import (
+    COMMAND_OVERHEAD,
+    ImportMessages,
+    ImportSession,
+    NumberedMessage,
+)
 from runtime.store.write.outcomes import Imported
 from runtime.transfer.comparison import compare
 from runtime.transfer.reading import Progress, in_thread
 from runtime.transfer.report import Report
 from runtime.transfer.source import Finding, Source, SourceSession
+from runtime.transfer.sources import open_source
 
 # A load is stored together: so many commands or bytes. A command has so many messages, or bytes of them.
 LOAD_COMMANDS, LOAD_BYTES = 1000, 4 * 1024 * 1024
@@ -70,6 +78,20 @@ class Importer:
                 self._report.continued += result.was_continued
 
 
+async def import_file(store: Store, path: Path, *, owner: str = "", merge: bool = False) -> Report:
+    """Import an export, as sessions of `owner` where that is not empty; return what was done.
+
+    With `merge` the store may hold other sessions, and the file may be cut off. Raises what `Importer.run`
+    raises, before anything is stored SourceUnreadable with the number of a wrong line.
+    """
+    with ExitStack() as stack:
+        opening = open_source(str(path), owner, None, allow_cut=merge)
+        source = await asyncio.to_thread(stack.enter_context, opening)
+        report = Report(source.name, source.description, "this store")
+        await Importer(source, store, report, lambda *_: None).run(merge=merge)
+    return report
+
+
 def count_only(source: Source, report: Report, progress: Progress) -> None:
     """Read all of a source for its report, and store nothing. Raises SourceUnreadable."""
     total = source.count_sessions()
@@ -103,10 +125,21 @@ def _commands(session: SourceSession) -> Iterator[ImportCommand]:
     first = next(portions, ())
     after = 0
     command: ImportCommand = structs.replace(session.command, messages=first)
+    given = session.command
     for portion in portions:
         yield command
-        after += len(command.messages)
-        command = ImportMessages(session.command.key, session.command.source, after, portion, is_whole=False)
+        last = command.messages[-1]
+        after = last.seq if isinstance(last, NumberedMessage) else after + len(command.messages)
+        command = ImportMessages(
+            given.key,
+            given.source,
+            after,
+            portion,
+            is_whole=False,
+            version=given.version,
+            last_seq=given.last_seq,
+            deleted_at=given.deleted_at,
+        )
     yield structs.replace(command, is_whole=True)
 
 

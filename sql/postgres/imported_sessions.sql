@@ -33,6 +33,13 @@ SELECT t.session_db_id, t.call_id, t.tool_name, t.arguments, t.reason, t.status,
   JOIN pending_approvals AS t ON t.session_db_id = k.id::bigint
  ORDER BY t.session_db_id, t.created_at, t.call_id;
 
+-- name: list_imported_turns(session_db_ids)
+SELECT t.session_db_id, t.n, t.turn_id, t.status, t.agent, t.started_at, t.ended_at, t.error,
+       t.input_tokens, t.output_tokens, t.instance, t.beat, t.stop_requested, t.last_event, t.text_length
+  FROM json_array_elements_text($1::json) AS k (id)
+  JOIN turns AS t ON t.session_db_id = k.id::bigint
+ ORDER BY t.session_db_id, t.n;
+
 -- name: list_imported_messages(session_db_ids)
 -- Those of small sessions that are as they were imported: nothing of them was ever cut.
 SELECT t.session_db_id, t.seq, t.role, t.content, t.timestamp, t.name, t.tool_call_id, t.tool_calls, t.token_count,

@@ -53,6 +53,8 @@ CONTRACT = {
     ("GET", "/events/metrics/session/{session_id}"),
     ("GET", "/events/audit-log"),
     ("GET", "/events/stats"),
+    ("GET", "/sessions/{session_id}/export"),
+    ("GET", "/owners/{owner}/export"),
     ("GET", "/health"),
     ("GET", "/health/ready"),
     ("GET", "/metrics"),

@@ -22,7 +22,7 @@ PATIENCE = 1000.0
 HELD = 4096
 # More than the stream of a session sends in one piece.
 MESSAGES, SIZE = 250, 500
-HISTORY, STREAM = "/sessions/s/history", "/sessions/s/events"
+HISTORY, STREAM, EXPORT = "/sessions/s/history", "/sessions/s/events", "/sessions/s/export"
 
 
 class Reader:
@@ -99,7 +99,7 @@ def looks(times: int) -> Iterator[float]:
         yield PATIENCE / LOOKS
 
 
-@pytest.mark.parametrize("path", [HISTORY, STREAM])
+@pytest.mark.parametrize("path", [HISTORY, STREAM, EXPORT])
 async def test_who_takes_nothing_is_cut_off_when_patience_is_over(client: Client, path: str) -> None:
     async with asking(client, path) as reader:
         for seconds in looks(LOOKS):
@@ -109,7 +109,7 @@ async def test_who_takes_nothing_is_cut_off_when_patience_is_over(client: Client
         assert reader.is_cut_off
 
 
-@pytest.mark.parametrize("path", [HISTORY, STREAM])
+@pytest.mark.parametrize("path", [HISTORY, STREAM, EXPORT])
 async def test_who_takes_a_little_in_time_and_then_nothing_is_cut_off(client: Client, path: str) -> None:
     async with asking(client, path) as reader:
         for _ in range(3):
@@ -122,7 +122,7 @@ async def test_who_takes_a_little_in_time_and_then_nothing_is_cut_off(client: Cl
         assert reader.is_cut_off
 
 
-@pytest.mark.parametrize("path", [HISTORY, STREAM])
+@pytest.mark.parametrize("path", [HISTORY, STREAM, EXPORT])
 async def test_who_takes_a_little_between_any_two_looks_gets_it_all(client: Client, path: str) -> None:
     async with asking(client, path) as reader:
         for turn in count():

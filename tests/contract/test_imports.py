@@ -13,7 +13,7 @@ from runtime.errors import RequestError, SessionNotFound
 from runtime.store.messages import NewMessage, new_message
 from runtime.store.records import ApprovalRow, ImportMark, SessionKey, SwitchRow
 from runtime.store.store import Store, open_store
-from runtime.store.write.commands import ImportMessages, ImportSession
+from runtime.store.write.commands import ImportMessages, ImportSession, NumberedMessage
 from runtime.store.write.outcomes import Imported
 
 KEY = SessionKey("", "чат-7")
@@ -89,11 +89,30 @@ async def test_what_was_imported_is_seen_as_it_was(store: Store) -> None:
     ]
 
 
+async def test_a_session_that_keeps_its_version_is_hidden_until_it_is_whole(store: Store) -> None:
+    numbered = [NumberedMessage(**structs.asdict(message(n)), seq=3 * n) for n in (1, 2, 3)]
+    first = structs.replace(
+        WHOLE, messages=(numbered[0],), is_whole=False, version=2, last_seq=20, deleted_at=None
+    )
+    rest = ImportMessages(KEY, SOURCE, 3, tuple(numbered[1:]), is_whole=True, version=2, last_seq=20)
+    await imported(store, first)
+    with pytest.raises(SessionNotFound):
+        await store.get_session(KEY.session_id)
+    # Repeated, as after an interruption.
+    await imported(store, first, rest)
+    seen = await store.get_session(KEY.session_id)
+    assert (seen.version, seen.last_seq, seen.message_count, seen.title) == (2, 20, 3, "Поездка ✈️")
+    page = await store.list_messages(KEY.session_id)
+    assert [each["seq"] for each in page.messages] == [3, 6, 9]
+    found = (await store.imports.find([KEY]))[KEY]
+    assert (found.mark.whole_version, found.command.deleted_at) == (2, None)
+
+
 async def test_what_is_stored_reads_back_as_the_command_that_made_it(store: Store) -> None:
     await imported(store, WHOLE)
     found = (await store.imports.find([KEY, SessionKey("", "unknown")]))[KEY]
     assert found.mark == ImportMark(SOURCE, 1)
-    assert found.command == structs.replace(WHOLE, messages=())
+    assert found.command == structs.replace(WHOLE, messages=(), version=1, last_seq=3)
     rows = [row async for row in store.imports.read_messages(found.head)]
     assert await store.imports.list_messages([found.head]) == {found.head.id: rows}
     assert [(row.content, row.tool_calls, row.metadata, row.token_count) for row in rows] == [

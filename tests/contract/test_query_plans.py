@@ -84,6 +84,7 @@ VALUES: dict[str, Any] = {
     "is_active": True,
     "owner": "owner 11",
     "after_owner": "",
+    "after_session_id": "session 4711",
     "ids": '["token 4711", "token 9"]',
     **dict.fromkeys(("first_owner", "last_owner"), "owner 11"),
     "through_id": 4711,

@@ -31,6 +31,7 @@ VALUES = (*SCALARS, [1], {"k": "a"})
 TEXTS = ("", "a", "5", "5.0", "true", "null", "\u0000", "é", "x" * 300, str(10**30), "1")
 KEYS = ("k", "é\u0000", "k" * 200)
 MINUTES = 6
+START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 metadata = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(VALUES), max_size=2)
 minutes = st.integers(0, MINUTES)
@@ -58,7 +59,6 @@ filters = st.fixed_dictionaries(
         "include_deleted": st.booleans(),
     },
 )
-START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
 def passes(session: Session, *, include_deleted: bool = False, **wanted: Any) -> bool:

@@ -39,7 +39,7 @@ WRITES = [(route, kind) for route in ROUTES if route.method != "GET" for kind in
 READS = [
     route
     for route in ROUTES
-    if route.method == "GET" and route.keys == ["session_id"] and route.media_type != EVENT_STREAM
+    if route.method == "GET" and route.keys == ["session_id"] and route.media_type == "application/json"
     # A session without an ended turn has no metrics.
     if MetricsNotFound not in route.errors
 ]

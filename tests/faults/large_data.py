@@ -89,6 +89,8 @@ ASKED = {
     "/events/audit-log": ["/events/audit-log?limit=1000", "/events/audit-log?session_id=s"],
     "/search": ["/search?q=a*&limit=100"],
     "/events/stats": ["/events/stats"],
+    "/sessions/{session_id}/export": ["/sessions/s/export", "/sessions/large-0/export"],
+    "/owners/{owner}/export": ["/owners/nobody/export"],
     "/health": ["/health"],
     "/health/ready": ["/health/ready"],
     "/metrics": ["/metrics"],

@@ -17,7 +17,8 @@ async def import_into(
     url: str, source: str, *, zone: str = "", merge: bool = False, owner: str = ""
 ) -> Report:
     """Import a source; the report of it."""
-    with open_source(source, owner, ZoneInfo(zone) if zone else None) as opened:
+    opening = open_source(source, owner, ZoneInfo(zone) if zone else None, allow_cut=merge)
+    with opening as opened:
         report = Report(opened.name, opened.description, url)
         async with open_store(url) as store:
             await Importer(opened, store, report, lambda *_: None).run(merge=merge)

@@ -45,6 +45,7 @@ STORE_TOP = {
     "store.imports",
     "store.owners",
     "store.forks",
+    "store.exports",
 }
 STORE_ROOMS = {
     "ground": {"ground"},

@@ -17,7 +17,7 @@ from msgspec import UNSET, Struct, UnsetType, structs
 from runtime.models import DEFAULT_AGENT, Decision
 from runtime.store.cuts import MeasuredCut
 from runtime.store.messages import MANY_MESSAGES, NewMessage
-from runtime.store.records import ApprovalRow, JsonText, SessionKey, SwitchRow
+from runtime.store.records import ApprovalRow, JsonText, SessionKey, SwitchRow, TurnRow
 
 # Bytes counted for a command beside its texts (W9), its session's key included.
 COMMAND_OVERHEAD = 768
@@ -127,12 +127,20 @@ class DeleteApproval(Command, frozen=True):
     call_id: str
 
 
+class NumberedMessage(NewMessage, frozen=True, gc=False, kw_only=True):
+    """A message of another database that keeps its number."""
+
+    seq: int
+
+
 class ImportSession(Command, frozen=True):
     """Store a session of another database as it was.
 
-    Its times, handovers and approvals are given. `messages` are the first ones, each with its time; they are
-    all of them where it `is_whole`. `source` is where it comes from. One of this id that is there stays as it
-    is, or gets the messages that it lacks, as by `ImportMessages`.
+    Its times, handovers, approvals and turns are given. `messages` are the first ones, each with its time;
+    they are all of them where it `is_whole`. `source` is where it comes from. `version` and `last_seq` are
+    those of the session when all of it is stored, and until then it is deleted; without a version they are
+    counted here. One of this id that is there stays as it is, or gets the messages that it lacks, as by
+    `ImportMessages`.
     """
 
     source: str
@@ -150,8 +158,12 @@ class ImportSession(Command, frozen=True):
     context_metadata: JsonText = "{}"
     switches: tuple[SwitchRow, ...] = ()
     approvals: tuple[ApprovalRow, ...] = ()
+    turns: tuple[TurnRow, ...] = ()
+    is_bare: bool = False
     messages: tuple[NewMessage, ...] = ()
     is_whole: bool = True
+    version: int | None = None
+    last_seq: int = 0
 
 
 class ImportMessages(Command, frozen=True):
@@ -164,6 +176,9 @@ class ImportMessages(Command, frozen=True):
     after: int
     messages: tuple[NewMessage, ...]
     is_whole: bool
+    version: int | None = None
+    last_seq: int = 0
+    deleted_at: datetime | None = None
 
 
 class ForgetOld(Command, frozen=True):

@@ -156,6 +156,9 @@ def _needs_details(command: commands.Command) -> bool:
         return command.if_missing
     if isinstance(command, commands.DeleteSession):
         return not command.hard
+    if isinstance(command, _IMPORTS):
+        # Its end restores a session that was hidden until then.
+        return command.is_whole and command.version is not None
     if isinstance(command, AdvanceTurn):
         return command.agent is not None
     if isinstance(command, SaveApproval):
