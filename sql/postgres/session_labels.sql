@@ -212,7 +212,7 @@ WITH conditions AS MATERIALIZED (
              WHERE n.session_db_id = s.id AND n.name = w.name
                AND (n.value BETWEEN w.low AND w.high OR n.value BETWEEN w.other_low AND w.other_high))
            = (SELECT count(*) FROM conditions)
-             ORDER BY s.owner DESC, s.last_activity DESC, s.id DESC
+             ORDER BY s.last_activity DESC, s.id DESC
              LIMIT $8) AS live
             UNION ALL
             SELECT * FROM (SELECT s.id, s.last_activity,
@@ -231,7 +231,7 @@ WITH conditions AS MATERIALIZED (
              WHERE n.session_db_id = s.id AND n.name = w.name
                AND (n.value BETWEEN w.low AND w.high OR n.value BETWEEN w.other_low AND w.other_high))
            = (SELECT count(*) FROM conditions)
-             ORDER BY s.owner DESC, s.last_activity DESC, s.id DESC
+             ORDER BY s.last_activity DESC, s.id DESC
              LIMIT $8) AS deleted) AS both_kinds
      ORDER BY last_activity DESC, id DESC
      LIMIT $8
@@ -270,7 +270,7 @@ WITH conditions AS MATERIALIZED (
              WHERE n.session_db_id = s.id AND n.name = w.name
                AND (n.value BETWEEN w.low AND w.high OR n.value BETWEEN w.other_low AND w.other_high))
            = (SELECT count(*) FROM conditions)
-             ORDER BY s.owner DESC, s.last_activity DESC, s.id DESC
+             ORDER BY s.last_activity DESC, s.id DESC
              LIMIT $8) AS live
             UNION ALL
             SELECT * FROM (SELECT s.id, s.last_activity,
@@ -289,7 +289,7 @@ WITH conditions AS MATERIALIZED (
              WHERE n.session_db_id = s.id AND n.name = w.name
                AND (n.value BETWEEN w.low AND w.high OR n.value BETWEEN w.other_low AND w.other_high))
            = (SELECT count(*) FROM conditions)
-             ORDER BY s.owner DESC, s.last_activity DESC, s.id DESC
+             ORDER BY s.last_activity DESC, s.id DESC
              LIMIT $8) AS deleted) AS both_kinds
      ORDER BY last_activity DESC, id DESC
      LIMIT $8;
