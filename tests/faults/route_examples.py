@@ -80,9 +80,10 @@ def _headers(route: Route, ids: Ids) -> Iterator[dict[str, str]]:
 
 
 def _as_query(values: Json) -> dict[str, str]:
-    return {
-        name: str(value).lower() if value is True else str(value) for name, value in (values or {}).items()
-    }
+    given = dict(values or {})
+    members = given.pop("metadata", {})
+    query = {name: str(value).lower() if value is True else str(value) for name, value in given.items()}
+    return {**query, **{f"metadata.{key}": value for key, value in members.items()}}
 
 
 def _of_type(wanted: Any, name: str, ids: Ids) -> list[Json]:
@@ -109,6 +110,9 @@ def _values(kind: inspect.Type, name: str, ids: Ids) -> Iterator[Json]:
             yield [MESSAGE]
         case inspect.CustomType() | inspect.DictType() | inspect.AnyType():
             yield {"a": 1}
+        case inspect.VarTupleType():
+            # The parameters metadata.KEY=VALUE.
+            yield {"k": "v"}
         case inspect.ListType(item_type=item):
             yield [next(_values(item, name, ids))]
         case inspect.UnionType(types=types):
