@@ -12,9 +12,9 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from runtime.db.database import Row
-from runtime.models import MAX_SEQ, ApprovalStatus, Key, Seq, Time, TurnStatus
+from runtime.models import MAX_SEQ, ApprovalStatus, ForkOrigin, Key, Seq, Time, TurnStatus
 from runtime.store.messages import encode_message
-from runtime.store.records import ApprovalRow, JsonText, MessageRow, SwitchRow, encode_text
+from runtime.store.records import ApprovalRow, JsonText, MessageRow, SwitchRow, encode_text, fork_origin
 
 FORMAT, FORMAT_VERSION = "agent-runtime", 1
 
@@ -39,6 +39,7 @@ class ExportedSession(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     last_seq: Seq
     message_count: Seq
     current_agent: Key
+    forked_from: ForkOrigin | None = None
 
 
 class ExportedContext(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -140,6 +141,7 @@ def session_line(row: Row) -> bytes:
         last_seq=row["last_seq"],
         message_count=row["message_count"],
         current_agent=row["current_agent"],
+        forked_from=fork_origin(row["forked_from_id"], row["forked_from_seq"]),
     )
     context = ExportedContext(
         current_agent=row["current_agent"],

@@ -64,6 +64,7 @@ class Owners:
                 break
             erased = _sum(erased, found)
         await self._core.eraser.wait_for_released()
+        await self._core.indexer.wait_until_merged()
         counts = structs.asdict(erased)
         text = "erased an owner: %d sessions with %d messages, %d tokens"
         logger.info(text, erased.sessions, erased.messages, erased.tokens, extra=counts)

@@ -79,6 +79,7 @@ def session_command(line: ExportLine, source: str, owner: str) -> ImportSession:
         is_whole=False,
         version=session.version,
         last_seq=session.last_seq,
+        forked_from=session.forked_from,
     )
 
 

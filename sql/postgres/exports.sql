@@ -6,13 +6,14 @@
 SELECT s.id, s.owner, s.session_id, s.title, s.description, s.metadata, s.created_at, s.last_activity,
        s.is_active, s.deleted_at, s.version, s.last_seq, s.message_count,
        c.current_agent, c.created_at AS context_created_at, c.updated_at AS context_updated_at, c.switch_count,
-       c.metadata AS context_metadata,
+       c.metadata AS context_metadata, f.forked_from_id, f.forked_from_seq,
        (SELECT 1 FROM bare_sessions WHERE session_db_id = s.id LIMIT 1) IS NOT NULL AS is_bare,
        (SELECT 1 FROM agent_switches WHERE session_db_id = s.id LIMIT 1) IS NOT NULL AS has_switches,
        (SELECT 1 FROM pending_approvals WHERE session_db_id = s.id LIMIT 1) IS NOT NULL AS has_approvals,
        (SELECT 1 FROM turns WHERE session_db_id = s.id LIMIT 1) IS NOT NULL AS has_turns
   FROM sessions AS s
   JOIN agent_contexts AS c ON c.session_db_id = s.id
+  LEFT JOIN forked_sessions AS f ON f.session_db_id = s.id
  WHERE (s.owner, s.session_id) > ($1, $2)
  ORDER BY s.owner, s.session_id
  LIMIT CASE WHEN (SELECT sum(size)::bigint
@@ -27,13 +28,14 @@ SELECT s.id, s.owner, s.session_id, s.title, s.description, s.metadata, s.create
 SELECT s.id, s.owner, s.session_id, s.title, s.description, s.metadata, s.created_at, s.last_activity,
        s.is_active, s.deleted_at, s.version, s.last_seq, s.message_count,
        c.current_agent, c.created_at AS context_created_at, c.updated_at AS context_updated_at, c.switch_count,
-       c.metadata AS context_metadata,
+       c.metadata AS context_metadata, f.forked_from_id, f.forked_from_seq,
        (SELECT 1 FROM bare_sessions WHERE session_db_id = s.id LIMIT 1) IS NOT NULL AS is_bare,
        (SELECT 1 FROM agent_switches WHERE session_db_id = s.id LIMIT 1) IS NOT NULL AS has_switches,
        (SELECT 1 FROM pending_approvals WHERE session_db_id = s.id LIMIT 1) IS NOT NULL AS has_approvals,
        (SELECT 1 FROM turns WHERE session_db_id = s.id LIMIT 1) IS NOT NULL AS has_turns
   FROM sessions AS s
   JOIN agent_contexts AS c ON c.session_db_id = s.id
+  LEFT JOIN forked_sessions AS f ON f.session_db_id = s.id
  WHERE s.owner = $1 AND s.session_id = $2;
 
 -- name: measure_sessions_to_export(after_owner, after_session_id, limit)

@@ -34,7 +34,7 @@ from tests.support.running_turns import user
 # Every table with something of an owner's.
 TABLES = {
     *("sessions", "messages", "agent_contexts", "agent_switches", "pending_approvals", "turns"),
-    *("turn_events", "idempotency_keys", "tokens", "imported_sessions"),
+    *("turn_events", "idempotency_keys", "tokens", "imported_sessions", "session_labels"),
 }
 NOTHING = ErasedOwner(OWNER, 0, 0, 0)
 
@@ -47,15 +47,25 @@ async def add_others(store: Store) -> None:
     await fill(store, "other", "plain words")
 
 
+async def index(store: Store) -> None:
+    """Wait until all messages are indexed: then nothing is queued."""
+    while not (await store.search("word")).complete:
+        pass
+
+
 async def test_every_row_of_an_owner_goes_and_no_other(database_url: str) -> None:
     async with open_store(database_url) as store:
         await add_others(store)
+        await index(store)
         before = rows_of_others(database_url)
         await fill(store)
+        await index(store)
         assert tables_with(database_url).keys() == TABLES
         erased = await store.erase_owner(OWNER)
         assert (erased.sessions, erased.messages, erased.tokens) == (3, 6, 2)
         assert tables_with(database_url) == {}
+        # The index has words, of which the mark is two.
+        assert tables_with(database_url, MARK.partition("-")[2].partition("-")[2]) == {}
         assert rows_of_others(database_url) == before
         assert await store._core.database.fetch("list_wrong_heads", 10) == []
         assert {token.owner for token in await store.tokens.list_all()} == {"", "alice", "hush", "other", "~"}

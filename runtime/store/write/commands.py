@@ -14,7 +14,7 @@ from sys import getsizeof
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, structs
 
-from runtime.models import DEFAULT_AGENT, Decision
+from runtime.models import DEFAULT_AGENT, Decision, ForkOrigin
 from runtime.store.cuts import MeasuredCut
 from runtime.store.messages import MANY_MESSAGES, NewMessage
 from runtime.store.records import ApprovalRow, JsonText, SessionKey, SwitchRow, TurnRow
@@ -164,6 +164,7 @@ class ImportSession(Command, frozen=True):
     is_whole: bool = True
     version: int | None = None
     last_seq: int = 0
+    forked_from: ForkOrigin | None = None
 
 
 class ImportMessages(Command, frozen=True):

@@ -83,7 +83,7 @@ class Indexer:
         self._noted = self._waiting = self._stored = 0
         self._indexed = -1
         self._wanted = asyncio.Event()
-        self._has_removals = False
+        self._removals = self._merged = 0
         self._left = 0
         self._logged = time.monotonic()
         self._task = asyncio.create_task(self._run(), name="indexer")
@@ -95,11 +95,11 @@ class Indexer:
             self._noted += 1
             self._due.set()
         # Short cuts and small sessions are erased at once.
-        self._has_removals |= any(change.head is None or "messages" in change.changed for change in changes)
+        self._removals += any(change.head is None or "messages" in change.changed for change in changes)
 
     def note_removals(self) -> None:
         """Messages were removed: their words are to leave the index without a trace."""
-        self._has_removals = True
+        self._removals += 1
 
     async def catch_up(self, timeout: float) -> bool:
         """Wait until what this process has stored is indexed, for at most `timeout` seconds.
@@ -121,6 +121,15 @@ class Indexer:
                 self._wanted.clear()
         [row] = await self._database.fetch("find_search_progress", self._clock() - timedelta(seconds=timeout))
         return self.is_complete and not row["is_late"]
+
+    async def wait_until_merged(self) -> None:
+        """Wait until no word of a removed message is left in the index."""
+        removals = self._removals
+        if not self.is_on:
+            await self._merge()
+        while self._merged < removals and not self._task.done():
+            self._due.set()
+            await self._progress.wait()
 
     async def close(self) -> None:
         """Stop at once. The next start continues."""
@@ -216,14 +225,17 @@ class Indexer:
 
     async def _merge(self) -> None:
         """Merge the parts of the index that may have removed words, where SQLite leaves them in."""
-        if not self._has_removals:
+        removals = self._removals
+        if self._merged == removals:
             return
-        self._has_removals = False
         old = await self._segments()
         pages = -MERGE_PAGES
         while len(old) > 1 and old & await self._segments():
             await self._submit(IndexWords(NO_SESSION, merged_pages=pages), time.monotonic())
             pages = MERGE_PAGES
+        self._merged = removals
+        self._progress.set()
+        self._progress.clear()
 
     async def _segments(self) -> set[int]:
         return {row["segid"] for row in await self._database.fetch("list_word_segments")}

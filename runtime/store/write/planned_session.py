@@ -251,15 +251,15 @@ class PlannedSession:
                 *(details.context_updated_at, details.switch_count, details.context_metadata),
             )
         )
+        if details.forked_from_id is not None:
+            rows["insert_forked_session"].append((self.id, details.forked_from_id, details.forked_from_seq))
         if self.copied is not None:
-            self._write_fork(rows, details, self.copied)
+            self._write_copies(rows, self.copied)
         is_live = details.is_active and head.deleted_at is None
         labels = labels_of(details.current_agent, details.created_at, is_live, details.metadata or "{}")
         rows["insert_session_label"] += [(self.id, *label, self.key.owner) for label in labels]
 
-    def _write_fork(self, rows: Rows, details: Details, copied: CopiedRows) -> None:
-        origin = (details.forked_from_id, details.forked_from_seq)
-        rows["insert_forked_session"].append((self.id, *origin))
+    def _write_copies(self, rows: Rows, copied: CopiedRows) -> None:
         rows["copy_messages"].append((copied.source_db_id, self.id, copied.after, copied.through))
         rows["copy_agent_switches"].append((copied.source_db_id, self.id, copied.last_switch))
         if copied.is_revealed:

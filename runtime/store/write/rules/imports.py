@@ -80,6 +80,7 @@ def _finish(session: PlannedSession, command: commands.ImportSession | commands.
 
 
 def _details(command: commands.ImportSession) -> Details:
+    origin = command.forked_from
     return Details(
         title=command.title,
         description=command.description,
@@ -93,6 +94,8 @@ def _details(command: commands.ImportSession) -> Details:
         context_created_at=command.context_created_at,
         context_updated_at=command.context_updated_at,
         last_switch=max((switch.n for switch in command.switches), default=0),
+        forked_from_id=None if origin is None else origin.session_id,
+        forked_from_seq=None if origin is None else origin.seq,
     )
 
 
