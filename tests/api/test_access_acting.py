@@ -18,6 +18,8 @@ from tests.support.api_server import USER, Client, Json, check, check_problem, s
 from tests.support.event_readers import LONG, next_event
 from tests.support.token_issuer import bearer, claims, jwt_issuer
 
+pytestmark = pytest.mark.slow
+
 KEY = "internal-key-0123456789"
 INTERNAL = {"X-Internal-Auth": KEY}
 QUICK = StreamTimeouts(heartbeat=0.05)

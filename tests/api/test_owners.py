@@ -12,6 +12,8 @@ from runtime.store.store import Store
 from tests.support.api_server import USER, Client, Json, check, check_problem, serving
 from tests.support.token_issuer import bearer
 
+pytestmark = pytest.mark.slow
+
 KEY = "internal-key-0123456789"
 NAMES = ["alice@example.com", "Zoë 日本", "a/b?c#d%20", "x" * 255, "🦊", "..x", "{owner}"]
 

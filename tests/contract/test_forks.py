@@ -27,6 +27,8 @@ from tests.support.long_sessions import make_session
 from tests.support.running_turns import Clock, user
 from tests.support.two_instances import two_instances
 
+pytestmark = pytest.mark.slow
+
 LENGTH = 3500
 # With each kind of field, and one that is not known.
 MESSAGES: list[dict[str, Any]] = [

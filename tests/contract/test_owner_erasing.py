@@ -31,6 +31,8 @@ from tests.support.marked_owner_rows import (
 )
 from tests.support.running_turns import user
 
+pytestmark = pytest.mark.slow
+
 # Every table with something of an owner's.
 TABLES = {
     *("sessions", "messages", "agent_contexts", "agent_switches", "pending_approvals", "turns"),

@@ -24,6 +24,8 @@ from tests.support.held_eraser import LENGTH, held
 from tests.support.long_sessions import make_session
 from tests.support.running_turns import Clock, user
 
+pytestmark = pytest.mark.slow
+
 # In the order of their bytes, which is that of both databases.
 NAMES = ["", "A", "Zoë", "a", "a b", "a'b", "alice", "alice@example.com", "b", "x" * 255, "Ω", "日本", "🦊"]
 

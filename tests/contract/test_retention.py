@@ -23,6 +23,8 @@ from tests.support.held_eraser import count
 from tests.support.marked_owner_rows import fill, tables_with
 from tests.support.running_turns import Clock, user
 
+pytestmark = pytest.mark.slow
+
 DAY, HOUR = 86_400.0, 3600.0
 BOTH = Settings(retain_idle_days=10, retain_deleted_days=3)
 LOGGER = "agent_runtime.retention"

@@ -21,6 +21,12 @@ from tests.support.running_turns import Clock, open_timed, user
 from tests.support.two_instances import two_instances
 
 
+@pytest.fixture
+async def store(database_url: str, clock: Clock) -> AsyncIterator[Store]:
+    async with open_timed(database_url, clock) as store:
+        yield store
+
+
 def places(page: SearchPage) -> list[tuple[str, int]]:
     return [(hit.session_id, hit.seq) for hit in page.hits]
 
@@ -257,12 +263,6 @@ FILTERS = st.fixed_dictionaries(
 )
 
 
-@pytest.fixture
-async def timed(database_url: str, clock: Clock) -> AsyncIterator[Store]:
-    async with open_timed(database_url, clock) as store:
-        yield store
-
-
 RUNS = itertools.count()
 
 
@@ -270,16 +270,16 @@ RUNS = itertools.count()
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, questions=st.lists(st.tuples(QUERIES, FILTERS), min_size=1, max_size=3))
 async def test_r8_a_search_finds_what_plain_python_finds(
-    timed: Store, clock: Clock, steps: list[Any], questions: list[tuple[str, dict[str, Any]]]
+    store: Store, clock: Clock, steps: list[Any], questions: list[tuple[str, dict[str, Any]]]
 ) -> None:
     run = next(RUNS)
     model: dict[tuple[str, str], tuple[bool, list[Said]]] = {}
     for owner, session_id, step in steps:
         clock.jump(0.001)
-        await take(timed, model, clock.now, (f"{owner}{run}", session_id), step)
+        await take(store, model, clock.now, (f"{owner}{run}", session_id), step)
     for words, filters in questions:
         asked = {**filters, "owner": f"{filters['owner']}{run}"}
-        page = await timed.search(words, limit=100, **asked)
+        page = await store.search(words, limit=100, **asked)
         assert page.complete
         assert places(page) == expected(model, words, **asked), (words, asked)
 

@@ -23,6 +23,8 @@ from runtime.store.store import Store, open_store
 from tests.migrations.catalogue import query
 from tests.support.running_turns import Clock, open_timed
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = settings().max_examples
 AGENTS = ("orchestrator", "coder", "zz")
 SCALARS = ("", "a", "5", "null", "\u0000", "é", "x" * 300, 5, 5.0, -1.5, True, None, 10**30)
