@@ -62,7 +62,8 @@ def texts_of(content: JsonText, tool_calls: JsonText | None) -> list[str]:
         for part in value if isinstance(value, list) else [value]:
             texts += _texts_in(part, is_text=isinstance(part, str))
     if tool_calls is not None and tool_calls.count(",") <= MAX_COMMAS:
-        for call in decode(tool_calls) or ():
+        calls = decode(tool_calls)
+        for call in calls if isinstance(calls, list) else ():
             function = call.get("function", call) if isinstance(call, dict) else call
             texts += _texts_in(function, is_text=True)
     return texts

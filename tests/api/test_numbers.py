@@ -134,7 +134,15 @@ async def test_metadata_of_sessions(asker: Asker) -> None:
         replies.append(await asker.send("PUT", f"/sessions/s{number}", "{}"))
         replies.append(await asker.get(f"/sessions/s{number}"))
         replies.append((await asker.get("/sessions?limit=1"))["sessions"][0])
-        assert [reply["metadata"] for reply in replies] == [expected] * 6
+        patched = without_nulls(expected)
+        assert [reply["metadata"] for reply in replies] == [expected] * 2 + [patched] * 4
+
+
+def without_nulls(value: Any) -> Any:
+    """What a patch leaves of an object that it is merged with: null takes a member away."""
+    if not isinstance(value, dict):
+        return value
+    return {name: without_nulls(member) for name, member in value.items() if member is not None}
 
 
 async def test_contexts_and_switches(asker: Asker) -> None:

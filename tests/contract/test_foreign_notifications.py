@@ -27,10 +27,11 @@ async def test_garbage_on_the_channel_is_one_line_of_log(
         await notify(postgres_url, *GARBAGE * 2)
         await append(there, 1)
         assert await next_messages(follower, 1) == [1]
-    # Each instance logs one.
-    assert [(record.name, record.exc_info) for record in caplog.records] == [
-        ("agent_runtime.subscriptions", None)
-    ] * 2
+    # Each instance logs one. A busy machine may have slow statements besides.
+    logged = [
+        (record.name, record.exc_info) for record in caplog.records if record.name != "agent_runtime.db"
+    ]
+    assert logged == [("agent_runtime.subscriptions", None)] * 2
 
 
 async def test_a_notification_that_lies_holds_nobody_up(postgres_url: str) -> None:

@@ -87,6 +87,7 @@ ASKED = {
     "/events/metrics/sessions": ["/events/metrics/sessions"],
     "/events/metrics/session/{session_id}": ["/events/metrics/session/turns"],
     "/events/audit-log": ["/events/audit-log?limit=1000", "/events/audit-log?session_id=s"],
+    "/owners": ["/owners?limit=1000"],
     "/search": ["/search?q=a*&limit=100"],
     "/events/stats": ["/events/stats"],
     "/sessions/{session_id}/export": ["/sessions/s/export", "/sessions/large-0/export"],

@@ -85,6 +85,8 @@ def settings(postgres: OwnPostgres, model: str, seconds: float) -> dict[str, str
         # Nobody is answered before the end, and nothing is flushed before the database freezes.
         "WRITE_TIMEOUT": "60",
         "FLUSH_INTERVAL": "60",
+        # What is indexed is a write too, and has accepted ones stored with it.
+        "SEARCH": "off",
     }
 
 

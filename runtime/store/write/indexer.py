@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -83,7 +83,8 @@ class Indexer:
         self._noted = self._waiting = self._stored = 0
         self._indexed = -1
         self._wanted = asyncio.Event()
-        self._removals = self._merged = 0
+        self._removals = self._merged = self._merging = 0
+        self._old: set[int] = set()
         self._left = 0
         self._logged = time.monotonic()
         self._task = asyncio.create_task(self._run(), name="indexer")
@@ -106,30 +107,37 @@ class Indexer:
 
         Return whether all stored messages are, those from before and of other instances too.
         """
-        noted, self._waiting = self._noted, self._waiting + 1
-        self._due.set()
-        self._wanted.set()
+        noted = self._noted
         try:
-            async with asyncio.timeout(timeout):
+            async with self._hurried(), asyncio.timeout(timeout):
                 while self._indexed < noted:
                     await self._progress.wait()
         except TimeoutError:
             return False
-        finally:
-            self._waiting -= 1
-            if not self._waiting:
-                self._wanted.clear()
         [row] = await self._database.fetch("find_search_progress", self._clock() - timedelta(seconds=timeout))
         return self.is_complete and not row["is_late"]
 
     async def wait_until_merged(self) -> None:
         """Wait until no word of a removed message is left in the index."""
         removals = self._removals
-        if not self.is_on:
-            await self._merge()
-        while self._merged < removals and not self._task.done():
-            self._due.set()
-            await self._progress.wait()
+        while not self.is_on and await self._merge():
+            pass
+        async with self._hurried():
+            while self._merged < removals and not self._task.done():
+                await self._progress.wait()
+
+    @contextlib.asynccontextmanager
+    async def _hurried(self) -> AsyncIterator[None]:
+        """Let the task begin at once, and not rest for other writes."""
+        self._waiting += 1
+        self._due.set()
+        self._wanted.set()
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._wanted.clear()
 
     async def close(self) -> None:
         """Stop at once. The next start continues."""
@@ -145,8 +153,8 @@ class Indexer:
                         await self._index([], IndexWords(NO_SESSION, backfilled=(0, MAX_SEQ)))
                     return
                 await self._index_queue()
-                if self.is_complete or not await self._backfill():
-                    await self._merge()
+                is_busy = not self.is_complete and await self._backfill()
+                if not is_busy and not await self._merge():
                     await self._rest()
             except ShuttingDown:
                 return
@@ -167,20 +175,21 @@ class Indexer:
                 await self._wanted.wait()
 
     async def _index_queue(self) -> None:
+        """Index what is queued now. What is queued meanwhile comes next."""
         self._due.clear()
-        noted = self._noted
         if not self.is_complete:
             [row] = await self._database.fetch("find_search_progress", self._clock())
             self.is_complete = row["after_id"] >= row["through_id"]
-        late = timedelta(seconds=LATE_SECONDS)
-        while rows := await self._database.fetch(
-            "list_search_queue", self._database.instance, self._clock() - late, QUEUE_ROWS
-        ):
-            ranges = [each for row in rows for each in _decode_ranges(row["ranges"])]
-            await self._index(ranges, IndexWords(NO_SESSION, queue_ids=tuple(row["id"] for row in rows)))
+        is_more = True
+        while is_more:
+            noted, late = self._noted, self._clock() - timedelta(seconds=LATE_SECONDS)
+            rows = await self._database.fetch("list_search_queue", self._database.instance, late, QUEUE_ROWS)
+            if rows:
+                ranges = [each for row in rows for each in _decode_ranges(row["ranges"])]
+                await self._index(ranges, IndexWords(NO_SESSION, queue_ids=tuple(row["id"] for row in rows)))
+            is_more = len(rows) == QUEUE_ROWS
         self._indexed = noted
-        self._progress.set()
-        self._progress.clear()
+        self._note_progress()
 
     async def _backfill(self) -> bool:
         """Index a portion of the sessions from before; false where none is left."""
@@ -223,22 +232,28 @@ class Indexer:
                 done = msgspec.structs.replace(done, entries=entries)
         await self._submit(done, started)
 
-    async def _merge(self) -> None:
-        """Merge the parts of the index that may have removed words, where SQLite leaves them in."""
-        removals = self._removals
-        if self._merged == removals:
-            return
-        old = await self._segments()
-        pages = -MERGE_PAGES
-        while len(old) > 1 and old & await self._segments():
+    async def _merge(self) -> bool:
+        """Merge some pages of the parts of the index that may have removed words; SQLite leaves them there.
+
+        Return false where there is nothing to do.
+        """
+        if self._merged == self._removals:
+            return False
+        segments = {row["segid"] for row in await self._database.fetch("list_word_segments")}
+        pages = MERGE_PAGES
+        if not self._old:
+            self._old, self._merging, pages = segments, self._removals, -MERGE_PAGES
+        self._old &= segments
+        if self._old and len(segments) > 1:
             await self._submit(IndexWords(NO_SESSION, merged_pages=pages), time.monotonic())
-            pages = MERGE_PAGES
-        self._merged = removals
+        else:
+            self._old, self._merged = set(), self._merging
+            self._note_progress()
+        return True
+
+    def _note_progress(self) -> None:
         self._progress.set()
         self._progress.clear()
-
-    async def _segments(self) -> set[int]:
-        return {row["segid"] for row in await self._database.fetch("list_word_segments")}
 
     async def _submit(self, command: Command, started: float) -> None:
         """Have a portion stored, and leave the most of the time to other writes if there are any."""
