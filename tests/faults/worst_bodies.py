@@ -135,6 +135,7 @@ PLACES: dict[str, Place] = {
     "session metadata": Place("POST", "/sessions", b'{"metadata":', b"}", OBJECTS),
     "ensure": Place("PUT", "/sessions/ensured", b'{"metadata":', b"}", OBJECTS),
     "update": Place("PATCH", "/sessions/s", b'{"metadata":', b"}", OBJECTS),
+    "fork": Place("POST", "/sessions/s/fork", b'{"metadata":', b"}", OBJECTS),
     "title": Place("PATCH", "/sessions/s", b'{"title":', b"}", ANY),
     "switch": Place("POST", "/sessions/s/agent", b'{"agent":"coder","metadata":', b"}", OBJECTS),
     "context": Place("PATCH", "/sessions/s/context", b'{"metadata":', b"}", OBJECTS),

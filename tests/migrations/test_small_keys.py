@@ -59,6 +59,8 @@ LARGE_TEXT = {
 LATER = (
     "bare_sessions",
     "imported_sessions",
+    "search_entries",
+    "search_queue",
     "session_labels",
     "unlabelled_sessions",
     "forked_sessions",
