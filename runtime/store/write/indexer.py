@@ -47,6 +47,8 @@ LONGEST_PAUSE = 0.5
 LATE_SECONDS = 5.0
 # Seconds between two looks for what others have left, after a failure, and between two lines of progress.
 LOOK_SECONDS, FAILURE_SECONDS, PROGRESS_SECONDS = 10.0, 1.0, 10.0
+# Seconds that an erasing waits for the index to be merged. It goes on afterwards.
+MERGE_SECONDS = 30.0
 # Pages that one transaction merges.
 MERGE_PAGES = 200
 # After so many words, others get a turn of the event loop.
@@ -118,13 +120,16 @@ class Indexer:
         return self.is_complete and not row["is_late"]
 
     async def wait_until_merged(self) -> None:
-        """Wait until no word of a removed message is left in the index."""
+        """Wait until no word of a removed message is left in the index, for at most MERGE_SECONDS."""
         removals = self._removals
         while not self.is_on and await self._merge():
             pass
-        async with self._hurried():
-            while self._merged < removals and not self._task.done():
-                await self._progress.wait()
+        try:
+            async with self._hurried(), asyncio.timeout(MERGE_SECONDS):
+                while self._merged < removals and not self._task.done():
+                    await self._progress.wait()
+        except TimeoutError:
+            logger.warning("words of erased messages are still being taken out of the index")
 
     @contextlib.asynccontextmanager
     async def _hurried(self) -> AsyncIterator[None]:
@@ -240,14 +245,16 @@ class Indexer:
         if self._merged == self._removals:
             return False
         segments = {row["segid"] for row in await self._database.fetch("list_word_segments")}
-        pages = MERGE_PAGES
-        if not self._old:
-            self._old, self._merging, pages = segments, self._removals, -MERGE_PAGES
-        self._old &= segments
-        if self._old and len(segments) > 1:
+        # All parts in the first step, then those whose merging has begun. If it fails it is repeated.
+        pages = MERGE_PAGES if self._old else -MERGE_PAGES
+        old = self._old & segments if self._old else segments
+        merging = self._merging if self._old else self._removals
+        is_left = bool(old) and len(segments) > 1
+        if is_left:
             await self._submit(IndexWords(NO_SESSION, merged_pages=pages), time.monotonic())
-        else:
-            self._old, self._merged = set(), self._merging
+        self._old, self._merging = (old, merging) if is_left else (set(), 0)
+        if not is_left:
+            self._merged = merging
             self._note_progress()
         return True
 
