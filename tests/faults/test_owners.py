@@ -81,6 +81,12 @@ async def use_keys(here: World, asked: Sequence[Example]) -> int:
     return done
 
 
+async def index(world: World) -> None:
+    """Wait until what was said is indexed, which is a moment later."""
+    while not (await world.ask("victim", "GET", "/search?q=word"))["complete"]:
+        pass
+
+
 async def test_not_one_leak(
     two_urls: tuple[str, str], model: ModelServer, tmp_path: Path, report: Report
 ) -> None:
@@ -104,9 +110,7 @@ async def test_not_one_leak(
         running = await begin_to_wait(here, stack)
         requests = all_requests(ids, running)
         assert len(requests) == count
-        # What is said is indexed a moment later.
-        while not (await here.ask("victim", "GET", "/search?q=word"))["complete"]:
-            pass
+        await index(here)
         before = rows_of_the_victim(here.database)
         turns = (await here.ask("victim", "GET", "/sessions/victim-open/turns"))["turns"]
         assert [turn["status"] for turn in turns] == ["running", "completed"]
@@ -166,6 +170,7 @@ async def test_a_stream_shows_the_own_session_alone(
 async def test_nobody_but_an_admin_cleans_up(sqlite_url: str, model: ModelServer, tmp_path: Path) -> None:
     async with world(sqlite_url, model, Clock(tmp_path / "clock"), ["victim", "stranger"]) as here:
         await fill(here)
+        await index(here)
         before = rows_of_the_victim(here.database)
         body = {"max_age_hours": 0, "hard_delete_after_days": 0}
         async with here.request("stranger", "POST", "/maintenance/cleanup", json=body) as reply:
