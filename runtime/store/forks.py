@@ -8,8 +8,7 @@ from runtime.errors import ForkNotCopied
 from runtime.store.core import Core
 from runtime.store.records import Head, SessionKey
 from runtime.store.submission import WriteOptions
-from runtime.store.write.commands import Command, HiddenCopy, Request
-from runtime.store.write.eraser import NO_SESSION
+from runtime.store.write.commands import NO_SESSION, Command, HiddenCopy, Request
 from runtime.store.write.fork_commands import BeginFork, CopyMessages, ForkSession
 from runtime.store.write.outcomes import ForkBegun, Outcome, SessionWritten
 

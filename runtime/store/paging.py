@@ -1,12 +1,17 @@
-"""Reads pages that are bounded in bytes as well as in rows (R6)."""
+"""Reads pages that are bounded in bytes as well as in rows (R6), and names where they go on."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Sequence
+from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from runtime.db.database import Row, Snapshot
+from runtime.errors import InvalidInput
 
 # The most bytes on a page of a reply: four times those of 1,000 ordinary messages.
 PAGE_BYTES = 4 * 1024 * 1024
@@ -57,3 +62,21 @@ def count_fitting(sizes: Sequence[int], max_bytes: int) -> int:
         if total > max_bytes:
             return count
     return len(sizes)
+
+
+def encode_cursor(position: object) -> str:
+    """The cursor of the page that follows a position. To clients it is opaque."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str, kind: Any) -> Any:
+    """The position of a cursor, of this type. Raises InvalidInput for any other text."""
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=kind)
+    except (ValueError, binascii.Error, msgspec.MsgspecError):
+        raise wrong_cursor() from None
+
+
+def wrong_cursor() -> InvalidInput:
+    """The error for a cursor that no page has given."""
+    return InvalidInput("$.cursor", "Expected a `next_cursor` of an earlier page")

@@ -30,6 +30,11 @@ WORD = re.compile(rf"[^\W_{_SINGLE}]+|(?!\W)[{_SINGLE}]")
 # takes less than 1 MiB.
 WORD_LENGTH, MAX_WORD_BYTES = 64, 900_000
 
+# After so many words, other requests get a turn of the event loop.
+WORDS_AT_A_TIME = 5000
+# The ids that the entries of one millisecond may have.
+IDS_OF_A_MOMENT = 1 << 20
+
 # The members of a content part that are its text or parts in their turn, and those of which all is text: what
 # a tool is called with, and what it returns. Others are types, ids, links and data.
 # Lists of more parts are not searched: JSON with so many commas.
@@ -101,7 +106,7 @@ def role_mark(role: str) -> str:
 
 def first_id(at: datetime) -> int:
     """The first id of an entry for a message of this time."""
-    return min(max(int(at.timestamp() * 1000), 0), (1 << 43) - 1) << 20
+    return min(max(int(at.timestamp() * 1000), 0), (1 << 43) - 1) * IDS_OF_A_MOMENT
 
 
 class Term(NamedTuple):

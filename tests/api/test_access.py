@@ -21,6 +21,7 @@ from runtime.store.store import Store
 from tests.support.api_server import USER, Client, check, check_problem, make, serving
 from tests.support.event_readers import LONG, next_event
 from tests.support.model_server import model_server, says
+from tests.support.slow_sockets import raw
 from tests.support.token_issuer import JwtIssuer, bearer, claims, jwt_issuer
 
 SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
@@ -78,18 +79,6 @@ async def test_wrong_authorization(client: Client) -> None:
         *("Bearer ü", "Bearer art_ü_ü", f"Bearer {'x' * 7000}", f"Bearer art_{'x' * 3000}_{'y' * 3000}"),
     ):
         await check_refused(await client.get("/sessions", headers={"Authorization": wrong}))
-
-
-async def raw(client: Client, *lines: bytes) -> bytes:
-    """The whole answer to a request of these header lines, which no client library would send."""
-    reader, writer = await asyncio.open_connection(client.host, client.port)
-    head = (b"GET /sessions HTTP/1.1", b"Host: 127.0.0.1", b"Connection: close", *lines, b"", b"")
-    writer.write(b"\r\n".join(head))
-    async with asyncio.timeout(LONG):
-        answer = await reader.read()
-    writer.close()
-    await writer.wait_closed()
-    return answer
 
 
 @pytest.mark.parametrize("garbage", [b"\xff\xfe", b"art_\xff_\xfe", b"\xed\xa0\x80", b"\xc3", b"\x80" * 1000])

@@ -16,6 +16,7 @@ from runtime.models import Scope
 from runtime.store.store import Store
 from tests.support.api_server import USER, Client, Json, check, check_problem, serving
 from tests.support.event_readers import LONG, next_event
+from tests.support.slow_sockets import raw
 from tests.support.token_issuer import bearer, claims, jwt_issuer
 
 pytestmark = pytest.mark.slow
@@ -135,27 +136,16 @@ async def test_a_wrong_name_is_refused_with_what_is_right(client: Client, name: 
         assert "1 to 255 characters" in body["detail"]
 
 
-async def raw_status(client: Client, *lines: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection(client.host, client.port)
-    head = (b"GET /sessions HTTP/1.1", b"Host: 127.0.0.1", b"Connection: close", *lines, b"", b"")
-    writer.write(b"\r\n".join(head))
-    async with asyncio.timeout(LONG):
-        answer = await reader.read()
-    writer.close()
-    await writer.wait_closed()
-    return answer[9:12]
-
-
 async def test_bytes_that_are_no_text_are_no_name(client: Client) -> None:
     key = f"X-Internal-Auth: {KEY}".encode()
     for name in (b"\xff\xfe", b"\xed\xa0\x80", b"\xc3", b"a\xe9", b"\xc2\x85"):
-        assert await raw_status(client, key, b"X-Owner: " + name) == b"422"
+        assert (await raw(client, key, b"X-Owner: " + name))[9:12] == b"422"
 
 
 async def test_a_name_is_given_once(client: Client) -> None:
     key = f"X-Internal-Auth: {KEY}".encode()
     for second in (b"bob", b"alice", b""):
-        assert await raw_status(client, key, b"X-Owner: alice", b"x-owner: " + second) == b"422"
+        assert (await raw(client, key, b"X-Owner: alice", b"x-owner: " + second))[9:12] == b"422"
 
 
 @pytest.mark.parametrize("name", ["alice@example.com", "Zoë 日本", "a/b?c#d%20", "x" * 255, "🦊"])

@@ -27,6 +27,14 @@ async def connected(client: Client) -> AsyncIterator[tuple[StreamReader, StreamW
             await writer.wait_closed()
 
 
+async def raw(client: Client, *lines: bytes) -> bytes:
+    """The whole answer to a request of these header lines, which no client library would send."""
+    head = (b"GET /sessions HTTP/1.1", b"Host: 127.0.0.1", b"Connection: close", *lines, b"", b"")
+    async with connected(client) as (reader, writer):
+        writer.write(b"\r\n".join(head))
+        return await reader.read()
+
+
 @contextmanager
 def lazy_socket() -> Iterator[socket.socket]:
     """One that takes as little as may be."""

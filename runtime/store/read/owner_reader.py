@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
 
-import msgspec
-
 from runtime.db.database import Database, Row
-from runtime.errors import InvalidInput
 from runtime.models import MAX_SEQ, Key, Owner, OwnerPage
+from runtime.store.paging import decode_cursor, encode_cursor
 
 # The most sessions that are counted for a page: in about 0.1 s.
 MOST_COUNTED = 10_000
@@ -29,7 +25,7 @@ class OwnerReader:
 
     async def list_owners(self, limit: int, cursor: str | None) -> OwnerPage:
         """A page of owners in the order of their names. Raises InvalidInput for a bad cursor."""
-        first = "" if cursor is None else _decode(cursor)
+        first = "" if cursor is None else decode_cursor(cursor, Key)
         rows = await self._database.fetch("list_owners", first, limit + 1)
         last = rows[:limit][-1]["owner"] if rows else first
         counts = await self._count(first, last, MOST_COUNTED + 1)
@@ -40,7 +36,7 @@ class OwnerReader:
             owner = row["owner"]
             is_cut = cut is not None and owner >= cut
             if len(owners) == limit or (is_cut and (owners or owner != cut)):
-                return OwnerPage(owners, _encode(owner))
+                return OwnerPage(owners, encode_cursor(owner))
             if owner in counts:  # else it was erased in between
                 owners.append(_owner_from(row, counts[owner], at_least=is_cut))
         return OwnerPage(owners, None)
@@ -65,15 +61,3 @@ def _owner_from(row: Row, counts: Row, *, at_least: bool) -> Owner:
         last_activity=max(time for time in times if time is not None),
         at_least=at_least,
     )
-
-
-def _encode(owner: str) -> str:
-    return base64.urlsafe_b64encode(owner.encode()).decode().rstrip("=")
-
-
-def _decode(cursor: str) -> str:
-    """The owner that a page begins with."""
-    try:
-        return msgspec.convert(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode(), Key)
-    except (ValueError, binascii.Error, msgspec.ValidationError):
-        raise InvalidInput("$.cursor", "Expected a `next_cursor` of an earlier page") from None

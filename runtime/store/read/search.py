@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import time
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
-import msgspec
 from msgspec import Struct
 
 from runtime.db.database import Database, Row
-from runtime.errors import InvalidInput
 from runtime.models import MAX_SEQ, Key, Role, SearchHit, SearchPage, Seq, Time
-from runtime.store.paging import count_fitting
+from runtime.store.paging import count_fitting, decode_cursor, encode_cursor
 from runtime.store.records import decode_optional, encode_text
 from runtime.store.validation import json_list
 from runtime.store.words import (
+    IDS_OF_A_MOMENT,
+    WORDS_AT_A_TIME,
     Match,
     Matcher,
     Term,
@@ -35,8 +33,6 @@ from runtime.store.words import (
 FIRST_CANDIDATES, MOST_CANDIDATES, TEXT_BYTES = 25, 1000, 1024 * 1024
 # Seconds after which a page ends before its limit. The next one goes on from there.
 PAGE_SECONDS = 1.0
-# After so many words, other requests get a turn of the event loop.
-WORDS_AT_A_TIME = 5000
 
 Position = tuple[Time, Key, Seq]
 
@@ -139,19 +135,14 @@ def _encode_cursor(row: Row) -> str:
 
     It names a message of the owner: an id would reveal how many messages others have stored.
     """
-    position = msgspec.json.encode((row["timestamp"], row["session_id"], row["seq"]))
-    return base64.urlsafe_b64encode(position).decode().rstrip("=")
+    return encode_cursor((row["timestamp"], row["session_id"], row["seq"]))
 
 
 async def _find_position(database: Database, owner: str, cursor: str | None) -> int:
     """The id below which a page begins."""
     if cursor is None:
         return MAX_SEQ
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        at, session_id, seq = msgspec.json.decode(text, type=Position)
-    except (ValueError, binascii.Error, msgspec.MsgspecError):
-        raise InvalidInput("$.cursor", "Expected a `next_cursor` of an earlier page") from None
+    at, session_id, seq = decode_cursor(cursor, Position)
     rows = await database.fetch("find_search_entry", owner, session_id, seq)
     # If the message is gone since, others of its moment are listed again.
-    return rows[0]["id"] if rows else first_id(at + timedelta(milliseconds=1))
+    return rows[0]["id"] if rows else min(first_id(at) + IDS_OF_A_MOMENT, MAX_SEQ)

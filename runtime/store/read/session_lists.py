@@ -7,8 +7,6 @@ are read and sorted. Otherwise the sessions are read in the order of the list, a
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -20,7 +18,7 @@ from runtime.db.database import Database, Row
 from runtime.errors import DatabaseUnavailable, InvalidInput
 from runtime.models import Key, Session, SessionPage
 from runtime.store import labels
-from runtime.store.paging import PAGE_BYTES, Listing, fetch_page
+from runtime.store.paging import PAGE_BYTES, Listing, decode_cursor, encode_cursor, fetch_page, wrong_cursor
 from runtime.store.read.reader import BEGINNING_OF_TIME, END_OF_IDS, END_OF_TIME, Reader
 from runtime.store.records import SessionKey, session_from
 from runtime.store.validation import json_list, json_text
@@ -172,8 +170,7 @@ class SessionLists:
             self._reader.note_version(SessionKey(owner, session.session_id), session.version)
         next_cursor = None
         if more:
-            position_of_last = msgspec.json.encode((sessions[-1].last_activity, sessions[-1].session_id))
-            next_cursor = base64.urlsafe_b64encode(position_of_last).decode().rstrip("=")
+            next_cursor = encode_cursor((sessions[-1].last_activity, sessions[-1].session_id))
         return SessionPage(sessions, next_cursor, total)
 
     async def _place_of(self, owner: str, cursor: str | None) -> Place:
@@ -183,7 +180,11 @@ class SessionLists:
         """
         if cursor is None:
             return END_OF_TIME, END_OF_IDS
-        activity, session_id = _decode_cursor(cursor)
+        activity, session_id = decode_cursor(cursor, Position)
+        try:
+            activity = activity.astimezone(UTC)
+        except (ValueError, OverflowError):
+            raise wrong_cursor() from None
         head = await self._reader.find_head(SessionKey(owner, session_id))
         # If the session was erased since, others with the same time are listed again.
         return activity, END_OF_IDS if head is None else head.id
@@ -280,12 +281,3 @@ class _FilteredList:
             if before == start and (rarest := await self._find_rarest(MANY)) is not None:
                 return await self._sort(rarest, after, before, limit)
             before = (ends[0]["last_activity"], ends[0]["id"])
-
-
-def _decode_cursor(cursor: str) -> Position:
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        activity, session_id = msgspec.json.decode(text, type=Position)
-        return activity.astimezone(UTC), session_id
-    except (ValueError, binascii.Error, msgspec.MsgspecError, OverflowError):
-        raise InvalidInput("$.cursor", "Expected a `next_cursor` of an earlier page") from None

@@ -10,7 +10,7 @@ from runtime.db.database import Database, Row
 from runtime.models import Cleaned
 from runtime.store.records import SessionKey
 from runtime.store.steady_clock import SteadyClock
-from runtime.store.write.commands import DeleteSession, ForgetOld, Request
+from runtime.store.write.commands import NO_SESSION, DeleteSession, ForgetOld, Request
 from runtime.store.write.eraser import Eraser
 from runtime.store.write.outcomes import SessionDeleted
 from runtime.store.write.writer import Writer
@@ -22,7 +22,6 @@ KEPT = timedelta(days=1)
 
 DAY = 86_400.0
 BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
-NO_SESSION = SessionKey("", "")
 
 
 class Cleanup:

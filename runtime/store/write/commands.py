@@ -21,6 +21,8 @@ from runtime.store.records import ApprovalRow, JsonText, SessionKey, SwitchRow, 
 
 # Bytes counted for a command beside its texts (W9), its session's key included.
 COMMAND_OVERHEAD = 768
+# The key of commands that concern no session.
+NO_SESSION = SessionKey("", "")
 
 
 class Command(Struct, frozen=True, tag=True):

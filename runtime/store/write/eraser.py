@@ -14,7 +14,7 @@ from runtime.errors import AgentRuntimeError, NotStored, ShuttingDown
 from runtime.models import MAX_SEQ
 from runtime.store.changes import CommittedChange
 from runtime.store.records import SessionKey
-from runtime.store.write.commands import EraseRows, Request
+from runtime.store.write.commands import NO_SESSION, EraseRows, Request
 from runtime.store.write.fork_commands import AbandonForks
 from runtime.store.write.outcomes import Erased
 from runtime.store.write.writer import Writer
@@ -33,8 +33,6 @@ OTHERS_SECONDS, FAILURE_SECONDS = 0.2, 1.0
 # The most unfinished forks that are looked at, and the seconds that other instances have to reconnect after
 # the database was unavailable.
 MOST_FORKS, RETURN_SECONDS = 1000, 10.0
-
-NO_SESSION = SessionKey("", "")
 
 
 class Eraser:

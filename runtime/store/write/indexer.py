@@ -18,10 +18,10 @@ from runtime.metrics import Metrics
 from runtime.models import MAX_SEQ
 from runtime.store.changes import CommittedChange
 from runtime.store.paging import count_fitting
-from runtime.store.records import SessionKey
 from runtime.store.validation import json_list
 from runtime.store.words import (
     MAX_WORD_BYTES,
+    WORDS_AT_A_TIME,
     first_id,
     owner_mark,
     role_mark,
@@ -29,7 +29,7 @@ from runtime.store.words import (
     texts_of,
     words_of,
 )
-from runtime.store.write.commands import Command, IndexWords, Request, SearchEntry
+from runtime.store.write.commands import NO_SESSION, Command, IndexWords, Request, SearchEntry
 from runtime.store.write.writer import Writer
 
 logger = logging.getLogger("agent_runtime.search")
@@ -51,10 +51,6 @@ LOOK_SECONDS, FAILURE_SECONDS, PROGRESS_SECONDS = 10.0, 1.0, 10.0
 MERGE_SECONDS = 30.0
 # Pages that one transaction merges.
 MERGE_PAGES = 200
-# After so many words, others get a turn of the event loop.
-WORDS_AT_A_TIME = 5000
-
-NO_SESSION = SessionKey("", "")
 Range = tuple[int, int, int]
 _decode_ranges = msgspec.json.Decoder(list[Range]).decode
 
@@ -182,7 +178,7 @@ class Indexer:
     async def _index_queue(self) -> None:
         """Index what is queued now. What is queued meanwhile comes next."""
         self._due.clear()
-        if not self.is_complete:
+        if self._indexed < 0:
             [row] = await self._database.fetch("find_search_progress", self._clock())
             self.is_complete = row["after_id"] >= row["through_id"]
         is_more = True

@@ -9,8 +9,7 @@ from datetime import datetime
 
 from runtime.db.database import Database
 from runtime.errors import AgentRuntimeError, ShuttingDown
-from runtime.store.records import SessionKey
-from runtime.store.write.commands import LabelSessions, Request
+from runtime.store.write.commands import NO_SESSION, LabelSessions, Request
 from runtime.store.write.outcomes import Labelled
 from runtime.store.write.writer import Writer
 
@@ -20,8 +19,6 @@ logger = logging.getLogger("agent_runtime.labels")
 PORTION = 100
 # Seconds to wait while other instances are at work, and after a failure.
 OTHERS_SECONDS, FAILURE_SECONDS = 0.2, 1.0
-
-NO_SESSION = SessionKey("", "")
 
 
 class Labeller:
