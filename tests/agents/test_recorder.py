@@ -26,6 +26,8 @@ from tests.support.gated_store import Gated
 from tests.support.running_turns import follow_all, hear_to, said, told, user, waits
 from tests.support.tcp_proxy import lay_wire
 
+pytestmark = pytest.mark.slow
+
 QUICK = Settings(write_timeout=0.3, shutdown_timeout=1, command_timeout=2.0, pool_timeout=2.0)
 DONE = Ending("completed")
 

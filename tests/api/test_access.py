@@ -24,6 +24,8 @@ from tests.support.model_server import model_server, says
 from tests.support.slow_sockets import raw
 from tests.support.token_issuer import JwtIssuer, bearer, claims, jwt_issuer
 
+pytestmark = pytest.mark.slow
+
 SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
 KEY = "internal-key-0123456789"
 QUICK = StreamTimeouts(heartbeat=0.05)

@@ -13,6 +13,8 @@ from yarl import URL
 
 from tests.support.api_server import BODY_LIMIT, USER, Client, Json, check, check_problem, make, texts
 
+pytestmark = pytest.mark.slow
+
 JSON = {"Content-Type": "application/json"}
 MESSAGES = "/sessions/s/messages"
 

@@ -22,6 +22,8 @@ from tests.support.api_server import Client, append, make, serving
 from tests.support.event_readers import LONG, hearing
 from tests.support.slow_sockets import connect, connected, connections, is_answered, lazy_socket, send, until
 
+pytestmark = pytest.mark.slow
+
 # Seconds that the head of a request may take here, and that a reader may take nothing.
 HEAD, PATIENCE = 0.3, 0.1
 GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -11,6 +11,8 @@ from runtime.api.routes import METRICS, StreamTimeouts
 from tests.support.api_server import ANSWER, USER, Client, append, check, check_problem, make, serving
 from tests.support.event_readers import LONG, hearing, next_event, stalled_reader
 
+pytestmark = pytest.mark.slow
+
 EVENTS = "/sessions/s/events"
 
 

@@ -28,6 +28,8 @@ from tests.support.gateway_clients import (
 from tests.support.model_server import ModelServer, Script, calls, cut_after, says, silence, status
 from tests.support.turn_requests import begin, call, result, talking, user
 
+pytestmark = pytest.mark.slow
+
 WRITE = call("w", "write_file", path="a.py", content="1")
 READ = call("r", "read_file", path="a.py")
 HANDOVER = call("h", "switch_agent", agent="coder", reason="code is wanted")

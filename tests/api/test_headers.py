@@ -6,6 +6,8 @@ import pytest
 
 from tests.support.api_server import ANSWER, USER, Client, append, check, check_problem, make, serving, texts
 
+pytestmark = pytest.mark.slow
+
 MESSAGES = "/sessions/s/messages"
 
 

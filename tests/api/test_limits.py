@@ -20,6 +20,8 @@ from tests.support.event_readers import LONG
 from tests.support.model_server import model_server, silence
 from tests.support.token_issuer import bearer
 
+pytestmark = pytest.mark.slow
+
 KEY = {"X-Internal-Auth": "internal"}
 QUICK = StreamTimeouts(heartbeat=0.05)
 ADDRESS = "address 127.0.0.1"

@@ -24,7 +24,7 @@ from runtime.store.write.turn_commands import Ending
 from tests.support.database_locks import execute, sqlite_path
 from tests.support.running_turns import Clock, ask, follow_all, note, told
 
-pytestmark = pytest.mark.usefixtures("uncounted")
+pytestmark = [pytest.mark.usefixtures("uncounted"), pytest.mark.slow]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 NUMBERS = count()

@@ -33,6 +33,8 @@ from tests.support.database_rows import (
     until,
 )
 
+pytestmark = pytest.mark.slow
+
 CONTENTS = [
     '"a NUL \\u0000 in the middle"',
     '"emoji 🙂 and \\ud83d\\ude42, ümlaut, \u2028"',

@@ -12,6 +12,8 @@ from runtime.store.steady_clock import HOLD
 from runtime.store.store import Store
 from tests.support.running_turns import Clock, ask, note, open_timed, user
 
+pytestmark = pytest.mark.slow
+
 DAY, HOUR = 86_400.0, 3600.0
 SWEEP = 5.0
 SETTINGS = Settings(turn_events_kept=DAY)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from runtime.store.write.outcomes import Replaced
 from tests.migrations.catalogue import query
 from tests.support.delayed_database import delayed_store
 from tests.support.held_eraser import LENGTH, WORDS, count, erased, held, seqs
 from tests.support.long_sessions import make_session
 from tests.support.running_turns import user
+
+pytestmark = pytest.mark.slow
 
 
 async def test_a_long_cut_takes_effect_at_once(database_url: str) -> None:

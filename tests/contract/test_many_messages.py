@@ -19,6 +19,8 @@ from runtime.store.write.outcomes import Appended
 from tests.support.database_locks import POISON, poison
 from tests.support.database_rows import FAR, NOON, insert_session, message_row
 
+pytestmark = pytest.mark.slow
+
 COUNTS = (LEAST_COPIED - 1, LEAST_COPIED, 300)
 NAMES = (
     "role",

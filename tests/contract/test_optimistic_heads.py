@@ -15,6 +15,8 @@ from runtime.metrics import Metrics
 from runtime.store.store import Store, open_store
 from runtime.store.write.outcomes import Accepted, Appended
 
+pytestmark = pytest.mark.slow
+
 TURNS = 20
 DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
 

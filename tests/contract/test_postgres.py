@@ -21,6 +21,8 @@ from runtime.store.store import Store, open_store
 from tests.support.database_rows import insert_session, session_ids, until
 from tests.support.tcp_proxy import Fault, lay_wire
 
+pytestmark = pytest.mark.slow
+
 KILL_OTHERS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
      WHERE datname = current_database() AND pid <> pg_backend_pid() AND query ~ %s

@@ -19,6 +19,8 @@ from runtime.models import Token
 from runtime.store.tokens import Tokens, id_in
 from tests.support.running_turns import Clock
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def tokens(database: Database, clock: Clock) -> Tokens:

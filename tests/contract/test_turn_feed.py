@@ -33,6 +33,8 @@ from tests.support.running_turns import (
 )
 from tests.support.two_instances import two_instances
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = settings().max_examples
 MOMENT = 0.02
 
